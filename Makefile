@@ -1,0 +1,52 @@
+# `make all` and `make test` are the two commands: each sets everything up on a machine that has only python3 (3.11 to
+# 3.13, with venv), git and make. In an environment of your own, call snakemake, dvc and pytest directly.
+PYTHON ?= python3
+CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
+VENV := .venv
+READY := $(VENV)/ready
+UV := $(VENV)/bin/uv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# Without byte code every start of snakemake costs seconds.
+export UV_COMPILE_BYTECODE := 1
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+
+.PHONY: all test seeds lint format lock setup clean help
+
+all: $(READY)  ## set up, then run the embedded benchmark: images to TABLE I-IV
+	snakemake --cores $(CORES) -- all
+
+test: $(READY)  ## set up, then run every test
+	python -m pytest -q
+
+seeds: $(READY)  ## the embedded benchmark over three seeds (reports/embedded-three-seeds)
+	snakemake --cores $(CORES) --configfile config/config.yaml config/three-seeds.yaml -- all
+
+lint: $(READY)  ## what CI checks beside the tests
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+
+format: $(READY)  ## rewrite the sources in the house format
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile workflow
+
+lock: $(READY)  ## compile requirements.lock from pyproject.toml
+	uv pip compile --quiet --universal --generate-hashes --extra test --custom-compile-command 'make lock' pyproject.toml --output-file requirements.lock
+
+setup: $(READY)
+
+$(READY): pyproject.toml requirements.lock
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"potgan needs Python 3.11 to 3.13, and {sys.executable} is {v[0]}.{v[1]}: call make PYTHON=/path/to/python3.11")'
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	test -x $(UV) || $(VENV)/bin/python -m pip install --quiet 'uv>=0.9,<1'
+	$(UV) pip sync --quiet --require-hashes requirements.lock
+	$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $(READY)
+
+clean:  ## remove the environment; results and reports stay
+	rm -rf $(VENV)
+
+help:
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
