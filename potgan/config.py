@@ -61,6 +61,7 @@ class Dataset:
     label: str  # as the tables print it
     image_size: tuple[int, int] = (128, 64)  # height, width in pixels; images of other sizes are resized once
     source: str | None = None  # the user's archive or folder (real data sets)
+    splits: dict[str, str] = field(default_factory=dict)  # split -> list of image names (DeepFashion only)
     keypoints: dict[str, str] = field(default_factory=dict)  # split -> published annotation table
     unreadable_images: str = "stop"  # stop | skip: what happens when an image cannot be decoded (skip counts them)
     allow_partial: bool = False  # accept an archive with fewer images than the published counts
@@ -128,6 +129,7 @@ class TrainingSettings:
     perceptual_network: str = "vgg16"  # vgg16: ImageNet weights, by SHA-256 | random: the same layers, seeded
     checkpoints: int = 9  # evenly spaced; the generator's weights of each are kept, the state of the last
     log_every: int = 100  # iterations between lines of progress.csv
+    save_every: int = 1000  # iterations between saved states, for a run that is killed
     precision: str = "fp32"
     threads: int = 1  # CPU threads of one training; part of the record, since sums depend on it
 
@@ -211,6 +213,7 @@ class RunSettings:
     def training_dict(self) -> dict[str, typing.Any]:
         """What training depends on. A filter that is not trained through is no part of it."""
         tree = dataclasses.asdict(self)
+        del tree["training"]["log_every"], tree["training"]["save_every"]  # how it is watched, not what is trained
         if self.generator.guided_filter.mode != "train":
             tree["generator"]["guided_filter"] = "not in training"
         return json.loads(json.dumps(tree))
@@ -378,11 +381,16 @@ def _check(benchmark: Benchmark, where: str) -> None:
             f"{at}.image_size must be multiples of 16 (four blocks that halve), and is {list(dataset.image_size)}",
         )
         require(
+            dataset.kind != "synthetic"
+            or tuple(dataset.image_size) == (dataset.synthetic.height, dataset.synthetic.width),
+            f"{at}.image_size must equal synthetic.height and .width, so that the true flow fits the images",
+        )
+        require(
             dataset.kind == "synthetic" or dataset.source is not None,
             f"{at}.source is missing: the archive or folder of {dataset.label}",
         )
-        for split in dataset.keypoints:
-            one_of(split, ("train", "test"), f"{at}.keypoints")
+        for split in (*dataset.keypoints, *dataset.splits):
+            one_of(split, ("train", "test"), f"{at}.keypoints and {at}.splits")
         for model in benchmark.models:
             run = benchmark.run_settings(name, model, benchmark.seeds[0])
             at = f"models.{model}"

@@ -1,0 +1,234 @@
+"""Inception Score and Frechet Inception Distance from one pass of a feature network (PROTOCOLS 5.3 and 5.4).
+
+The formulas do not care which network made their numbers; a reader does. So a network carries its id, and
+`measure_distribution` writes the protocol id of a metric beside each value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+from tqdm import tqdm
+
+from potgan.errors import UserError
+from potgan.metrics.protocols import Protocol
+
+_PROGRESS_FROM = 500  # images; below, a pass is over before a progress bar can be read
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The two scores
+
+
+def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
+    """Frechet distance of two Gaussians fitted to features (N, D) and (M, D): at least 0, 0 for equal sets.
+
+    |mean_a - mean_b|^2 + tr(S_a) + tr(S_b) - 2 tr((S_a S_b)^(1/2)), with sample covariances S (N - 1), in float64.
+
+    With S = R^T R, the last trace is the sum of the singular values of R_a R_b^T, since the square of that product has
+    the eigenvalues of S_a S_b. Differs from pytorch-fid: no matrix square root and no offset on the diagonal, so that
+    singular covariances (fewer images than features) are no special case, and equal sets give 0.
+
+    Raises UserError where a set has fewer than 2 images. Source: Heusel et al. 2017, Eq. 6; PROTOCOLS 5.4.
+    """
+    if features_a.ndim != 2 or features_b.ndim != 2 or features_a.shape[1] != features_b.shape[1]:
+        raise ValueError(f"features must be (N, D) and (M, D), and are {features_a.shape} and {features_b.shape}")
+    if min(len(features_a), len(features_b)) < 2:
+        raise UserError(
+            f"FID: the sets have {len(features_a)} and {len(features_b)} images, and a covariance needs at least 2; "
+            "use more test pairs"
+        )
+    mean_a, root_a = _mean_and_covariance_root(features_a)
+    mean_b, root_b = _mean_and_covariance_root(features_b)
+    trace_of_root = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
+    distance = ((mean_a - mean_b) ** 2).sum() + (root_a**2).sum() + (root_b**2).sum() - 2 * trace_of_root
+    return max(float(distance), 0.0)  # rounding can leave -1e-13
+
+
+def _mean_and_covariance_root(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean (D,), and a triangular R (min(N, D), D) with R^T R the sample covariance."""
+    features = np.asarray(features, np.float64)
+    mean = features.mean(axis=0)
+    return mean, np.linalg.qr((features - mean) / np.sqrt(len(features) - 1), mode="r")
+
+
+def check_sample_size(n: int, d: int) -> str | None:
+    """A warning where FID of `n` images through `d` features has a singular covariance, else None."""
+    if n > d:
+        return None
+    return (
+        f"FID of {n} images through {d} features: the covariance is singular, and the bias towards large values strong"
+    )
+
+
+def inception_score(logits: np.ndarray, splits: int) -> tuple[float, float]:
+    """Inception Score: mean and (population) standard deviation over the splits of exp(mean KL(p(y|x) || p(y))).
+
+    logits: (N, C), before the softmax. splits: number of contiguous parts, in the order of the rows; part i holds the
+    rows [i N // splits, (i + 1) N // splits). Each part's score lies between 1 and C.
+
+    Raises UserError where there are fewer images than splits. Source: Salimans et al. 2016, inception_score.py as the
+    peers use it; PROTOCOLS 5.3.
+    """
+    n = len(logits)
+    if n < splits:
+        raise UserError(
+            f"Inception Score: {n} images cannot be cut into {splits} splits; use at least {splits} test pairs"
+        )
+    log_p = torch.log_softmax(torch.from_numpy(np.asarray(logits, np.float64)), dim=1)
+    scores = []
+    for i in range(splits):
+        part = log_p[i * n // splits : (i + 1) * n // splits]
+        log_marginal = torch.logsumexp(part, dim=0) - np.log(len(part))
+        # A class that nowhere has a probability gives 0 (-inf - -inf), whose limit is 0.
+        terms = torch.where(part.exp() > 0, part.exp() * (part - log_marginal), 0.0)
+        scores.append(terms.sum(dim=1).mean().exp().item())
+    return float(np.mean(scores)), float(np.std(scores))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The networks
+
+
+class FeatureNetwork:
+    """What turns images into features (for FID) and logits (for the Inception Score).
+
+    A network sets `id` (as `Protocol.feature_network`), `dimension` (D), `weights_sha256` (64 hexadecimal digits) and
+    `device`, and writes `forward`.
+    """
+
+    id: str
+    dimension: int
+    weights_sha256: str
+    device: torch.device
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features (B, D) and logits (B, C) of images (B, 3, H, W), uint8 on `device`."""
+        raise NotImplementedError
+
+    def __call__(
+        self, images: np.ndarray, batch_size: int = 32, masks: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Features (N, D) and logits (N, C), float64, of images (N, H, W, 3) uint8 RGB.
+
+        masks: (N, H, W) of 0 and 1 by which the images are multiplied first, batch by batch; None: no masks. More than
+        500 images show a progress bar (on a terminal).
+        """
+        if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+            raise ValueError(f"images must be (N, H, W, 3) uint8, and are {images.shape} {images.dtype}")
+        if not len(images):
+            raise UserError(f"{self.id}: there are no images to measure; the list of pairs is empty")
+        if masks is not None and (masks.shape != images.shape[:3] or not np.isin(masks, (0, 1)).all()):
+            raise ValueError(f"masks must be {images.shape[:3]} of 0 and 1, and are {masks.shape}")
+        features, logits = [], []
+        # None: shown where stderr is a terminal. True: never.
+        hidden = None if len(images) > _PROGRESS_FROM else True
+        with torch.inference_mode(), tqdm(total=len(images), desc=self.id, unit="image", disable=hidden) as progress:
+            for start in range(0, len(images), batch_size):
+                batch = images[start : start + batch_size]
+                if masks is not None:
+                    batch = batch * masks[start : start + batch_size, :, :, None].astype(np.uint8)
+                batch = torch.from_numpy(np.ascontiguousarray(batch.transpose(0, 3, 1, 2))).to(self.device)
+                for into, values in zip((features, logits), self.forward(batch), strict=True):
+                    into.append(values.double().cpu().numpy())
+                progress.update(len(batch))
+        return np.concatenate(features), np.concatenate(logits)
+
+
+class InceptionNetwork(FeatureNetwork):
+    """The TensorFlow graph `inception-2015-12-05` in pytorch-fid's port: 2048 features, 1008 logits.
+
+    Images are scaled bilinearly to 299 x 299 and to [-1, 1] as pytorch-fid does. The logits are pool3 W^T *without* the
+    bias, as in the peers' Inception Score (PROTOCOLS 5.3). Convolutions run in full float32 also on a GPU.
+
+    weights_path: the file that `potgan.pretrained.weight_file("inception-2015-12-05")` names; it is read, not fetched.
+    Raises UserError where the file does not hold this network's weights, or pytorch-fid is not installed.
+    """
+
+    id = "inception-2015-12-05"
+    dimension = 2048
+
+    def __init__(self, weights_path: Path | str, device: torch.device | str = "cpu") -> None:
+        path = Path(weights_path)
+        self.device = torch.device(device)
+        network = _inception_2015()
+        try:
+            with path.open("rb") as file:
+                self.weights_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such weight file; potgan.pretrained says where to get it") from None
+        except Exception as error:  # torch.load raises many kinds for a file that is no state dict
+            reason = " ".join(str(error).split())[:100]
+            raise UserError(f"{path}: does not hold the weights of {self.id} ({reason}); fetch the file anew") from None
+        self._fully_connected = network.fc.weight.detach().to(self.device)
+        network.fc = torch.nn.Identity()
+        # channels_last: twice the speed on a CPU.
+        self._network = network.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        images = functional.interpolate(images.float() / 255, size=(299, 299), mode="bilinear", align_corners=False)
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            features = self._network((2 * images - 1).contiguous(memory_format=torch.channels_last))
+        return features, features @ self._fully_connected.T
+
+
+def _inception_2015() -> torch.nn.Module:
+    """pytorch-fid's `fid_inception_v3` without its download: torchvision's Inception with TensorFlow's pooling."""
+    try:
+        from pytorch_fid import inception as blocks
+        from torchvision.models import inception_v3
+    except ImportError as error:
+        raise UserError(f"the Inception network needs the package {error.name}; install requirements.lock") from None
+    network = inception_v3(weights=None, num_classes=1008, aux_logits=False, init_weights=False)
+    network.Mixed_5b = blocks.FIDInceptionA(192, pool_features=32)
+    network.Mixed_5c = blocks.FIDInceptionA(256, pool_features=64)
+    network.Mixed_5d = blocks.FIDInceptionA(288, pool_features=64)
+    network.Mixed_6b = blocks.FIDInceptionC(768, channels_7x7=128)
+    network.Mixed_6c = blocks.FIDInceptionC(768, channels_7x7=160)
+    network.Mixed_6d = blocks.FIDInceptionC(768, channels_7x7=160)
+    network.Mixed_6e = blocks.FIDInceptionC(768, channels_7x7=192)
+    network.Mixed_7b = blocks.FIDInceptionE_1(1280)
+    network.Mixed_7c = blocks.FIDInceptionE_2(2048)
+    return network
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Both scores of a set of pairs
+
+
+def measure_distribution(
+    generated: np.ndarray, targets: np.ndarray, masks: np.ndarray, network: FeatureNetwork, protocol: Protocol
+) -> dict[str, dict[str, Any]]:
+    """IS, mask-IS, FID and mask-FID of generated images against the targets of their pairs.
+
+    generated, targets: (N, H, W, 3) uint8 RGB, in the order of the pair list (the splits of IS follow it; a target
+    counts as often as it stands there). masks: (N, H, W) of 0 and 1, the target poses'; they multiply both sides of the
+    masked metrics. Each set goes through the network once.
+
+    Returns metric -> {"value", "protocol" (the metric's id), "n" (images on each side), "spread" (IS only: standard
+    deviation over the splits), "warning" (where there is one)}.
+
+    Raises UserError where N is less than 2 or than the number of splits, and ValueError where `network` is not the one
+    that `protocol` names.
+    """
+    if network.id != protocol.feature_network:
+        raise ValueError(f"protocol {protocol.id} measures through {protocol.feature_network}, not {network.id}")
+    if generated.shape != targets.shape:
+        raise ValueError(f"generated images of shape {generated.shape}, targets of shape {targets.shape}")
+    n = len(generated)
+    results = {}
+    for prefix, mask in (("", None), ("mask_", masks)):
+        generated_features, logits = network(generated, masks=mask)
+        target_features, _ = network(targets, masks=mask)
+        score, spread = inception_score(logits, protocol.inception_splits)
+        results[f"{prefix}is"] = {"value": score, "spread": spread}
+        results[f"{prefix}fid"] = {"value": frechet_distance(generated_features, target_features)}
+        warning = check_sample_size(n, network.dimension)
+        if warning:
+            results[f"{prefix}fid"]["warning"] = warning
+    return {metric: {**entry, "protocol": protocol.metric_id(metric), "n": n} for metric, entry in results.items()}

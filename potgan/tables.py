@@ -1,0 +1,800 @@
+"""TABLE I-IV and the ablation comparison, from every `scores.json` of a benchmark and the numbers the paper prints.
+
+The order of the house: `collect` reads the scores into one long frame, `build_tables` lays them out as the paper does,
+`markdown` and `latex` print a table, `compare` and `ablations` look at paired differences, `write_tables` writes all.
+
+Two rules decide the layout. A value is set beside the paper's only if it was measured on the paper's data set under the
+paper's protocol; anything else has columns of its own with the protocol's id in their heads. And a cell without a
+number says why.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from potgan.config import FIRST_CHECKPOINT_SUFFIX, Benchmark, Layout
+from potgan.errors import UserError
+from potgan.metrics.protocols import METRIC_LABELS, METRICS, PROTOCOLS
+
+#: The protocol whose numbers may stand beside the paper's, and the paper's data sets.
+PAPER_PROTOCOL = "potgan"
+PAPER_DATASETS = {"market1501": "Market-1501", "dukemtmc": "DukeMTMC", "deepfashion": "DeepFashion"}
+#: The paper's numbers, facts of the repository and no result.
+PUBLISHED = Path(__file__).resolve().parents[1] / "benchmarks" / "published.csv"
+#: Metrics that are a mean over pairs, so that an interval over pairs means something.
+PER_PAIR_METRICS = ("ssim", "mask_ssim", "l1")
+BOOTSTRAP_RESAMPLES = 2000
+BOOTSTRAP_SEED = 0
+
+_FOUR = ("ssim", "is", "mask_ssim", "mask_is")
+_TWO = ("ssim", "is")
+_TITLES = {
+    1: "Comparison with the literature on Market-1501 and DeepFashion",
+    2: "Comparison with the literature on DukeMTMC",
+    3: "Comparison with the literature in terms of FID; lower is better",
+    4: "Ablation of L_recon over three data sets",
+}
+#: Table -> data set (or kind of data set) -> metrics, in the paper's order.
+_COLUMNS = {
+    1: {"market1501": _FOUR, "deepfashion": _TWO},
+    2: {"dukemtmc": _FOUR},
+    3: {"market1501": ("fid", "mask_fid"), "dukemtmc": ("fid", "mask_fid"), "deepfashion": ("fid",)},
+    4: {"market1501": _FOUR, "dukemtmc": _FOUR, "deepfashion": _TWO},
+}
+_REFERENCE_LABELS = {
+    "copy-source": "Source image, copied",
+    "mean-image": "Mean image",
+    "real-data": "Real data",
+}
+ROMAN = {1: "I", 2: "II", 3: "III", 4: "IV"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric on one data set. `comparable` columns are the paper's; the others are ours alone."""
+
+    dataset: str
+    group: str  # heading over the data set's columns
+    metric: str
+    protocol: str  # id of the metric's protocol
+    comparable: bool
+
+    @property
+    def head(self) -> str:
+        """The metric's name; with the protocol's id where it is not how the paper's protocol measures it."""
+        label = METRIC_LABELS[self.metric]
+        same = self.protocol == PROTOCOLS[PAPER_PROTOCOL].metric_id(self.metric)
+        return label if same else f"{label} ({self.protocol})"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method. role: literature | ours (a trained model) | checkpoint | reference | real."""
+
+    label: str
+    method: str
+    role: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one table cell knows. Numbers are None where there is none; then `reason` says why."""
+
+    value: float | None = None  # ours, mean over seeds
+    sd: float | None = None  # sample standard deviation over seeds; None for one seed
+    n_seeds: int = 0
+    n_pairs: int | None = None
+    paper_value: float | None = None
+    mark: str = ""  # best | second: literature as printed, ours among the trained rows of the column
+    reason: str = ""
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus the paper's."""
+        return None if self.value is None or self.paper_value is None else self.value - self.paper_value
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper with our numbers in it. cells[i][j] belongs to rows[i] and columns[j]."""
+
+    number: int
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    cells: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def name(self) -> str:
+        return f"TABLE {ROMAN[self.number]}"
+
+    @property
+    def groups(self) -> list[tuple[str, int]]:
+        """(heading, number of columns) of each run of columns of one data set."""
+        runs: list[tuple[str, int]] = []
+        for column in self.columns:
+            if runs and runs[-1][0] == column.group:
+                runs[-1] = (column.group, runs[-1][1] + 1)
+            else:
+                runs.append((column.group, 1))
+        return runs
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """reason -> footnote mark (a, b, ...), in reading order."""
+        found = dict.fromkeys(cell.reason for row in self.cells for cell in row if cell.reason)
+        return {reason: _letters(index) for index, reason in enumerate(found)}
+
+
+def _letters(index: int) -> str:
+    return chr(ord("a") + index) if index < 26 else _letters(index // 26 - 1) + _letters(index % 26)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Reading
+
+
+def read_scores(benchmark: Benchmark, layout: Layout, dataset: str, method: str, seed: int) -> dict | None:
+    """The `scores.json` of one run, or None where that run was not evaluated.
+
+    Raises UserError for a file that is no JSON, that belongs to another run, or that was measured under another
+    protocol than the benchmark's: two protocols never meet in a table.
+    """
+    path = layout.evaluate(dataset, method, seed) / "scores.json"
+    try:
+        scores = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise UserError(f"{path}: is not JSON; delete it and evaluate this run again") from None
+    expected = {"benchmark": benchmark.benchmark, "dataset": dataset, "method": method, "seed": seed}
+    for key, value in expected.items():
+        if scores.get(key) != value:
+            raise UserError(f"{path}: {key} is {scores.get(key)!r} instead of {value!r}; evaluate this run again")
+    if scores["protocol"]["id"] != benchmark.protocol:
+        raise UserError(
+            f"{path}: measured under protocol {scores['protocol']['id']!r}, and the benchmark's is "
+            f"{benchmark.protocol!r}; evaluate this run again"
+        )
+    for metric, entry in scores["metrics"].items():
+        wanted = PROTOCOLS[benchmark.protocol].metric_id(metric)
+        if metric in METRICS and entry["protocol"] != wanted:
+            raise UserError(
+                f"{path}: {metric} was measured as {entry['protocol']!r} instead of {wanted!r}; evaluate this run again"
+            )
+    return scores
+
+
+def collect(benchmark: Benchmark, layout: Layout) -> pd.DataFrame:
+    """All scores of a benchmark, one row per (data set, method, seed, metric).
+
+    Columns: dataset, method, seed, iteration, metric, protocol, value, spread (of IS over its splits), n (images or
+    pairs behind the value), n_pairs, protocol_hash. Runs that were not evaluated are left out; the tables say so.
+    Raises UserError if nothing was evaluated, or if two runs were measured under different versions of the protocol.
+    """
+    records = []
+    for dataset in benchmark.datasets:
+        for method in benchmark.methods:
+            for seed in benchmark.seeds_of(method):
+                scores = read_scores(benchmark, layout, dataset, method, seed)
+                for metric, entry in (scores["metrics"] if scores else {}).items():
+                    records.append(
+                        {
+                            "dataset": dataset,
+                            "method": method,
+                            "seed": seed,
+                            "iteration": scores["iteration"],
+                            "metric": metric,
+                            "protocol": entry["protocol"],
+                            "value": _number(entry.get("value")),
+                            "spread": _number(entry.get("spread")),
+                            "n": entry.get("n"),
+                            "n_pairs": scores["n_pairs"],
+                            "protocol_hash": scores["protocol"]["hash"],
+                        }
+                    )
+    if not records:
+        raise UserError(f"{layout.results}: holds no scores.json of benchmark {benchmark.benchmark!r}; evaluate first")
+    frame = pd.DataFrame.from_records(records)
+    hashes = frame.groupby("protocol_hash", sort=False).first()
+    if len(hashes) > 1:
+        where = ", ".join(f"{h} ({row.dataset}/{row.method}/seed{row.seed})" for h, row in hashes.iterrows())
+        raise UserError(f"{layout.results}: scores of different versions of the protocol: {where}; evaluate all again")
+    return frame
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def read_published(path: str | Path = PUBLISHED) -> pd.DataFrame:
+    """The numbers of the paper's TABLE I-IV.
+
+    Columns: table (1-4), row (as printed), method (our name), dataset, metric, value, mark (best, second or empty),
+    role (literature, ours, real), note. Raises UserError for a missing file or another header.
+    """
+    try:
+        frame = pd.read_csv(path, keep_default_na=False)
+    except FileNotFoundError:
+        raise UserError(f"{path}: the published numbers are missing; they are part of the repository") from None
+    expected = ["table", "row", "method", "dataset", "metric", "value", "mark", "role", "note"]
+    if list(frame.columns) != expected:
+        raise UserError(f"{path}: header is {','.join(frame.columns)!r}; expected {','.join(expected)!r}")
+    return frame
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# TABLE I-IV
+
+
+def build_tables(benchmark: Benchmark, layout: Layout, published: pd.DataFrame) -> list[Table]:
+    """TABLE I-IV with the paper's rows and columns, our rows in them, and columns of our own where they do not compare.
+
+    published: as from `read_published`. The paper's columns are always there; a data set of the benchmark that is not
+    one of the paper's (or was measured under another protocol) gets its own columns in the tables of its kind,
+    synthetic people in those of Market-1501. Raises UserError as `collect` does.
+    """
+    scores = collect(benchmark, layout)
+    return [_build_table(number, benchmark, scores, published) for number in _COLUMNS]
+
+
+def is_comparable(benchmark: Benchmark, dataset: str) -> bool:
+    """Whether numbers of this data set may stand beside the paper's: its very data set, under its protocol."""
+    return dataset in benchmark.datasets and dataset in PAPER_DATASETS and benchmark.protocol == PAPER_PROTOCOL
+
+
+def group_label(benchmark: Benchmark, dataset: str) -> str:
+    """The heading over a data set's columns; never the paper's name alone for what is not the paper's."""
+    if is_comparable(benchmark, dataset):
+        return PAPER_DATASETS[dataset]
+    label = benchmark.datasets[dataset].label
+    return f"{label} ({dataset}, {benchmark.protocol})" if label in PAPER_DATASETS.values() else label
+
+
+def method_label(benchmark: Benchmark, method: str) -> str:
+    """A method's name where no table of the paper has one for it."""
+    if method == benchmark.main_model + FIRST_CHECKPOINT_SUFFIX:
+        return f"First checkpoint of {benchmark.main_model}"
+    return _REFERENCE_LABELS.get(method, method)
+
+
+def _table_columns(number: int, benchmark: Benchmark) -> tuple[Column, ...]:
+    columns = []
+    for dataset, metrics in _COLUMNS[number].items():
+        for metric in metrics:
+            protocol = PROTOCOLS[PAPER_PROTOCOL].metric_id(metric)
+            columns.append(Column(dataset, PAPER_DATASETS[dataset], metric, protocol, comparable=True))
+    for dataset, settings in benchmark.datasets.items():
+        if is_comparable(benchmark, dataset):
+            continue
+        kind = "market1501" if settings.kind == "synthetic" else settings.kind
+        for metric in _COLUMNS[number].get(kind, ()):
+            protocol = PROTOCOLS[benchmark.protocol].metric_id(metric)
+            columns.append(Column(dataset, group_label(benchmark, dataset), metric, protocol, comparable=False))
+    return tuple(columns)
+
+
+def _table_rows(number: int, benchmark: Benchmark, published: pd.DataFrame) -> tuple[Row, ...]:
+    printed = published[published["table"] == number].drop_duplicates("method")
+    literature = [Row(r.row, r.method, "literature") for r in printed.itertuples() if r.role == "literature"]
+    names = {r.method: r.row for r in printed.itertuples() if r.role == "ours"}
+    # A model of the paper that this benchmark lacks keeps its row: the reader sees the paper's value.
+    models = [*benchmark.models, *(m for m in names if m not in benchmark.models)]
+    ours = [Row(f"{names[m]} ({m})" if m in names else m, m, "ours") for m in models]
+    others = []
+    for method in benchmark.methods:
+        if method not in benchmark.models:
+            role = {"real-data": "real"}.get(method, "reference")
+            role = "checkpoint" if method.endswith(FIRST_CHECKPOINT_SUFFIX) else role
+            others.append(Row(method_label(benchmark, method), method, role))
+    return (*literature, *ours, *others)
+
+
+def _build_table(number: int, benchmark: Benchmark, scores: pd.DataFrame, published: pd.DataFrame) -> Table:
+    columns = _table_columns(number, benchmark)
+    rows = _table_rows(number, benchmark, published)
+    printed = {
+        (r.method, r.dataset, r.metric): (float(r.value), r.mark)
+        for r in published[published["table"] == number].itertuples()
+    }
+    measured = dict(list(scores.groupby(["dataset", "method", "metric"])))
+    cells = [[_cell(benchmark, row, column, printed, measured) for column in columns] for row in rows]
+    for j, column in enumerate(columns):
+        trained = [i for i, row in enumerate(rows) if row.role == "ours" and cells[i][j].value is not None]
+        for i, mark in _ranks({i: cells[i][j].value for i in trained}, METRICS[column.metric]).items():
+            cells[i][j] = _replace(cells[i][j], mark=mark)
+    return Table(number, _TITLES[number], columns, rows, tuple(map(tuple, cells)), _notes(columns, cells, benchmark))
+
+
+def _replace(cell: Cell, **changes: object) -> Cell:
+    return Cell(**{**cell.__dict__, **changes})
+
+
+def _cell(benchmark: Benchmark, row: Row, column: Column, printed: dict, measured: dict) -> Cell:
+    paper_value, paper_mark = None, ""
+    if column.comparable:
+        paper_value, paper_mark = printed.get((row.method, column.dataset, column.metric), (None, ""))
+    if row.role == "literature":
+        reason = "" if paper_value is not None else "no published value"
+        return Cell(paper_value=paper_value, mark=paper_mark, reason=reason)
+    reason = _why_not(benchmark, row, column)
+    if reason:
+        return Cell(paper_value=paper_value, reason=reason)
+    seeds = benchmark.seeds_of(row.method)
+    frame = measured.get((column.dataset, row.method, column.metric))
+    found = frame[frame["value"].notna()] if frame is not None else None
+    if found is None or not len(found):
+        what = "was not evaluated" if frame is None else f"has no value of {METRIC_LABELS[column.metric]}"
+        return Cell(paper_value=paper_value, reason=f"not run: {row.method} on {column.dataset} {what}")
+    missing = sorted(set(seeds) - set(found["seed"]))
+    return Cell(
+        value=float(found["value"].mean()),
+        sd=float(found["value"].std(ddof=1)) if len(found) > 1 else None,
+        n_seeds=len(found),
+        n_pairs=int(found["n_pairs"].iloc[0]),
+        paper_value=paper_value,
+        reason=f"without seed {', '.join(map(str, missing))}, which was not evaluated" if missing else "",
+    )
+
+
+def _why_not(benchmark: Benchmark, row: Row, column: Column) -> str:
+    if column.dataset not in benchmark.datasets:
+        return f"not run: {PAPER_DATASETS[column.dataset]} is not in benchmark `{benchmark.benchmark}`"
+    if row.method not in benchmark.methods:
+        return f"not run: {row.method} is not in benchmark `{benchmark.benchmark}`"
+    if column.comparable and not is_comparable(benchmark, column.dataset):
+        return (
+            f"not comparable: `{benchmark.benchmark}` measures under protocol `{benchmark.protocol}`; "
+            f"see the columns of {group_label(benchmark, column.dataset)}"
+        )
+    return ""
+
+
+def _ranks(values: dict[int, float], direction: str) -> dict[int, str]:
+    """best and second, by the printed digits: two rows that look equal are marked alike. One row alone has no rank."""
+    rounded = {key: round(value, 3) for key, value in values.items()}
+    if len(rounded) < 2:
+        return {}
+    order = sorted(set(rounded.values()), reverse=direction == "higher")
+    marks = dict(zip(order, ("best", "second"), strict=False))
+    return {key: marks[value] for key, value in rounded.items() if value in marks}
+
+
+def _notes(columns: tuple[Column, ...], cells: list[list[Cell]], benchmark: Benchmark) -> tuple[str, ...]:
+    notes = []
+    for dataset in dict.fromkeys(c.dataset for c in columns if c.dataset in benchmark.datasets):
+        ours = [j for j, c in enumerate(columns) if c.dataset == dataset]
+        counts = sorted({row[j].n_pairs for row in cells for j in ours if row[j].n_pairs is not None})
+        if not counts:
+            continue
+        ids = ", ".join(
+            f"{METRIC_LABELS[columns[j].metric]}: {columns[j].protocol}" for j in ours if not _empty(cells, j)
+        )
+        pairs = " or ".join(f"{n:,}" for n in counts)
+        notes.append(f"{group_label(benchmark, dataset)}: N = {pairs} test pairs; {ids}.")
+    seeds = len(benchmark.seeds)
+    spread = f"mean ± sample standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
+    notes.append(
+        f"Our rows: {spread}; bold and underlined are the best and second among the trained models of a column. "
+        "Literature: values and marks as the paper prints them. "
+        "In parentheses: the paper's value and, where ours compares with it, ours minus the paper's."
+    )
+    return tuple(notes)
+
+
+def _empty(cells: list[list[Cell]], j: int) -> bool:
+    return all(row[j].value is None for row in cells)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Printing
+
+
+def cell_text(cell: Cell, role: str) -> tuple[str, str]:
+    """(value, paper's value in parentheses) as printed, plain text; an en dash where there is no number of ours."""
+    if role == "literature":
+        return ("–" if cell.paper_value is None else f"{cell.paper_value:.3f}"), ""
+    value = "–" if cell.value is None else f"{cell.value:.3f}" + ("" if cell.sd is None else f" ± {cell.sd:.3f}")
+    if cell.paper_value is None:
+        return value, ""
+    difference = "" if cell.difference is None else f", {signed(cell.difference)}"
+    return value, f"({cell.paper_value:.3f}{difference})"
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """A difference with its sign: +0.012, −0.012, and 0.000 without one."""
+    text = f"{abs(value):.{digits}f}"
+    if float(text) == 0:
+        return text
+    return ("+" if value > 0 else "−") + text
+
+
+def markdown(table: Table) -> str:
+    """A table as GitHub Markdown: one head line, best bold, second underlined, footnotes below."""
+    heads = [f"{column.group}: {column.head}" for column in table.columns]
+    lines = [
+        f"**{table.name}.** {table.title}.",
+        "",
+        "| Models | " + " | ".join(_escape_markdown(h) for h in heads) + " |",
+        "|---" + "|---:" * len(heads) + "|",
+    ]
+    for row, cells in zip(table.rows, table.cells, strict=True):
+        texts = []
+        for cell in cells:
+            value, paper = cell_text(cell, row.role)
+            value = {"best": f"**{value}**", "second": f"<u>{value}</u>"}.get(cell.mark, value)
+            foot = f"<sup>{table.reasons[cell.reason]}</sup>" if cell.reason else ""
+            texts.append(f"{value}{foot} {paper}".strip())
+        lines.append(f"| {_escape_markdown(row.label)} | " + " | ".join(texts) + " |")
+    lines.append("")
+    lines += [f"<sup>{mark}</sup> {_escape_markdown(reason)}  " for reason, mark in table.reasons.items()]
+    lines += ["", *(f"{_escape_markdown(note)}  " for note in table.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def _escape_markdown(text: str) -> str:
+    return re.sub(r"([|*_<\[\]])", r"\\\1", text)
+
+
+def latex(table: Table) -> str:
+    r"""A table as LaTeX for \usepackage{booktabs}: a `table*` with one \cmidrule per data set and footnotes below."""
+    spans, start = [], 2
+    for _, count in table.groups:
+        spans.append(rf"\cmidrule(lr){{{start}-{start + count - 1}}}")
+        start += count
+    lines = [
+        r"% needs \usepackage{booktabs}",
+        r"\begin{table*}",
+        r"\centering",
+        rf"\caption{{{_escape_latex(table.title)}.}}",
+        rf"\label{{tab:{table.number}}}",
+        r"\footnotesize",
+        r"\setlength{\tabcolsep}{3pt}",
+        rf"\begin{{tabular}}{{l*{{{len(table.columns)}}}{{r}}}}",
+        r"\toprule",
+        " & ".join(["", *(rf"\multicolumn{{{n}}}{{c}}{{{_escape_latex(g)}}}" for g, n in table.groups)]).strip()
+        + r" \\",
+        "".join(spans),
+        " & ".join(["Models", *(_escape_latex(column.head) for column in table.columns)]) + r" \\",
+        r"\midrule",
+    ]
+    previous = None
+    for row, cells in zip(table.rows, table.cells, strict=True):
+        kind = "reference" if row.role in ("checkpoint", "reference", "real") else row.role
+        if previous not in (None, kind):
+            lines.append(r"\midrule")
+        previous = kind
+        texts = [_escape_latex(row.label)]
+        for cell in cells:
+            value, paper = (_escape_latex(part) for part in cell_text(cell, row.role))
+            value = {"best": rf"\textbf{{{value}}}", "second": rf"\underline{{{value}}}"}.get(cell.mark, value)
+            foot = rf"\textsuperscript{{{table.reasons[cell.reason]}}}" if cell.reason else ""
+            texts.append(f"{value}{foot} {paper}".strip())
+        lines.append(" & ".join(texts) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}", "", r"\smallskip", r"\begin{minipage}{\textwidth}", r"\raggedright"]
+    lines += [rf"\textsuperscript{{{mark}}} {_escape_latex(reason)}.\\" for reason, mark in table.reasons.items()]
+    lines += [rf"{_escape_latex(note)}\\" for note in table.notes]
+    lines += [r"\end{minipage}", r"\end{table*}"]
+    return "\n".join(lines) + "\n"
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    **{c: "\\" + c for c in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "[": "{[}",  # a bracket after \\ would be read as its optional argument
+    "±": r"$\pm$",
+    "−": "$-$",
+    "–": "--",
+    "`": r"\textasciigrave{}",
+}
+
+
+def _escape_latex(text: str) -> str:
+    escaped = "".join(_LATEX.get(character, character) for character in text)
+    return escaped.replace(r"L\_recon", r"$L_{\mathrm{recon}}$")
+
+
+def table_records(table: Table) -> list[dict[str, object]]:
+    """A table as long records, one per cell: what `table<n>.csv` holds. Literature has its number in paper_value."""
+    return [
+        {
+            "table": table.number,
+            "row_label": row.label,
+            "method": row.method,
+            "role": row.role,
+            "dataset": column.dataset,
+            "metric": column.metric,
+            "protocol": "as published" if row.role == "literature" and column.comparable else column.protocol,
+            "paper_value": cell.paper_value,
+            "value": cell.value,
+            "sd": cell.sd,
+            "n_seeds": cell.n_seeds if cell.value is not None else None,
+            "difference": cell.difference,
+            "n_pairs": cell.n_pairs,
+            "mark": cell.mark,
+            "reason": cell.reason,
+        }
+        for row, cells in zip(table.rows, table.cells, strict=True)
+        for column, cell in zip(table.columns, cells, strict=True)
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Paired differences
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`method` minus `against` in one metric on one data set, seed by seed on the same pairs.
+
+    low, high: 95 % bootstrap interval of the mean difference over test pairs (None for metrics of a whole set, such as
+    IS and FID). It speaks about these trained networks and other pairs, not about another training; pairs that share
+    an image or a person are resampled as if they were independent, so it is somewhat narrow.
+    effect: of going from `against` to `method`: helps | hurts | none shown | undetermined (one seed, no interval).
+    """
+
+    dataset: str
+    method: str
+    against: str
+    metric: str
+    protocol: str
+    method_value: float
+    against_value: float
+    difference: float
+    sd: float | None  # of the seed-wise differences; None for one seed
+    n_seeds: int
+    low: float | None
+    high: float | None
+    n_pairs: int
+    effect: str
+    verdict: str
+
+
+def compare(
+    benchmark: Benchmark, layout: Layout, scores: pd.DataFrame, dataset: str, method: str, against: str, metric: str
+) -> Comparison | None:
+    """The paired difference of two methods, or None where one of them has no value.
+
+    scores: as from `collect`. A reference method has one seed, which meets every seed of the other. Raises UserError if
+    a `per-pair.csv` is missing or the two were evaluated on different pairs.
+    """
+    chosen = scores[(scores["dataset"] == dataset) & (scores["metric"] == metric) & scores["value"].notna()]
+    values = {name: chosen[chosen["method"] == name].set_index("seed")["value"] for name in (method, against)}
+    seeds = [
+        (s, s if len(benchmark.seeds_of(against)) > 1 else benchmark.seeds_of(against)[0]) for s in values[method].index
+    ]
+    seeds = [(a, b) for a, b in seeds if b in values[against].index]
+    if not seeds:
+        return None
+    differences = np.array([values[method][a] - values[against][b] for a, b in seeds])
+    low = high = None
+    n_pairs = int(chosen["n_pairs"].iloc[0])
+    if metric in PER_PAIR_METRICS:
+        per_seed = [_pair_differences(layout, dataset, (method, a), (against, b), metric) for a, b in seeds]
+        low, high = bootstrap_interval(np.mean(per_seed, axis=0))
+        n_pairs = len(per_seed[0])
+    effect, verdict = _verdict(differences, METRICS[metric], low, high, method, against)
+    return Comparison(
+        dataset=dataset,
+        method=method,
+        against=against,
+        metric=metric,
+        protocol=PROTOCOLS[benchmark.protocol].metric_id(metric),
+        method_value=float(np.mean([values[method][a] for a, _ in seeds])),
+        against_value=float(np.mean([values[against][b] for _, b in seeds])),
+        difference=float(differences.mean()),
+        sd=float(differences.std(ddof=1)) if len(seeds) > 1 else None,
+        n_seeds=len(seeds),
+        low=low,
+        high=high,
+        n_pairs=n_pairs,
+        effect=effect,
+        verdict=verdict,
+    )
+
+
+def read_per_pair(layout: Layout, dataset: str, method: str, seed: int) -> pd.DataFrame:
+    """`per-pair.csv` of one run: from, to, ssim, mask_ssim, l1, in the order of the pair list. UserError if missing."""
+    path = layout.evaluate(dataset, method, seed) / "per-pair.csv"
+    try:
+        return pd.read_csv(path, dtype={"from": str, "to": str})
+    except FileNotFoundError:
+        raise UserError(f"{path}: is missing beside its scores.json; evaluate this run again") from None
+
+
+def _pair_differences(
+    layout: Layout, dataset: str, first: tuple[str, int], second: tuple[str, int], metric: str
+) -> np.ndarray:
+    """(N,) first minus second, pair by pair."""
+    one, other = (read_per_pair(layout, dataset, *run) for run in (first, second))
+    if not one[["from", "to"]].equals(other[["from", "to"]]):
+        raise UserError(
+            f"{layout.evaluate(dataset, *first)}: was evaluated on other pairs than {second[0]}; evaluate both again"
+        )
+    return (one[metric] - other[metric]).to_numpy()
+
+
+def bootstrap_interval(differences: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of (N,) differences; seeded, so that it is the same every time."""
+    generator = np.random.default_rng(BOOTSTRAP_SEED)
+    count = len(differences)
+    means = [differences[generator.integers(0, count, count)].mean() for _ in range(BOOTSTRAP_RESAMPLES)]
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _verdict(
+    differences: np.ndarray, direction: str, low: float | None, high: float | None, method: str, against: str
+) -> tuple[str, str]:
+    """(effect, sentence). An effect is claimed only where neither pairs nor seeds speak against it."""
+    count = len(differences)
+    gain = differences.mean() * (1 if direction == "higher" else -1)
+    word, effect = ("better", "helps") if gain > 0 else ("worse", "hurts")
+    agree = bool((differences > 0).all() or (differences < 0).all())
+    if not differences.any():
+        return "none shown", "no difference: no effect shown"
+    if low is None:
+        if count == 1:
+            return "undetermined", f"{method} is {word} than {against} in one seed; no interval, so no effect shown"
+        if not agree:
+            return "none shown", "the seeds disagree in sign: no effect shown"
+        return effect, f"{method} is {word} than {against} in all {count} seeds; no interval over pairs for this metric"
+    if low <= 0 <= high:
+        return "none shown", "the interval contains 0: no effect shown"
+    if not agree:
+        return "none shown", "the interval excludes 0, but the seeds disagree in sign: no effect shown"
+    seeds = f"in all {count} seeds" if count > 1 else "in one seed"
+    return effect, f"{method} is {word} than {against} {seeds}; the interval excludes 0"
+
+
+def ablations(benchmark: Benchmark, layout: Layout, scores: pd.DataFrame) -> list[Comparison]:
+    """Every other model against the main one, in every metric of every data set; in the configuration's order."""
+    others = [model for model in benchmark.models if model != benchmark.main_model]
+    found = [
+        compare(benchmark, layout, scores, dataset, model, benchmark.main_model, metric)
+        for dataset in benchmark.datasets
+        for model in others
+        for metric in METRICS
+    ]
+    return [comparison for comparison in found if comparison is not None]
+
+
+def ablations_markdown(benchmark: Benchmark, comparisons: list[Comparison]) -> str:
+    """The ablation comparison as one Markdown table per data set."""
+    lines = [f"**Ablations.** Each model minus `{benchmark.main_model}`, seed by seed on the same test pairs.", ""]
+    for dataset in dict.fromkeys(c.dataset for c in comparisons):
+        lines += [
+            f"{_escape_markdown(group_label(benchmark, dataset))}",
+            "",
+            "| Model | Metric | Value | Main | Difference | 95 % interval | Seeds | Pairs | Effect of change | Verdict |",
+            "|---|---|---:|---:|---:|---:|---:|---:|---|---|",
+        ]
+        for c in comparisons:
+            if c.dataset == dataset:
+                cells = [
+                    c.method,
+                    metric_text(c),
+                    f"{c.method_value:.3f}",
+                    f"{c.against_value:.3f}",
+                    difference_text(c),
+                    interval_text(c),
+                    str(c.n_seeds),
+                    f"{c.n_pairs:,}",
+                    c.effect,
+                    c.verdict,
+                ]
+                lines.append("| " + " | ".join(_escape_markdown(cell) for cell in cells) + " |")
+        lines.append("")
+    lines.append(INTERVAL_NOTE)
+    return "\n".join(lines) + "\n"
+
+
+INTERVAL_NOTE = (
+    f"Intervals: percentile bootstrap over test pairs ({BOOTSTRAP_RESAMPLES:,} resamples, seeded) of the difference "
+    "averaged over seeds. They speak about these trained networks on other pairs, not about another training, and treat "
+    "pairs that share a person as independent. IS and FID belong to whole sets of images and have none. Nothing is "
+    "corrected for the number of comparisons."
+)
+
+
+def metric_text(c: Comparison) -> str:
+    """The metric's name with the id of its protocol."""
+    return f"{METRIC_LABELS[c.metric]} ({c.protocol})"
+
+
+def difference_text(c: Comparison) -> str:
+    """+0.012, or +0.012 ± 0.003 over seeds."""
+    return signed(c.difference) + ("" if c.sd is None else f" ± {c.sd:.3f}")
+
+
+def interval_text(c: Comparison) -> str:
+    """[−0.020, −0.004], or an en dash for a metric without one."""
+    return "–" if c.low is None else f"[{signed(c.low)}, {signed(c.high)}]"
+
+
+def warp_errors(benchmark: Benchmark, layout: Layout) -> pd.DataFrame:
+    """How well the learned warps follow the exact motion, where the data set knows it (synthetic people).
+
+    Columns: dataset, method, scale (1 = finest), stride, end_point_error, identity_end_point_error (of not moving at
+    all), in the unit of `scores.json`, means over seeds; n_seeds. Empty where no model reports warps.
+    """
+    records = []
+    for dataset in benchmark.datasets:
+        for method in benchmark.methods:
+            for seed in benchmark.seeds_of(method):
+                scores = read_scores(benchmark, layout, dataset, method, seed)
+                for entry in scores["warp"]["scales"] if scores and scores.get("warp") else ():
+                    records.append({"dataset": dataset, "method": method, "seed": seed, **entry})
+    columns = ["dataset", "method", "scale", "stride", "end_point_error", "identity_end_point_error", "n_seeds"]
+    if not records:
+        return pd.DataFrame(columns=columns)
+    groups = pd.DataFrame.from_records(records).groupby(["dataset", "method", "scale", "stride"], sort=False)
+    means = groups[["end_point_error", "identity_end_point_error"]].mean()
+    return means.assign(n_seeds=groups["seed"].nunique()).reset_index()[columns]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Writing
+
+
+def metrics_tree(scores: pd.DataFrame) -> dict[str, dict[str, dict[str, float | int | None]]]:
+    """data set -> method -> metric -> mean over seeds, for `dvc metrics show`; where n > 1 `<metric>_sd` and `seeds`."""
+    tree: dict[str, dict[str, dict[str, float | int | None]]] = {}
+    for (dataset, method, metric), frame in scores.groupby(["dataset", "method", "metric"], sort=False):
+        entry = tree.setdefault(dataset, {}).setdefault(method, {})
+        values = frame["value"].dropna()
+        entry[metric] = float(values.mean()) if len(values) else None
+        if len(values) > 1:
+            entry[f"{metric}_sd"] = float(values.std(ddof=1))
+            entry["seeds"] = max(int(entry.get("seeds") or 0), len(values))
+    return tree
+
+
+def write_tables(benchmark: Benchmark, layout: Layout, published: str | Path = PUBLISHED) -> list[Path]:
+    """Write table{1..4}.{csv,md,tex} and ablations.{csv,md} to reports/<benchmark>/tables, and metrics.json beside it.
+
+    Returns the paths in the order written. Everything is computed before the first file is replaced.
+    Raises UserError as `collect`, `read_published` and `compare` do.
+    """
+    scores = collect(benchmark, layout)
+    texts: dict[Path, str] = {}
+    folder = layout.reports / "tables"
+    for table in build_tables(benchmark, layout, read_published(published)):
+        stem = f"table{table.number}"
+        texts[folder / f"{stem}.csv"] = (
+            pd.DataFrame.from_records(table_records(table)).astype(_INTEGERS).to_csv(index=False)
+        )
+        texts[folder / f"{stem}.md"] = markdown(table)
+        texts[folder / f"{stem}.tex"] = latex(table)
+    comparisons = ablations(benchmark, layout, scores)
+    frame = pd.DataFrame([c.__dict__ for c in comparisons], columns=list(Comparison.__dataclass_fields__))
+    texts[folder / "ablations.csv"] = frame.to_csv(index=False)
+    texts[folder / "ablations.md"] = ablations_markdown(benchmark, comparisons)
+    texts[layout.reports / "metrics.json"] = json.dumps(metrics_tree(scores), indent=2) + "\n"
+    for path, text in texts.items():
+        write_text(path, text)
+    return list(texts)
+
+
+_INTEGERS = {"n_seeds": "Int64", "n_pairs": "Int64"}
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all, folders included."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(temporary, path)

@@ -1,0 +1,308 @@
+"""Inception Score and FID against pytorch-fid, torch-fidelity, scipy and closed forms. About 15 s."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import math
+
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.stats
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from potgan.errors import UserError
+from potgan.metrics.inception import (
+    FeatureNetwork,
+    InceptionNetwork,
+    check_sample_size,
+    frechet_distance,
+    inception_score,
+    measure_distribution,
+)
+from potgan.metrics.protocols import PROTOCOLS
+
+SQRTM_HAS_DISP = "disp" in inspect.signature(scipy.linalg.sqrtm).parameters
+
+
+def correlated(seed: int, n: int, d: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) + rng.normal(size=d)
+
+
+def with_moments(covariance: np.ndarray, mean: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Samples whose *sample* mean and covariance are exactly these."""
+    d = len(mean)
+    white = np.random.default_rng(seed).normal(size=(4 * d, d))
+    white -= white.mean(axis=0)
+    white = white @ np.linalg.inv(np.linalg.cholesky(np.cov(white, rowvar=False)).T)
+    return white @ np.linalg.cholesky(covariance).T + mean
+
+
+# --- Frechet distance
+
+
+@pytest.mark.skipif(not SQRTM_HAS_DISP, reason="pytorch-fid 0.3.0 calls sqrtm(disp=...), which this scipy has not")
+@pytest.mark.parametrize(("n", "m", "d"), [(200, 150, 16), (80, 90, 64), (500, 500, 3)])
+def test_frechet_distance_equals_pytorch_fid(n, m, d):
+    from pytorch_fid.fid_score import calculate_frechet_distance
+
+    a, b = correlated(1, n, d), correlated(2, m, d)
+    theirs = calculate_frechet_distance(
+        a.mean(axis=0), np.cov(a, rowvar=False), b.mean(axis=0), np.cov(b, rowvar=False)
+    )
+    assert frechet_distance(a, b) == pytest.approx(theirs, rel=1e-8)
+
+
+@pytest.mark.parametrize(("n", "m", "d"), [(60, 50, 8), (10, 12, 24), (5, 40, 24)])
+def test_frechet_distance_equals_the_eigenvalue_form_also_for_singular_covariances(n, m, d):
+    a, b = correlated(3, n, d), correlated(4, m, d)
+    covariance_a, covariance_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    values, vectors = np.linalg.eigh(covariance_a)
+    root = vectors * np.sqrt(values.clip(0)) @ vectors.T
+    trace_of_root = np.sqrt(np.linalg.eigvalsh(root @ covariance_b @ root).clip(0)).sum()
+    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(covariance_a + covariance_b) - 2 * trace_of_root
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
+
+
+def test_equal_covariances_leave_the_distance_of_the_means():
+    a = correlated(5, 100, 7)
+    shift = np.arange(7) / 3
+    assert frechet_distance(a, a + shift) == pytest.approx((shift**2).sum(), abs=1e-9)
+
+
+def test_diagonal_covariances_have_a_closed_form():
+    variance_a, variance_b = np.array([1.0, 4.0, 0.25, 9.0]), np.array([4.0, 1.0, 0.25, 16.0])
+    a = with_moments(np.diag(variance_a), np.zeros(4), seed=1)
+    b = with_moments(np.diag(variance_b), np.array([1.0, 0, 0, 2.0]), seed=2)
+    expected = 5 + ((np.sqrt(variance_a) - np.sqrt(variance_b)) ** 2).sum()
+    assert frechet_distance(a, b) == pytest.approx(expected, abs=1e-9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 30), st.integers(2, 30), st.integers(1, 20))
+def test_frechet_distance_is_a_symmetric_distance_that_knows_no_rotation(seed, n, m, d):
+    a, b = correlated(seed, n, d), correlated(seed + 1, m, d)
+    distance = frechet_distance(a, b)
+    scale = a.var() + b.var() + 1
+    assert distance >= 0
+    assert frechet_distance(b, a) == pytest.approx(distance, abs=1e-9 * d * scale)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9 * d * scale)
+    rotation, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(d, d)))
+    assert frechet_distance(a @ rotation, b @ rotation) == pytest.approx(distance, abs=1e-9 * d * scale)
+
+
+def test_one_image_has_no_covariance():
+    with pytest.raises(UserError, match="1 and 5 images"):
+        frechet_distance(np.ones((1, 3)), np.ones((5, 3)))
+
+
+def test_sample_size_is_checked_against_the_features():
+    assert check_sample_size(2049, 2048) is None
+    assert "2048 images through 2048 features" in check_sample_size(2048, 2048)
+
+
+# --- Inception Score
+
+
+@pytest.mark.parametrize(("n", "splits"), [(100, 10), (103, 10), (37, 5), (12, 1), (10, 10)])
+def test_inception_score_equals_torch_fidelity_and_scipy(n, splits):
+    from torch_fidelity.metric_isc import isc_features_to_metric
+
+    logits = 4 * np.random.default_rng(n).normal(size=(n, 20))
+    mean, spread = inception_score(logits, splits)
+    theirs = isc_features_to_metric(torch.from_numpy(logits), splits=splits, shuffle=False)
+    assert mean == pytest.approx(theirs["inception_score_mean"], rel=1e-10)
+    assert spread == pytest.approx(theirs["inception_score_std"], rel=1e-8, abs=1e-12)
+
+    probabilities = scipy.special.softmax(logits, axis=1)
+    scores = []
+    for i in range(splits):
+        part = probabilities[i * n // splits : (i + 1) * n // splits]
+        scores.append(math.exp(np.mean([scipy.stats.entropy(p, part.mean(axis=0)) for p in part])))
+    assert mean == pytest.approx(np.mean(scores), rel=1e-10)
+    assert spread == pytest.approx(np.std(scores), rel=1e-8, abs=1e-12)
+
+
+def test_equal_images_score_one():
+    logits = np.tile(np.random.default_rng(0).normal(size=(1, 9)), (20, 1))
+    assert inception_score(logits, 4) == pytest.approx((1, 0), abs=1e-12)
+
+
+@pytest.mark.parametrize("certainty", [50.0, 1e4])  # 1e4: all other probabilities underflow to 0
+def test_certain_and_evenly_spread_images_score_the_number_of_classes(certainty):
+    logits = np.tile(certainty * np.eye(6), (5, 1))
+    assert inception_score(logits, 5) == pytest.approx((6, 0), abs=1e-9)
+
+
+def test_splits_are_contiguous_so_the_order_matters():
+    of_one_class_each = certainty = 50 * np.repeat(np.eye(4), 5, axis=0)
+    assert inception_score(of_one_class_each, 4)[0] == pytest.approx(1)
+    assert inception_score(certainty.reshape(4, 5, 4).transpose(1, 0, 2).reshape(20, 4), 5)[0] == pytest.approx(4)
+
+
+def test_fewer_images_than_splits_are_a_user_error():
+    with pytest.raises(UserError, match="9 images cannot be cut into 10 splits"):
+        inception_score(np.zeros((9, 4)), 10)
+
+
+# --- The 2015 Inception network, with random weights of the file's shapes
+
+
+@pytest.fixture(scope="module")
+def random_weights(tmp_path_factory):
+    """A state dict as pytorch-fid's weight file holds, from its own constructor with a patched loader."""
+    from pytorch_fid import inception
+
+    torch.manual_seed(0)
+    kept = {}
+
+    class Stop(Exception):
+        pass
+
+    def capture(*_, **__):
+        frame = inspect.currentframe().f_back
+        network = frame.f_locals["inception"]
+        for name, value in network.state_dict().items():
+            if name.endswith("running_var"):
+                value.uniform_(0.5, 1.5)
+            elif name.endswith(("running_mean", "bias")):
+                value.normal_(0, 0.1)
+            elif value.ndim == 4:
+                torch.nn.init.kaiming_normal_(value)
+            elif value.ndim == 2:
+                value.normal_(0, 0.05)
+        kept["weights"] = {name: value.clone() for name, value in network.state_dict().items()}
+        return kept["weights"]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inception, "load_state_dict_from_url", capture)
+        theirs = inception.InceptionV3([3]).eval()
+    path = tmp_path_factory.mktemp("weights") / "inception.pth"
+    torch.save(kept["weights"], path)
+    return path, kept["weights"], theirs
+
+
+def test_features_equal_pytorch_fid_and_logits_have_no_bias(random_weights):
+    path, weights, theirs = random_weights
+    network = InceptionNetwork(path, "cpu")
+    images = np.random.default_rng(1).integers(0, 256, (3, 40, 24, 3), dtype=np.uint8)
+    features, logits = network(images, batch_size=2)
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(images.transpose(0, 3, 1, 2) / 255).float())[0][:, :, 0, 0].double().numpy()
+    assert features.shape == (3, 2048)
+    assert features.dtype == np.float64
+    assert expected.std() > 1e-3
+    np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4 * expected.max())
+    assert logits.shape == (3, 1008)
+    np.testing.assert_allclose(logits, features @ weights["fc.weight"].double().numpy().T, rtol=1e-4, atol=1e-4)
+    assert np.abs(weights["fc.bias"].numpy()).max() > 0.1  # a bias would have been seen
+    assert network.weights_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (network.id, network.dimension) == ("inception-2015-12-05", 2048)
+
+
+def test_a_file_that_holds_no_inception_weights_is_a_user_error(tmp_path):
+    other = tmp_path / "other.pth"
+    torch.save({"weight": torch.zeros(3)}, other)
+    text = tmp_path / "page.pth"
+    text.write_text("<html>not found</html>")
+    for path in (other, text):
+        with pytest.raises(UserError, match=f"{path.name}: does not hold the weights") as caught:
+            InceptionNetwork(path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="no such weight file"):
+        InceptionNetwork(tmp_path / "absent.pth")
+
+
+# --- Both scores of a set of pairs
+
+
+class MeanColour(FeatureNetwork):
+    """A network whose features and logits can be worked out by hand: the mean colour, and ten times it."""
+
+    id = "synthetic-classifier"
+    dimension = 3
+    weights_sha256 = "0" * 64
+    device = torch.device("cpu")
+    passes = 0
+
+    def forward(self, images):
+        self.passes += len(images)
+        features = images.double().mean(dim=(2, 3))
+        return features, features / 10
+
+
+def test_measure_distribution_masks_both_sides_and_names_its_protocol():
+    rng = np.random.default_rng(2)
+    generated = rng.integers(0, 256, (24, 8, 6, 3), dtype=np.uint8)
+    targets = rng.integers(0, 256, (24, 8, 6, 3), dtype=np.uint8)
+    masks = rng.integers(0, 2, (24, 8, 6), dtype=np.uint8)
+    network = MeanColour()
+    results = measure_distribution(generated, targets, masks, network, PROTOCOLS["potgan-synthetic"])
+    assert network.passes == 4 * 24
+
+    def colours(images):
+        return images.reshape(24, -1, 3).mean(axis=1)
+
+    masked_generated, masked_targets = generated * masks[..., None], targets * masks[..., None]
+    assert results["fid"]["value"] == pytest.approx(frechet_distance(colours(generated), colours(targets)))
+    assert results["mask_fid"]["value"] == pytest.approx(
+        frechet_distance(colours(masked_generated), colours(masked_targets))
+    )
+    mean, spread = inception_score(colours(masked_generated) / 10, 10)
+    assert (results["mask_is"]["value"], results["mask_is"]["spread"]) == pytest.approx((mean, spread))
+    assert results["is"]["value"] == pytest.approx(inception_score(colours(generated) / 10, 10)[0])
+    assert {metric: entry["protocol"] for metric, entry in results.items()} == {
+        "is": "is-synthetic",
+        "mask_is": "mask-is-synthetic",
+        "fid": "fid-synthetic",
+        "mask_fid": "mask-fid-synthetic",
+    }
+    assert all(entry["n"] == 24 and "warning" not in entry for entry in results.values())
+
+
+def test_generated_images_equal_to_the_targets_have_distance_zero_and_few_images_a_warning():
+    images = np.random.default_rng(3).integers(0, 256, (10, 8, 6, 3), dtype=np.uint8)
+    network = MeanColour()
+    network.dimension = 10
+    results = measure_distribution(images, images, np.ones((10, 8, 6)), network, PROTOCOLS["potgan-synthetic"])
+    assert results["fid"]["value"] == pytest.approx(0, abs=1e-8)
+    assert results["fid"]["value"] == results["mask_fid"]["value"]
+    assert results["is"]["value"] == results["mask_is"]["value"]
+    assert "10 images through 10 features" in results["fid"]["warning"]
+    assert "warning" not in results["is"]
+
+
+def test_a_network_that_is_not_the_protocols_is_refused():
+    images = np.zeros((10, 8, 6, 3), np.uint8)
+    with pytest.raises(ValueError, match="through inception-2015-12-05, not synthetic-classifier"):
+        measure_distribution(images, images, images[..., 0], MeanColour(), PROTOCOLS["potgan"])
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 20), st.integers(1, 25))
+def test_batches_do_not_change_features(n, batch_size):
+    images = np.random.default_rng(n).integers(0, 256, (n, 4, 4, 3), dtype=np.uint8)
+    features, logits = MeanColour()(images, batch_size)
+    np.testing.assert_allclose(features, images.reshape(n, -1, 3).mean(axis=1), rtol=1e-12)
+    np.testing.assert_allclose(logits, features / 10)
+
+
+def test_only_a_long_pass_shows_progress(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    MeanColour()(np.zeros((500, 2, 2, 3), np.uint8), batch_size=100)
+    assert capsys.readouterr().err == ""
+    MeanColour()(np.zeros((501, 2, 2, 3), np.uint8), batch_size=100)
+    assert "501/501" in capsys.readouterr().err
+
+
+def test_images_of_a_wrong_kind_are_refused():
+    with pytest.raises(ValueError, match="uint8"):
+        MeanColour()(np.zeros((2, 4, 4, 3)))
+    with pytest.raises(ValueError, match="of 0 and 1"):
+        MeanColour()(np.zeros((2, 4, 4, 3), np.uint8), masks=np.full((2, 4, 4), 255))
+    with pytest.raises(UserError, match="no images"):
+        MeanColour()(np.zeros((0, 4, 4, 3), np.uint8))
