@@ -462,7 +462,7 @@ class Layout:
         return self.results / dataset / method / f"seed{seed}"
 
     def train(self, dataset: str, model: str, seed: int) -> Path:
-        """Folder with `done.json`, `progress.csv`, `generator-<iteration>.pt` and `checkpoint/`."""
+        """Folder with `done.json`, `progress.csv` and `generator-<iteration>.pt`; `checkpoint/` beside it holds state."""
         return self.run(dataset, model, seed) / "train"
 
     def generate(self, dataset: str, method: str, seed: int) -> Path:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ import pandas as pd
 
 from potgan.config import FIRST_CHECKPOINT_SUFFIX, Benchmark, Layout
 from potgan.errors import UserError
+from potgan.files import read_json, write_text
 from potgan.metrics.protocols import METRIC_LABELS, METRICS, PROTOCOLS
 
 #: The protocol whose numbers may stand beside the paper's, and the paper's data sets.
@@ -50,7 +50,7 @@ _COLUMNS = {
     4: {"market1501": _FOUR, "dukemtmc": _FOUR, "deepfashion": _TWO},
 }
 _REFERENCE_LABELS = {
-    "copy-source": "Source image, copied",
+    "copy-source": "Copy of the source image",
     "mean-image": "Mean image",
     "real-data": "Real data",
 }
@@ -150,12 +150,9 @@ def read_scores(benchmark: Benchmark, layout: Layout, dataset: str, method: str,
     protocol than the benchmark's: two protocols never meet in a table.
     """
     path = layout.evaluate(dataset, method, seed) / "scores.json"
-    try:
-        scores = json.loads(path.read_text())
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except ValueError:
-        raise UserError(f"{path}: is not JSON; delete it and evaluate this run again") from None
+    scores = read_json(path, "evaluate this run again")
     expected = {"benchmark": benchmark.benchmark, "dataset": dataset, "method": method, "seed": seed}
     for key, value in expected.items():
         if scores.get(key) != value:
@@ -268,11 +265,8 @@ def method_label(benchmark: Benchmark, method: str) -> str:
 
 
 def _table_columns(number: int, benchmark: Benchmark) -> tuple[Column, ...]:
+    """Ours alone first, since they hold what the benchmark measured; then the paper's."""
     columns = []
-    for dataset, metrics in _COLUMNS[number].items():
-        for metric in metrics:
-            protocol = PROTOCOLS[PAPER_PROTOCOL].metric_id(metric)
-            columns.append(Column(dataset, PAPER_DATASETS[dataset], metric, protocol, comparable=True))
     for dataset, settings in benchmark.datasets.items():
         if is_comparable(benchmark, dataset):
             continue
@@ -280,6 +274,10 @@ def _table_columns(number: int, benchmark: Benchmark) -> tuple[Column, ...]:
         for metric in _COLUMNS[number].get(kind, ()):
             protocol = PROTOCOLS[benchmark.protocol].metric_id(metric)
             columns.append(Column(dataset, group_label(benchmark, dataset), metric, protocol, comparable=False))
+    for dataset, metrics in _COLUMNS[number].items():
+        for metric in metrics:
+            protocol = PROTOCOLS[PAPER_PROTOCOL].metric_id(metric)
+            columns.append(Column(dataset, PAPER_DATASETS[dataset], metric, protocol, comparable=True))
     return tuple(columns)
 
 
@@ -498,7 +496,7 @@ _LATEX = {
     "±": r"$\pm$",
     "−": "$-$",
     "–": "--",
-    "`": r"\textasciigrave{}",
+    "`": "",  # Markdown's quotes
 }
 
 
@@ -543,7 +541,8 @@ class Comparison:
     low, high: 95 % bootstrap interval of the mean difference over test pairs (None for metrics of a whole set, such as
     IS and FID). It speaks about these trained networks and other pairs, not about another training; pairs that share
     an image or a person are resampled as if they were independent, so it is somewhat narrow.
-    effect: of going from `against` to `method`: helps | hurts | none shown | undetermined (one seed, no interval).
+    effect: of going from `against` to `method`: helps | hurts | none shown | not judged (no interval for this metric,
+    and a few seeds that agree in sign are no proof).
     """
 
     dataset: str
@@ -573,9 +572,8 @@ def compare(
     """
     chosen = scores[(scores["dataset"] == dataset) & (scores["metric"] == metric) & scores["value"].notna()]
     values = {name: chosen[chosen["method"] == name].set_index("seed")["value"] for name in (method, against)}
-    seeds = [
-        (s, s if len(benchmark.seeds_of(against)) > 1 else benchmark.seeds_of(against)[0]) for s in values[method].index
-    ]
+    only = benchmark.seeds_of(against)[0] if len(benchmark.seeds_of(against)) == 1 else None
+    seeds = [(seed, seed if only is None else only) for seed in values[method].index]
     seeds = [(a, b) for a, b in seeds if b in values[against].index]
     if not seeds:
         return None
@@ -586,7 +584,7 @@ def compare(
         per_seed = [_pair_differences(layout, dataset, (method, a), (against, b), metric) for a, b in seeds]
         low, high = bootstrap_interval(np.mean(per_seed, axis=0))
         n_pairs = len(per_seed[0])
-    effect, verdict = _verdict(differences, METRICS[metric], low, high, method, against)
+    effect, verdict = _verdict(differences, METRICS[metric], low, high, against)
     return Comparison(
         dataset=dataset,
         method=method,
@@ -637,27 +635,25 @@ def bootstrap_interval(differences: np.ndarray, level: float = 0.95) -> tuple[fl
 
 
 def _verdict(
-    differences: np.ndarray, direction: str, low: float | None, high: float | None, method: str, against: str
+    differences: np.ndarray, direction: str, low: float | None, high: float | None, against: str
 ) -> tuple[str, str]:
     """(effect, sentence). An effect is claimed only where neither pairs nor seeds speak against it."""
     count = len(differences)
     gain = differences.mean() * (1 if direction == "higher" else -1)
     word, effect = ("better", "helps") if gain > 0 else ("worse", "hurts")
     agree = bool((differences > 0).all() or (differences < 0).all())
+    seeds = {1: "in the one seed", 2: "in both seeds"}.get(count, f"in all {count} seeds")
     if not differences.any():
         return "none shown", "no difference: no effect shown"
     if low is None:
-        if count == 1:
-            return "undetermined", f"{method} is {word} than {against} in one seed; no interval, so no effect shown"
         if not agree:
             return "none shown", "the seeds disagree in sign: no effect shown"
-        return effect, f"{method} is {word} than {against} in all {count} seeds; no interval over pairs for this metric"
+        return "not judged", f"{word} than {against} {seeds}; no interval over pairs for this metric"
     if low <= 0 <= high:
         return "none shown", "the interval contains 0: no effect shown"
     if not agree:
         return "none shown", "the interval excludes 0, but the seeds disagree in sign: no effect shown"
-    seeds = f"in all {count} seeds" if count > 1 else "in one seed"
-    return effect, f"{method} is {word} than {against} {seeds}; the interval excludes 0"
+    return effect, f"{word} than {against} {seeds}; the interval excludes 0"
 
 
 def ablations(benchmark: Benchmark, layout: Layout, scores: pd.DataFrame) -> list[Comparison]:
@@ -679,7 +675,7 @@ def ablations_markdown(benchmark: Benchmark, comparisons: list[Comparison]) -> s
         lines += [
             f"{_escape_markdown(group_label(benchmark, dataset))}",
             "",
-            "| Model | Metric | Value | Main | Difference | 95 % interval | Seeds | Pairs | Effect of change | Verdict |",
+            "| Model | Metric | Value | Main | Difference | 95 % interval | Seeds | N | Effect of change | Verdict |",
             "|---|---|---:|---:|---:|---:|---:|---:|---|---|",
         ]
         for c in comparisons:
@@ -704,9 +700,9 @@ def ablations_markdown(benchmark: Benchmark, comparisons: list[Comparison]) -> s
 
 INTERVAL_NOTE = (
     f"Intervals: percentile bootstrap over test pairs ({BOOTSTRAP_RESAMPLES:,} resamples, seeded) of the difference "
-    "averaged over seeds. They speak about these trained networks on other pairs, not about another training, and treat "
-    "pairs that share a person as independent. IS and FID belong to whole sets of images and have none. Nothing is "
-    "corrected for the number of comparisons."
+    "averaged over seeds. They speak about these trained networks on other pairs, not about another training, and "
+    "treat pairs that share a person as independent. IS and FID belong to whole sets of images and have none. Nothing "
+    "is corrected for the number of comparisons."
 )
 
 
@@ -751,7 +747,7 @@ def warp_errors(benchmark: Benchmark, layout: Layout) -> pd.DataFrame:
 
 
 def metrics_tree(scores: pd.DataFrame) -> dict[str, dict[str, dict[str, float | int | None]]]:
-    """data set -> method -> metric -> mean over seeds, for `dvc metrics show`; where n > 1 `<metric>_sd` and `seeds`."""
+    """data set -> method -> metric -> mean over seeds, for `dvc metrics show`; if n > 1 `<metric>_sd` and `seeds`."""
     tree: dict[str, dict[str, dict[str, float | int | None]]] = {}
     for (dataset, method, metric), frame in scores.groupby(["dataset", "method", "metric"], sort=False):
         entry = tree.setdefault(dataset, {}).setdefault(method, {})
@@ -790,11 +786,3 @@ def write_tables(benchmark: Benchmark, layout: Layout, published: str | Path = P
 
 
 _INTEGERS = {"n_seeds": "Int64", "n_pairs": "Int64"}
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all, folders included."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(temporary, path)

@@ -1,7 +1,7 @@
 """Algorithm 1: one training, from pairs to a generator. Read `train` from top to bottom.
 
 The folder of a run holds `progress.csv`, `generator-<iteration>.pt` for each kept checkpoint, and, last of all, `done.json`.
-While it runs, `checkpoint/<key>.pt` holds the whole state; the key is the fingerprint of settings and data, so a changed
+While it runs, `../checkpoint/<key>.pt` holds the whole state; the key is the fingerprint of settings and data, so a changed
 setting never continues from another's weights. A run that is killed at any moment continues from there, bit for bit.
 """
 
@@ -94,7 +94,7 @@ def train(
 
     # -- resume -------------------------------------------------------------------------------------------------------
     key = fingerprint([settings.training_dict, data_hashes])
-    state_file = folder / "checkpoint" / f"{key}.pt"
+    state_file = folder.parent / "checkpoint" / f"{key}.pt"
     stateful = {
         "generator": generator,
         "discriminator": discriminator,
@@ -295,7 +295,7 @@ def _saved(tree: dict[str, Any]) -> bytes:
 @contextlib.contextmanager
 def _only_trainer_in(folder: Path) -> Iterator[None]:
     """After a kill of the workflow an orphaned trainer may still run: two in one folder would spoil each other."""
-    lock = folder / "checkpoint" / "lock"
+    lock = folder.parent / "checkpoint" / "lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with open(lock, "w") as file:
         try:

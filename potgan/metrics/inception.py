@@ -6,19 +6,19 @@ The formulas do not care which network made their numbers; a reader does. So a n
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
-from tqdm import tqdm
 
 from potgan.errors import UserError
+from potgan.files import sha256_of
 from potgan.metrics.protocols import Protocol
+from potgan.progress import progress
 
-_PROGRESS_FROM = 500  # images; below, a pass is over before a progress bar can be read
+_PROGRESS_FROM = 500  # images; below, a pass is over before its progress can be read
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The two scores
@@ -116,26 +116,25 @@ class FeatureNetwork:
         """Features (N, D) and logits (N, C), float64, of images (N, H, W, 3) uint8 RGB.
 
         masks: (N, H, W) of 0 and 1 by which the images are multiplied first, batch by batch; None: no masks. More than
-        500 images show a progress bar (on a terminal).
+        500 images show their progress.
         """
         if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
             raise ValueError(f"images must be (N, H, W, 3) uint8, and are {images.shape} {images.dtype}")
         if not len(images):
             raise UserError(f"{self.id}: there are no images to measure; the list of pairs is empty")
-        if masks is not None and (masks.shape != images.shape[:3] or not np.isin(masks, (0, 1)).all()):
+        if masks is not None and (masks.shape != images.shape[:3] or not ((masks == 0) | (masks == 1)).all()):
             raise ValueError(f"masks must be {images.shape[:3]} of 0 and 1, and are {masks.shape}")
+        starts = range(0, len(images), batch_size)
+        shown = progress(starts, len(starts), self.id, "batches") if len(images) > _PROGRESS_FROM else starts
         features, logits = [], []
-        # None: shown where stderr is a terminal. True: never.
-        hidden = None if len(images) > _PROGRESS_FROM else True
-        with torch.inference_mode(), tqdm(total=len(images), desc=self.id, unit="image", disable=hidden) as progress:
-            for start in range(0, len(images), batch_size):
+        with torch.inference_mode():
+            for start in shown:
                 batch = images[start : start + batch_size]
                 if masks is not None:
                     batch = batch * masks[start : start + batch_size, :, :, None].astype(np.uint8)
                 batch = torch.from_numpy(np.ascontiguousarray(batch.transpose(0, 3, 1, 2))).to(self.device)
                 for into, values in zip((features, logits), self.forward(batch), strict=True):
                     into.append(values.double().cpu().numpy())
-                progress.update(len(batch))
         return np.concatenate(features), np.concatenate(logits)
 
 
@@ -157,8 +156,7 @@ class InceptionNetwork(FeatureNetwork):
         self.device = torch.device(device)
         network = _inception_2015()
         try:
-            with path.open("rb") as file:
-                self.weights_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            self.weights_sha256 = sha256_of(path)
             network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         except FileNotFoundError:
             raise UserError(f"{path}: no such weight file; potgan.pretrained says where to get it") from None

@@ -52,7 +52,7 @@ def masked_ssim(
     _check_images(reference, generated, settings)
     if masks.shape != reference.shape[:3]:
         raise ValueError(f"masks of shape {masks.shape} for images of shape {reference.shape}")
-    if not np.isin(masks, (0, 1)).all():
+    if not ((masks == 0) | (masks == 1)).all():
         raise ValueError("masks must hold 0 and 1 only")
     scores = np.empty(len(reference))
     for start in range(0, len(reference), batch_size):  # by batches, so that no masked copy of the whole set is kept

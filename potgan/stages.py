@@ -1,0 +1,255 @@
+"""Each stage of the pipeline as one function of (benchmark, layout, what): it finds its inputs, calls the module that does
+the work, and writes its outputs. The command line, the workflow, DVC and tests all come in through here.
+
+images -> keypoints -> pairs -> train -> generate -> evaluate -> tabulate
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from potgan.config import FIRST_CHECKPOINT_SUFFIX, REFERENCE_METHODS, Benchmark, Layout, dump
+from potgan.errors import UserError
+from potgan.files import new_folder, read_json, write_json, write_text
+from potgan.keypoints import prepare_keypoints, split_keypoints
+from potgan.metrics.protocols import PROTOCOLS
+from potgan.pose import read_keypoints
+from potgan.progress import progress, say
+
+# Imports that bring torch (about 2 s) stand inside the stages that need it.
+
+
+def configure(benchmark: Benchmark, layout: Layout) -> None:
+    """Write the resolved configuration, which every other stage of the workflow reads."""
+    write_text(layout.configuration, dump(benchmark))
+
+
+def images(benchmark: Benchmark, layout: Layout, dataset: str) -> None:
+    from potgan.archives import prepare_images
+
+    record = prepare_images(_dataset(benchmark, dataset), dataset, layout.images(dataset))
+    say(f"{dataset}: {record['images']['train']} train and {record['images']['test']} test images")
+
+
+def keypoints(benchmark: Benchmark, layout: Layout, dataset: str) -> None:
+    record = prepare_keypoints(
+        _dataset(benchmark, dataset), dataset, layout.images(dataset), layout.keypoints(dataset)
+    )
+    say(f"{dataset}: key points of {record['images']} images, {record['detection_rate']:.1%} with a pose")
+
+
+def pairs(benchmark: Benchmark, layout: Layout, dataset: str) -> None:
+    """Pair lists, their record, and for synthetic data the true flow of the test pairs."""
+    from potgan.pairs import build, pairs_csv
+
+    settings = _dataset(benchmark, dataset)
+    tables = split_keypoints(_keypoints(layout, dataset), layout.images(dataset))
+    lists, record = build(tables["train"], tables["test"], settings.pairs, settings.kind)
+    record["dataset"] = dataset
+    with new_folder(layout.pairs(dataset)) as folder:
+        for split, frame in lists.items():
+            write_text(folder / f"pairs-{split}.csv", pairs_csv(frame))
+        if settings.kind == "synthetic":
+            _write_flow(settings.synthetic, lists["test"], folder / "flow.npz")
+        write_json(folder / "pairs.json", record)
+    for split, counts in record["splits"].items():
+        say(f"{dataset}: {counts['pairs']} {split} pairs of {counts['identities']} identities")
+
+
+def _write_flow(settings: Any, test_pairs: Any, path: Path) -> None:
+    from potgan import synthetic
+
+    where = synthetic.find(settings)
+    renders: dict[str, Any] = {}
+
+    def render(name: str) -> Any:
+        if name not in renders:
+            renders[name] = synthetic.render(settings, *where[name])
+        return renders[name]
+
+    both = list(zip(test_pairs["from"], test_pairs["to"], strict=True))
+    results = [
+        synthetic.exact_flow(render(source), render(target))
+        for source, target in progress(both, len(both), "true flow of test pairs", "pairs")
+    ]
+    np.savez_compressed(path, flow=np.stack([f for f, _ in results]), visible=np.stack([v for _, v in results]))
+
+
+def feature_network(benchmark: Benchmark, layout: Layout) -> None:
+    """Train the classifier of the synthetic protocol; nothing to do where the protocol measures through Inception."""
+    from potgan.metrics.synthetic_network import SyntheticNetworkSettings, train_feature_network
+
+    try:
+        settings = SyntheticNetworkSettings(**benchmark.feature_network)
+    except TypeError as error:
+        raise UserError(f"configuration: feature_network: {error}") from None
+    train_feature_network(settings, layout.feature_network)
+
+
+def train(benchmark: Benchmark, layout: Layout, dataset: str, model: str, seed: int) -> None:
+    from potgan.train import pick_device
+    from potgan.train import train as run_training
+
+    settings = benchmark.run_settings(dataset, model, seed)
+    device = pick_device()
+    data = _pair_data(benchmark, layout, dataset, "train", device)
+    record = read_json(layout.pairs(dataset) / "pairs.json", "run `potgan pairs` first")
+    validation = (
+        _pair_data(benchmark, layout, dataset, "validation", device)
+        if record["splits"]["validation"]["pairs"]
+        else None
+    )
+    result = run_training(
+        data, validation, settings, layout.train(dataset, model, seed), _data_hashes(layout, dataset), device
+    )
+    say(f"{dataset}/{model}/seed{seed}: trained in {result['wall_seconds']} s, {result['pairs_per_second']} pairs/s")
+
+
+def generate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, seed: int) -> None:
+    """The images of one method: a model's last checkpoint, its first one, or a reference."""
+    from potgan import generate as generation
+    from potgan.train import load_generator, pick_device
+
+    device = pick_device()
+    data = _pair_data(benchmark, layout, dataset, "test", device)
+    test_pairs = _pairs(layout, dataset, "test")
+    record: dict[str, Any] = {"method": method, "seed": seed, "iteration": None, "training": None}
+    if method in REFERENCE_METHODS:
+        mean = None
+        if method == "mean-image":
+            mean = generation.mean_image(_pair_data(benchmark, layout, dataset, "train", "cpu"))
+        pictures = generation.reference_images(method, data, mean)
+    else:
+        model = method.removesuffix(FIRST_CHECKPOINT_SUFFIX)
+        run = layout.train(dataset, benchmark.trained_as(dataset, model), seed)
+        done = read_json(run / "done.json", "run `potgan train` first")
+        checkpoints = sorted(done["generators"])
+        checkpoint = checkpoints[0] if method != model else checkpoints[-1]
+        settings = benchmark.run_settings(dataset, model, seed)
+        network, iteration = load_generator(run / checkpoint, settings.generator, device)
+        record |= {
+            "iteration": iteration,
+            "generator_sha256": done["generators"][checkpoint],
+            "training": {key: done[key] for key in ("wall_seconds", "iterations", "parameters", "device", "passes")},
+        }
+        import torch
+
+        torch.set_num_threads(settings.training.threads)
+        pictures = generation.synthesise(network, data, settings.training.batch_size)
+    generation.write_generated(pictures, test_pairs, record, layout.generate(dataset, method, seed))
+
+
+def evaluate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, seed: int) -> None:
+    from potgan import evaluate as evaluation
+
+    protocol = PROTOCOLS[benchmark.protocol]
+    test_pairs = _pairs(layout, dataset, "test")
+    data = _pair_data(benchmark, layout, dataset, "test", "cpu")
+    folder = layout.generate(dataset, method, seed)
+    generated = evaluation.read_generated(folder, test_pairs)
+    targets = data.images[data.targets].permute(0, 2, 3, 1).numpy()
+    owner = data.targets if protocol.mask_owner == "target" else data.sources
+    masks = evaluation.metric_masks(data.joints.numpy(), owner.tolist(), data.size)
+    network = _feature_network(benchmark, layout)
+    metrics, per_pair = evaluation.evaluate(generated, targets, masks, test_pairs, network, protocol)
+    record = read_json(folder / "generate.json", "run `potgan generate` first")
+    flow_file, warp_file, warp = layout.pairs(dataset) / "flow.npz", folder / "warps.npz", None
+    if flow_file.exists() and warp_file.exists():
+        flow = np.load(flow_file)
+        model = method.removesuffix(FIRST_CHECKPOINT_SUFFIX)
+        settings = benchmark.run_settings(dataset, model, seed).generator
+        points = np.load(warp_file)["control_points"]
+        warp = {"scales": evaluation.warp_errors(points, flow["flow"], flow["visible"], settings)}
+    scores = {
+        "benchmark": benchmark.benchmark,
+        "dataset": dataset,
+        "method": method,
+        "seed": seed,
+        "iteration": record["iteration"],
+        "n_pairs": len(test_pairs),
+        "protocol": {"id": protocol.id, "hash": protocol.hash, "description": protocol.description},
+        "metrics": metrics,
+        "warp": warp,
+        "mask_area": float(masks.mean()),
+        "hashes": _data_hashes(layout, dataset)
+        | {
+            "feature_network": network.weights_sha256,
+            "generated": evaluation.folder_hash(folder),
+            "generator": record.get("generator_sha256"),
+        },
+        "versions": evaluation.versions(),
+        "device": (record["training"] or {}).get("device"),
+        "training": record["training"],
+    }
+    evaluation.write_scores(layout.evaluate(dataset, method, seed), scores, per_pair)
+    shown = ", ".join(f"{name} {entry['value']:.3f}" for name, entry in metrics.items())
+    say(f"{dataset}/{method}/seed{seed}: {shown}")
+
+
+def tabulate(benchmark: Benchmark, layout: Layout) -> None:
+    """TABLE I-IV, the ablation comparison, `metrics.json`, the figures and the page."""
+    from potgan.report import write_report
+    from potgan.tables import write_tables
+
+    write_tables(benchmark, layout)
+    page = write_report(benchmark, layout)
+    say(f"the report is {page}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _dataset(benchmark: Benchmark, dataset: str) -> Any:
+    if dataset not in benchmark.datasets:
+        raise UserError(f"no data set {dataset!r} in benchmark {benchmark.benchmark}; it has {', '.join(benchmark.datasets)}")
+    return benchmark.datasets[dataset]
+
+
+def _keypoints(layout: Layout, dataset: str) -> Any:
+    return read_keypoints(layout.keypoints(dataset) / "keypoints.csv")
+
+
+def _pairs(layout: Layout, dataset: str, split: str) -> Any:
+    from potgan.pairs import read_pairs
+
+    return read_pairs(layout.pairs(dataset) / f"pairs-{split}.csv")
+
+
+def _pair_data(benchmark: Benchmark, layout: Layout, dataset: str, split: str, device: Any) -> Any:
+    from potgan.batches import load_pairs
+
+    settings = benchmark.run_settings(dataset, benchmark.main_model, 0)
+    return load_pairs(
+        layout.images(dataset),
+        _keypoints(layout, dataset),
+        _pairs(layout, dataset, split),
+        settings.image_size,
+        settings.masks,
+        device,
+    )
+
+
+def _data_hashes(layout: Layout, dataset: str) -> dict[str, str]:
+    images_record = read_json(layout.images(dataset) / "images.json", "run `potgan images` first")
+    keypoints_record = read_json(layout.keypoints(dataset) / "keypoints.json", "run `potgan keypoints` first")
+    pairs_record = read_json(layout.pairs(dataset) / "pairs.json", "run `potgan pairs` first")
+    return {
+        "images": images_record["sha256"],
+        "keypoints": keypoints_record["sha256"],
+        **{f"pairs_{split}": entry["sha256"] for split, entry in pairs_record["splits"].items()},
+    }
+
+
+def _feature_network(benchmark: Benchmark, layout: Layout) -> Any:
+    if PROTOCOLS[benchmark.protocol].feature_network == "synthetic-classifier":
+        from potgan.metrics.synthetic_network import load_feature_network
+
+        return load_feature_network(layout.feature_network)
+    from potgan.metrics.inception import InceptionNetwork
+    from potgan.pretrained import weight_file
+    from potgan.train import pick_device
+
+    return InceptionNetwork(weight_file("inception-2015-12-05"), pick_device())

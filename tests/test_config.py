@@ -1,0 +1,145 @@
+"""Configuration: unknown keys, types, overlays, fingerprints; and the three files of config/."""
+
+import dataclasses
+
+import pytest
+import yaml
+
+from potgan import config
+from potgan.errors import UserError
+
+MINIMAL = {
+    "benchmark": "tiny",
+    "description": "d",
+    "protocol": "potgan-synthetic",
+    "datasets": {"synthetic": {"kind": "synthetic", "label": "S"}},
+    "models": {"potgan": None},
+}
+
+
+def with_(path: str, value: object) -> dict:
+    tree = yaml.safe_load(yaml.safe_dump(MINIMAL))
+    *parents, last = path.split(".")
+    node = tree
+    for name in parents:
+        node = node.setdefault(name, {})
+        assert node is not None
+    node[last] = value
+    return tree
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("traning", {}, "unknown key 'traning'; did you mean 'training'"),
+        ("training", {"learning_rte": 1}, "configuration: training: unknown key 'learning_rte'; did you mean 'learning_rate'"),
+        ("generator", {"guided_filter": {"mod": "off"}}, "unknown key 'mod'; did you mean 'mode'"),
+        ("models", {"potgan": {"loss_weights": {"recon": 0}}}, "models.potgan.loss_weights: unknown key 'recon'"),
+        ("training", {"iterations": "many"}, "must be of type int, and is 'many'"),
+        ("training", {"iterations": True}, "must be of type int, and is True"),
+        ("training", {"adam_betas": [0.5]}, "must have 2 values, and has 1"),
+        ("generator", {"control_point_span": 1.0}, "control_point_span must lie between 0 and 1"),
+        ("generator", {"guided_filter": {"mode": "always"}}, "must be one of train, test, off"),
+        ("datasets", {"synthetic": {"kind": "synthetic", "label": "S", "image_size": [120, 64]}}, "image_size"),
+        ("datasets", {"m": {"kind": "market1501", "label": "M"}}, "datasets.m.source is missing"),
+        ("benchmark", "Über/mut", "must consist of a-z"),
+        ("models", {"images": {}}, "reserved"),
+        ("seeds", [1, 1], "repeats"),
+        ("protocol", "fid", "protocol must be one of potgan"),
+    ],
+)
+def test_bad_settings_name_place_and_remedy(path: str, value: object, message: str) -> None:
+    with pytest.raises(UserError) as error:
+        config.load(with_(path, value))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_and_broken_files_are_one_line(tmp_path) -> None:
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("benchmark: [unclosed\nmodels: }")
+    for path in (tmp_path / "absent.yaml", broken):
+        with pytest.raises(UserError) as error:
+            config.load(path)
+        assert str(path) in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_yaml_off_and_exponents_mean_what_people_write() -> None:
+    tree = with_("generator", yaml.safe_load("guided_filter: {mode: off}"))
+    tree["training"] = yaml.safe_load("learning_rate: 1e-3")
+    benchmark = config.load(tree)
+    assert benchmark.generator.guided_filter.mode == "off"
+    assert benchmark.training.learning_rate == 0.001
+
+
+def test_resolved_copy_reads_back_equal() -> None:
+    benchmark = config.load(MINIMAL)
+    assert config.load(yaml.safe_load(config.dump(benchmark))) == benchmark
+    assert config.load(config.as_tree(benchmark)) == benchmark
+
+
+def test_run_settings_lay_dataset_then_model_over_the_sections() -> None:
+    tree = with_("training", {"batch_size": 32})
+    tree["datasets"]["synthetic"]["overrides"] = {"training": {"batch_size": 8}}
+    tree["models"] = {"potgan": {}, "slow": {"training": {"batch_size": 4}}}
+    benchmark = config.load(tree)
+    assert benchmark.run_settings("synthetic", "potgan", 0).training.batch_size == 8
+    assert benchmark.run_settings("synthetic", "slow", 0).training.batch_size == 4
+
+
+def test_a_filter_outside_training_shares_the_training_and_one_inside_does_not() -> None:
+    tree = with_("generator", {"guided_filter": {"mode": "test"}})
+    tree["models"] = {
+        "potgan": {},
+        "no-guided-filter": {"generator": {"guided_filter": {"mode": "off"}}},
+        "trained": {"generator": {"guided_filter": {"mode": "train"}}},
+        "no-recon": {"loss_weights": {"reconstruction": 0}},
+    }
+    benchmark = config.load(tree)
+    assert [benchmark.trained_as("synthetic", m) for m in tree["models"]] == ["potgan", "potgan", "trained", "no-recon"]
+
+
+def test_fingerprint_follows_what_is_trained_and_nothing_else() -> None:
+    base = config.load(MINIMAL).run_settings("synthetic", "potgan", 0)
+    same = config.load(with_("training", {"log_every": 7, "save_every": 9})).run_settings("synthetic", "potgan", 0)
+    assert base.training_fingerprint == same.training_fingerprint
+    for change in ({"learning_rate": 3e-4}, {"adam_betas": [0.999, 0.5]}, {"threads": 2}):
+        other = config.load(with_("training", change)).run_settings("synthetic", "potgan", 0)
+        assert other.training_fingerprint != base.training_fingerprint
+    assert dataclasses.replace(base, seed=1).training_fingerprint != base.training_fingerprint
+
+
+@pytest.mark.parametrize("name", ["config", "market1501-sample", "paper"])
+def test_shipped_configurations_load_and_hold_the_papers_ablations(repository, name: str) -> None:
+    benchmark = config.load(repository / "config" / f"{name}.yaml")
+    assert benchmark.main_model == "potgan"
+    assert {"no-pose-transform", "no-recon", "no-guided-filter"} <= set(benchmark.models)
+    for dataset in benchmark.datasets:
+        run = benchmark.run_settings(dataset, "no-recon", 0)
+        assert run.loss_weights.reconstruction == 0
+        assert not benchmark.run_settings(dataset, "no-pose-transform", 0).generator.pose_transform
+        assert benchmark.run_settings(dataset, "no-guided-filter", 0).generator.guided_filter.mode == "off"
+
+
+def test_paper_configuration_has_the_papers_values(repository) -> None:
+    """Section III-C: lambda = 10, 1, 0.5; Adam (0.5, 0.999), 2e-4; about 90K iterations; three data sets."""
+    benchmark = config.load(repository / "config" / "paper.yaml")
+    assert set(benchmark.datasets) == {"market1501", "dukemtmc", "deepfashion"}
+    assert benchmark.protocol == "potgan"
+    run = benchmark.run_settings("market1501", "potgan", 0)
+    assert (run.loss_weights.reconstruction, run.loss_weights.perceptual, run.loss_weights.adversarial) == (10, 1, 0.5)
+    assert run.training.adam_betas == (0.5, 0.999)
+    assert run.training.learning_rate == run.training.discriminator_learning_rate == 2e-4
+    assert run.training.iterations == 90_000
+    assert run.training.perceptual_network == "vgg16"
+    assert run.generator.width == 64
+    assert run.generator.guided_filter.mode == "train"
+    assert benchmark.run_settings("deepfashion", "potgan", 0).image_size == (256, 256)
+
+
+def test_three_seeds_overlay_is_the_embedded_benchmark_otherwise(repository) -> None:
+    base = yaml.safe_load((repository / "config" / "config.yaml").read_text())
+    overlay = yaml.safe_load((repository / "config" / "three-seeds.yaml").read_text())
+    assert set(overlay) == {"benchmark", "description", "seeds"}
+    assert config.load(base | overlay).seeds == (0, 1, 2)

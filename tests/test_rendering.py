@@ -1,0 +1,128 @@
+"""Masks and heat maps against definitions written out pixel by pixel, and the lit-pixel property."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from skimage.draw import polygon2mask
+from skimage.morphology import dilation, erosion
+
+from potgan import rendering
+from potgan.pose import JOINT
+from potgan.batches import resize, scale_joints
+
+poses = st.lists(
+    st.one_of(st.none(), st.tuples(st.integers(0, 63), st.integers(0, 127))), min_size=18, max_size=18
+).map(lambda js: np.array([(np.nan, np.nan) if j is None else j for j in js], np.float32))
+
+
+def square(size: int) -> np.ndarray:
+    return np.ones((size, size), np.uint8)
+
+
+def limb_mask_by_definition(joints: np.ndarray, height: int, width: int, radius: int) -> np.ndarray:
+    """PG2's _getPoseMask as PROTOCOLS 4 describes it, one pixel at a time; scikit-image's morphology."""
+    mask = np.zeros((height, width), np.uint8)
+    limbs = [(1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13), (1, 0)]
+    limbs += [(0, 14), (14, 16), (0, 15), (15, 17), (1, 16), (1, 17), (8, 11), (5, 11), (2, 8), (16, 17)]
+    rows, columns = np.mgrid[:height, :width]
+    for a, b in limbs:
+        if np.isnan(joints[[a, b]]).any():
+            continue
+        (xa, ya), (xb, yb) = joints[a].tolist(), joints[b].tolist()
+        count = int(np.sqrt((xa - xb) ** 2 + (ya - yb) ** 2) / radius)
+        centres = [(xa, ya), (xb, yb)]
+        centres += [(int(xa + (xb - xa) * i / count), int(ya + (yb - ya) * i / count)) for i in range(1, count)]
+        for x, y in centres:
+            mask[(rows - y) ** 2 + (columns - x) ** 2 <= radius**2] = 1
+    return erosion(dilation(mask, square(5)), square(5))
+
+
+@given(poses, st.sampled_from([4, 7]))
+@settings(max_examples=30, deadline=None)
+def test_limb_mask_equals_its_definition(joints, radius) -> None:
+    found = rendering.limb_mask(joints, 128, 64, radius)
+    wanted = limb_mask_by_definition(joints, 128, 64, radius)
+    # One division is rounded differently where a sample falls on a pixel's edge: a disc may move by one pixel.
+    assert (found != wanted).sum() <= 0.01 * max(wanted.sum(), 100)
+
+
+@given(poses)
+@settings(max_examples=30, deadline=None)
+def test_full_mask_holds_the_limb_mask_and_is_binary(joints) -> None:
+    limbs = rendering.limb_mask(joints, 128, 64, 4)
+    full = rendering.pose_mask(joints, 128, 64, 4)
+    assert set(np.unique(full)) <= {0, 1}
+    assert (full >= limbs).all()
+
+
+def standing() -> np.ndarray:
+    """A person in front view on 256 x 256, by hand: (x, y)."""
+    return np.array(
+        [(128, 40), (128, 66), (104, 68), (92, 108), (90, 146), (152, 68), (164, 108), (166, 146), (112, 144), (110, 194),
+         (108, 240), (144, 144), (146, 194), (148, 240), (123, 35), (133, 35), (114, 38), (142, 38)], np.float32)  # fmt: skip
+
+
+def test_polygons_fill_the_cavities_of_the_torso() -> None:
+    """Section IV-C: after connection and morphology "large cavities can be found within head and torso areas"."""
+    joints = standing()
+    limbs = rendering.limb_mask(joints, 256, 256, 4)
+    full = rendering.pose_mask(joints, 256, 256, 4)
+    corners = joints[[2, 5, 11, 8]]
+    inside = polygon2mask((256, 256), corners[:, ::-1])  # scikit-image as the oracle of "inside"
+    assert full[inside].mean() == 1
+    assert limbs[inside].mean() < 0.9
+
+
+def test_missing_joints_never_draw_and_no_joint_is_an_empty_mask() -> None:
+    nothing = np.full((18, 2), np.nan, np.float32)
+    assert rendering.pose_mask(nothing, 128, 64, 4).sum() == 0
+    assert rendering.metric_mask(nothing, 128, 64).sum() == 0
+    one = nothing.copy()
+    one[JOINT["nose"]] = (30, 20)
+    assert rendering.pose_mask(one, 128, 64, 4).sum() == 0  # a limb needs both its joints
+    assert rendering.metric_mask(one, 128, 64).sum() > 0  # every detected joint has its disc
+
+
+def test_equal_ends_and_joints_outside_do_not_raise() -> None:
+    joints = np.full((18, 2), 30, np.float32)
+    assert rendering.metric_mask(joints, 128, 64)[30, 30] == 1
+    joints[:9] = (-20, 200)
+    rendering.metric_mask(joints, 128, 64)
+    rendering.pose_mask(joints, 128, 64, 4)
+
+
+def test_metric_mask_has_the_width_of_its_rectangles() -> None:
+    """One vertical limb far from the border: half-width 4 around x = 30, discs of radius 4 at the ends."""
+    joints = np.full((18, 2), np.nan, np.float32)
+    joints[[2, 3]] = [(30, 30), (30, 80)]
+    mask = rendering.metric_mask(joints, 128, 64)
+    middle = np.flatnonzero(mask[55])
+    assert 26 <= middle[0] <= 27 and 33 <= middle[-1] <= 34  # noqa: PT018
+    assert 51 + 2 * 3 <= mask[:, 30].sum() <= 51 + 2 * 4
+
+
+@given(poses, st.sampled_from([2.0, 6.0]))
+@settings(max_examples=20, deadline=None)
+def test_heat_maps_equal_the_dense_formula(joints, sigma) -> None:
+    maps = rendering.heatmaps(torch.from_numpy(joints)[None], 128, 64, sigma)[0].numpy()
+    rows, columns = np.mgrid[:128, :64]
+    for joint, found in zip(joints.astype(float), maps, strict=True):
+        if np.isnan(joint[0]):
+            assert (found == 0).all()
+        else:
+            wanted = np.exp(-((columns - joint[0]) ** 2 + (rows - joint[1]) ** 2) / (2 * sigma**2))
+            np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("new", [(64, 32), (256, 128), (128, 128)])
+def test_a_lit_pixel_and_its_joint_land_together(new) -> None:
+    """OpenPifPaf's test of transforms: resize an image with one bright blob; the scaled joint must be its centre."""
+    image = np.zeros((128, 64, 3), np.uint8)
+    image[72:80, 24:32] = 255  # centre (27.5, 75.5)
+    out = resize(image, new)[..., 0].astype(float)
+    rows, columns = np.mgrid[: new[0], : new[1]]
+    centre = ((columns * out).sum() / out.sum(), (rows * out).sum() / out.sum())
+    joint = scale_joints(np.array([[27.5, 75.5]], np.float32), (128, 64), new)[0]
+    np.testing.assert_allclose(joint, centre, atol=0.05)

@@ -1,0 +1,69 @@
+rule configuration:
+    output:
+        CONFIGURATION,
+    log:
+        f"{LOGS}/configuration.log",
+    params:
+        tree=json.dumps(as_tree(BENCHMARK)),
+    message:
+        "Configuration of benchmark {output}"
+    shell:
+        "python -m potgan configure --json {params.tree:q} 2>&1 | tee {log}"
+
+
+rule images:
+    input:
+        source=source_files,
+        configuration=ancient(CONFIGURATION),
+    output:
+        f"{RESULTS}/{{dataset}}/images/images.csv",
+        f"{RESULTS}/{{dataset}}/images/images.json",
+    log:
+        f"{LOGS}/images/{{dataset}}.log",
+    params:
+        settings=dataset_settings,
+        code=code_fingerprint("images"),
+    message:
+        "Images of {wildcards.dataset}"
+    shell:
+        "python -m potgan images --config {input.configuration} --dataset {wildcards.dataset} 2>&1 | tee {log}"
+
+
+rule keypoints:
+    input:
+        images=rules.images.output,
+        tables=keypoint_tables,
+        configuration=ancient(CONFIGURATION),
+    output:
+        f"{RESULTS}/{{dataset}}/keypoints/keypoints.csv",
+        f"{RESULTS}/{{dataset}}/keypoints/keypoints.json",
+    log:
+        f"{LOGS}/keypoints/{{dataset}}.log",
+    params:
+        settings=dataset_settings,
+        code=code_fingerprint("keypoints"),
+    message:
+        "Key points of {wildcards.dataset}"
+    shell:
+        "python -m potgan keypoints --config {input.configuration} --dataset {wildcards.dataset} 2>&1 | tee {log}"
+
+
+rule pairs:
+    input:
+        keypoints=rules.keypoints.output,
+        lists=pair_lists,
+        configuration=ancient(CONFIGURATION),
+    output:
+        f"{RESULTS}/{{dataset}}/pairs/pairs.json",
+        f"{RESULTS}/{{dataset}}/pairs/pairs-train.csv",
+        f"{RESULTS}/{{dataset}}/pairs/pairs-validation.csv",
+        f"{RESULTS}/{{dataset}}/pairs/pairs-test.csv",
+    log:
+        f"{LOGS}/pairs/{{dataset}}.log",
+    params:
+        settings=dataset_settings,
+        code=code_fingerprint("pairs"),
+    message:
+        "Train, validation and test pairs of {wildcards.dataset}"
+    shell:
+        "python -m potgan pairs --config {input.configuration} --dataset {wildcards.dataset} 2>&1 | tee {log}"

@@ -1,0 +1,42 @@
+rule generate:
+    input:
+        checkpoint=checkpoint,
+        pairs=rules.pairs.output,
+        configuration=ancient(CONFIGURATION),
+    output:
+        f"{RESULTS}/{{dataset}}/{{method}}/seed{{seed}}/generate/generated.csv",
+        f"{RESULTS}/{{dataset}}/{{method}}/seed{{seed}}/generate/generate.json",
+    log:
+        f"{LOGS}/generate/{{dataset}}/{{method}}/seed{{seed}}.log",
+    resources:
+        gpu=GPU,
+    params:
+        settings=generation_settings,
+        code=code_fingerprint("generate"),
+    message:
+        "Images of {wildcards.method}, seed {wildcards.seed}, on {wildcards.dataset}"
+    shell:
+        "python -m potgan generate --config {input.configuration} --dataset {wildcards.dataset}"
+        " --method {wildcards.method} --seed {wildcards.seed} 2>&1 | tee {log}"
+
+
+rule evaluate:
+    input:
+        generated=rules.generate.output,
+        network=feature_network,
+        configuration=ancient(CONFIGURATION),
+    output:
+        f"{RESULTS}/{{dataset}}/{{method}}/seed{{seed}}/evaluate/scores.json",
+        f"{RESULTS}/{{dataset}}/{{method}}/seed{{seed}}/evaluate/per-pair.csv",
+    log:
+        f"{LOGS}/evaluate/{{dataset}}/{{method}}/seed{{seed}}.log",
+    resources:
+        gpu=GPU,
+    params:
+        protocol=PROTOCOLS[BENCHMARK.protocol].hash,
+        code=code_fingerprint("evaluate"),
+    message:
+        "Scores of {wildcards.method}, seed {wildcards.seed}, on {wildcards.dataset}"
+    shell:
+        "python -m potgan evaluate --config {input.configuration} --dataset {wildcards.dataset}"
+        " --method {wildcards.method} --seed {wildcards.seed} 2>&1 | tee {log}"

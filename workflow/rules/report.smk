@@ -1,0 +1,15 @@
+rule tabulate:
+    input:
+        scores=scores,
+        # Labels, descriptions and the list of differences are printed: a changed word changes the page.
+        configuration=CONFIGURATION,
+    output:
+        REPORT,
+    log:
+        f"{LOGS}/tabulate.log",
+    params:
+        code=code_fingerprint("tabulate"),
+    message:
+        "TABLE I-IV and the page of benchmark " + BENCHMARK.benchmark
+    shell:
+        "python -m potgan tabulate --config {input.configuration} 2>&1 | tee {log}"

@@ -1,0 +1,38 @@
+rule train:
+    # The state of an unfinished training lies beside its folder, in checkpoint/, and is no output: Snakemake removes
+    # the outputs of a failed job, and the next attempt must find it.
+    input:
+        pairs=rules.pairs.output,
+        configuration=ancient(CONFIGURATION),
+    output:
+        f"{RESULTS}/{{dataset}}/{{model}}/seed{{seed}}/train/done.json",
+    log:
+        f"{LOGS}/train/{{dataset}}/{{model}}/seed{{seed}}.log",
+    retries: 2
+    threads: training_threads
+    resources:
+        gpu=GPU,
+    params:
+        settings=training_settings,
+        code=code_fingerprint("train"),
+    message:
+        "Training {wildcards.model}, seed {wildcards.seed}, on {wildcards.dataset}"
+    shell:
+        "python -m potgan train --config {input.configuration} --dataset {wildcards.dataset}"
+        " --model {wildcards.model} --seed {wildcards.seed} 2>&1 | tee {log}"
+
+
+rule feature_network:
+    input:
+        configuration=ancient(CONFIGURATION),
+    output:
+        f"{RESULTS}/feature-network/network.json",
+    log:
+        f"{LOGS}/feature-network.log",
+    params:
+        settings=json.dumps(BENCHMARK.feature_network),
+        code=code_fingerprint("feature_network"),
+    message:
+        "Training the classifier behind is-synthetic and fid-synthetic"
+    shell:
+        "python -m potgan feature-network --config {input.configuration} 2>&1 | tee {log}"
