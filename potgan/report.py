@@ -21,11 +21,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from potgan import config, rendering, tables
+from potgan.batches import read_image, read_image_table, resize, scale_joints
 from potgan.config import FIRST_CHECKPOINT_SUFFIX, Benchmark, Layout
 from potgan.errors import UserError
 from potgan.files import read_json, write_bytes, write_text
 from potgan.metrics.protocols import METRIC_LABELS, METRICS, PROTOCOLS
-from potgan.pose import Keypoints, read_keypoints
+from potgan.pose import read_keypoints
 
 #: Okabe and Ito's colours, which people with colour-blindness tell apart; markers differ as well.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -40,10 +41,10 @@ QUANTILES = (("best", 0.0), ("75 %", 0.25), ("median", 0.5), ("25 %", 0.75), ("w
 PREVIEW_IMAGES = 6
 DRAWING_HEIGHT = 384  # pixels; skeletons of small images are drawn larger, so that they are readable
 LOSSES = {
-    "reconstruction": "L_recon, Eq. 4",
-    "perceptual": "L_per, Eq. 5",
-    "adversarial": "L_gan of G, Eq. 7",
-    "discriminator": "L of D, Eq. 6",
+    "reconstruction": r"$L_{\mathrm{recon}}$, Eq. 4",
+    "perceptual": r"$L_{\mathrm{per}}$, Eq. 5",
+    "adversarial": r"$L_{\mathrm{gan}}$ of G, Eq. 7",
+    "discriminator": r"$L$ of D, Eq. 6",
 }
 
 
@@ -88,6 +89,12 @@ def write_report(benchmark: Benchmark, layout: Layout, published: str | Path = t
     """
     scores = tables.collect(benchmark, layout)
     comparisons = tables.ablations(benchmark, layout, scores)
+    summary = {
+        "caveats": caveats(benchmark, scores),
+        "datasets": dataset_summary(benchmark, layout),
+        "models": model_summary(benchmark, layout),
+        "findings": findings(benchmark, layout, scores, comparisons),
+    }
     figures: list[Exhibit] = []
     for dataset in benchmark.datasets:
         figures += [
@@ -106,10 +113,7 @@ def write_report(benchmark: Benchmark, layout: Layout, published: str | Path = t
     page = environment.get_template("report.html").render(
         benchmark=benchmark,
         protocol=PROTOCOLS[benchmark.protocol],
-        caveats=caveats(benchmark, scores),
-        datasets=dataset_summary(benchmark, layout),
-        models=model_summary(benchmark, layout),
-        findings=findings(benchmark, layout, scores, comparisons),
+        **summary,
         tables=tables.build_tables(benchmark, layout, tables.read_published(published)),
         cell_text=tables.cell_text,
         comparisons=comparisons,
@@ -149,6 +153,9 @@ def caveats(benchmark: Benchmark, scores: pd.DataFrame) -> list[str]:
         found.append("One seed per model: nothing here speaks about how much another training would differ.")
     else:
         found.append(f"{seeds} seeds per model: the spread over them is itself known only roughly.")
+    for (name, warning), part in scores[scores["warning"] != ""].groupby(["dataset", "warning"], sort=False):
+        metrics = ", ".join(METRIC_LABELS[metric] for metric in part["metric"].unique())
+        found.append(f"{tables.group_label(benchmark, name)}, {metrics}: {warning}")
     wanted = {(d, m, s) for d in benchmark.datasets for m in benchmark.methods for s in benchmark.seeds_of(m)}
     absent = sorted(wanted - set(scores[["dataset", "method", "seed"]].itertuples(index=False, name=None)))
     if absent:
@@ -161,7 +168,7 @@ def dataset_summary(benchmark: Benchmark, layout: Layout) -> list[dict[str, obje
     """Images, identities and pairs per split of each data set, from `images.csv` and `pairs.json`."""
     summaries = []
     for name, dataset in benchmark.datasets.items():
-        images = _read_csv(layout.images(name) / "images.csv", "run `potgan images`")
+        images = read_image_table(layout.images(name))
         pairs = read_json(layout.pairs(name) / "pairs.json", "run `potgan pairs`")
         splits = []
         for split in sorted(set(images["split"]) | set(pairs["splits"]), key=_split_order):
@@ -202,7 +209,8 @@ def model_summary(benchmark: Benchmark, layout: Layout) -> list[dict[str, object
                 {
                     "dataset": tables.group_label(benchmark, dataset),
                     "model": model,
-                    "differs": ", ".join(_flat(benchmark.models[model])) or "the settings below",
+                    "differs": ", ".join(f"{key} = {value}" for key, value in _leaves(benchmark.models[model]))
+                    or "the settings below",
                     "iterations": f"{settings.training.iterations:,}",
                     "parameters": _parameters(trainings[0].get("parameters")) if trainings else "–",
                     "seeds": ", ".join(map(str, benchmark.seeds)),
@@ -221,15 +229,15 @@ def _parameters(counts: dict[str, int] | int | None) -> str:
     return f"{count / 1e6:.2f} M"
 
 
-def _flat(tree: dict, prefix: str = "") -> list[str]:
-    """["generator.pose_transform = no", ...] of nested settings."""
+def _leaves(tree: dict, prefix: str = "") -> list[tuple[str, str]]:
+    """[("generator.pose_transform", "no"), ...] of nested settings or hashes."""
     found = []
     for key, value in tree.items():
         if isinstance(value, dict):
-            found += _flat(value, f"{prefix}{key}.")
+            found += _leaves(value, f"{prefix}{key}.")
         else:
             text = {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
-            found.append(f"{prefix}{key} = {text}")
+            found.append((f"{prefix}{key}", text))
     return found
 
 
@@ -322,7 +330,7 @@ def warp_table(benchmark: Benchmark, layout: Layout) -> list[dict[str, object]]:
 def image_grid(benchmark: Benchmark, layout: Layout, dataset: str) -> Exhibit:
     """Source, poses, mask, each model's image and target of five test pairs, as Figs. 1 and 5 to 7 of the paper.
 
-    The pairs are evenly spaced quantiles of the main model's per-pair SSIM with the first seed: nothing is picked by eye.
+    The pairs are evenly spaced quantiles of the main model's per-pair SSIM with the first seed; no eye picks them.
     """
     main, seed = benchmark.main_model, benchmark.seeds[0]
     name = f"grid-{dataset}"
@@ -335,19 +343,16 @@ def image_grid(benchmark: Benchmark, layout: Layout, dataset: str) -> Exhibit:
         if tables.read_scores(benchmark, layout, dataset, model, seed) is not None
     }
     generated = {model: _generated_files(layout, dataset, model, seed) for model in per_pair}
-    photos = _Photos(layout, dataset)
+    photos = _Photos(layout, dataset, benchmark.datasets[dataset].image_size)
     masks = benchmark.run_settings(dataset, main, seed).masks
     rows = []
     for quantile, pair in quantile_pairs(per_pair[main].reset_index()):
-        source, target = photos.image(pair[0]), photos.image(pair[1])
-        target_joints = photos.keypoints.of(pair[1])
-        height, width = target.shape[:2]
-        mask = rendering.pose_mask(target_joints, height, width, masks.limb_radius)
+        (source, source_joints), (target, target_joints) = photos.of(pair[0]), photos.of(pair[1])
         pictures = [
             Picture(source),
-            Picture(_skeleton(photos.keypoints.of(pair[0]), *source.shape[:2]), small=False),
-            Picture(_skeleton(target_joints, height, width), small=False),
-            Picture(_mask_picture(mask)),
+            Picture(_skeleton(source_joints, *photos.size), small=False),
+            Picture(_skeleton(target_joints, *photos.size), small=False),
+            Picture(_mask_picture(rendering.pose_mask(target_joints, *photos.size, masks.limb_radius))),
         ]
         for model, files in generated.items():
             pictures.append(Picture(read_image(files[pair]), note=f"{per_pair[model].loc[pair, 'ssim']:.3f}"))
@@ -373,22 +378,22 @@ def quantile_pairs(per_pair: pd.DataFrame) -> list[tuple[str, tuple[str, str]]]:
 
 def data_preview(benchmark: Benchmark, layout: Layout, dataset: str) -> Exhibit:
     """What a model is given: image, joints, heat maps and mask of evenly spaced test images."""
-    photos = _Photos(layout, dataset)
+    photos = _Photos(layout, dataset, benchmark.datasets[dataset].image_size)
     settings = benchmark.run_settings(dataset, benchmark.main_model, benchmark.seeds[0]).masks
-    usable = [name for name in photos.test_names if photos.keypoints.present[photos.keypoints.row[name]].any()]
+    usable = photos.test_names
     label = tables.group_label(benchmark, dataset)
     if not usable:
         return Exhibit(f"data-{dataset}", f"Inputs of {label}.", missing="no test image has key points")
     places = np.linspace(0, len(usable) - 1, min(PREVIEW_IMAGES, len(usable))).round().astype(int)
     kinds: dict[str, list[Picture]] = {"Image": [], "Joints": [], "Heat maps P": [], "Mask M": []}
     for name in (usable[i] for i in places):
-        image, joints = photos.image(name), photos.keypoints.of(name)
-        height, width = image.shape[:2]
+        image, joints = photos.of(name)
+        mask = rendering.pose_mask(joints, *photos.size, settings.limb_radius)
+        heat = rendering.heatmaps_preview(joints, *photos.size, settings.heatmap_sigma)
         kinds["Image"].append(Picture(image))
-        kinds["Joints"].append(Picture(_skeleton(joints, height, width, image), small=False))
-        heat = rendering.heatmaps_preview(joints, height, width, settings.heatmap_sigma)
+        kinds["Joints"].append(Picture(_skeleton(joints, *photos.size, image), small=False))
         kinds["Heat maps P"].append(Picture(heat, small=False))
-        kinds["Mask M"].append(Picture(_mask_picture(rendering.pose_mask(joints, height, width, settings.limb_radius))))
+        kinds["Mask M"].append(Picture(_mask_picture(mask)))
     grid = Grid(tuple("" for _ in places), tuple((kind, tuple(pictures)) for kind, pictures in kinds.items()))
     _write_grid(layout, f"data-{dataset}", grid)
     caption = (
@@ -400,27 +405,34 @@ def data_preview(benchmark: Benchmark, layout: Layout, dataset: str) -> Exhibit:
 
 
 class _Photos:
-    """The images of a data set and their key points, by name."""
+    """The images of a data set with their joints, by name, at the size that the models see."""
 
-    def __init__(self, layout: Layout, dataset: str) -> None:
+    def __init__(self, layout: Layout, dataset: str, size: tuple[int, int]) -> None:
         self.folder = layout.images(dataset)
-        table = _read_csv(self.folder / "images.csv", "run `potgan images`")
-        self.paths = dict(zip(table["name"], table["path"], strict=True))
-        self.keypoints: Keypoints = read_keypoints(layout.keypoints(dataset) / "keypoints.csv")
-        known = set(table.loc[table["split"] == "test", "name"])
-        self.test_names = [name for name in self.keypoints.names if name in known]
+        self.size = size
+        self.table = read_image_table(self.folder)
+        self.keypoints = read_keypoints(layout.keypoints(dataset) / "keypoints.csv")
+        present = self.keypoints.present.any(axis=1)
+        self.test_names = [
+            name
+            for name, seen in zip(self.keypoints.names, present, strict=True)
+            if seen and name in self.table.index and self.table.loc[name, "split"] == "test"
+        ]
 
-    def image(self, name: str) -> np.ndarray:
-        return read_image(self.folder / self.paths[name])
+    def of(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """(H, W, 3) uint8 image and (18, 2) joints of it."""
+        image = read_image(self.folder / self.table.loc[name, "path"])
+        joints = scale_joints(self.keypoints.of(name), image.shape[:2], self.size)
+        return resize(image, self.size), joints
 
 
 def _generated_files(layout: Layout, dataset: str, model: str, seed: int) -> dict[tuple[str, str], Path]:
     folder = layout.generate(dataset, model, seed)
-    manifest = _read_csv(folder / "generated.csv", "run `potgan generate`")
-    return {
-        (row["from"], row["to"]): folder / "images" / Path(row["file"]).name
-        for row in manifest.to_dict(orient="records")
-    }
+    try:
+        manifest = pd.read_csv(folder / "generated.csv", dtype=str)
+    except FileNotFoundError:
+        raise UserError(f"{folder / 'generated.csv'}: missing; run `potgan generate`") from None
+    return {(row["from"], row["to"]): folder / row["file"] for row in manifest.to_dict(orient="records")}
 
 
 def _skeleton(joints: np.ndarray, height: int, width: int, background: np.ndarray | None = None) -> np.ndarray:
@@ -432,14 +444,6 @@ def _skeleton(joints: np.ndarray, height: int, width: int, background: np.ndarra
 
 def _mask_picture(mask: np.ndarray) -> np.ndarray:
     return np.repeat(mask[:, :, None] * 255, 3, axis=2).astype(np.uint8)
-
-
-def read_image(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB. Raises UserError for a file that is missing or no image."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise UserError(f"{path}: is missing or no image; run the stage that writes it again")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def encode_png(image: np.ndarray) -> bytes:
@@ -578,6 +582,7 @@ def filter_curve(benchmark: Benchmark, layout: Layout, dataset: str) -> Exhibit:
         for position, (series, text) in enumerate(((with_filter, "with guided filter"), (without, "without"))):
             late = [late_checkpoints(values, iterations) for values in series]
             _draw_mean(axis, late, text, position, marker=MARKERS[position])
+        axis.set_xticks(sorted({i for values in with_filter for i in late_checkpoints(values, iterations).index}))
         axis.set(xlabel="iteration", ylabel="validation SSIM (ssim-deform)")
         axis.xaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:,.0f}"))
         axis.legend()
@@ -633,7 +638,7 @@ def learning_curves(benchmark: Benchmark, layout: Layout, dataset: str) -> Exhib
 
 
 def _draw_mean(axis: mpl.axes.Axes, series: Iterable[pd.Series], label: str, position: int, marker: str) -> None:
-    """The mean over seeds as a line, single seeds as thin lines behind it. series: values by iteration, one per seed."""
+    """The mean over seeds as a line, single seeds thin behind it. series: values by iteration, one for each seed."""
     series = list(series)
     if not series:
         return
@@ -649,43 +654,53 @@ def _draw_mean(axis: mpl.axes.Axes, series: Iterable[pd.Series], label: str, pos
 # Provenance
 
 
+#: Hashes that differ from run to run by their nature; the others should be the same for all runs of a data set.
+RUN_HASHES = ("generated", "generator")
+
+
 def provenance(benchmark: Benchmark, layout: Layout, scores: pd.DataFrame) -> dict[str, object]:
-    """Protocol ids and hash, hashes of data and weights, versions and devices: each value with its runs."""
+    """What the numbers rest on: protocol ids and hash, mean mask area, hashes of data and weights, versions, devices.
+
+    Each hash and version comes with the runs it belongs to, so that a mixture shows.
+    """
     protocol = PROTOCOLS[benchmark.protocol]
-    hashes: dict[tuple[str, str], list[str]] = {}
+    shared: dict[tuple[str, str], list[str]] = {}
     versions: dict[tuple[str, str], list[str]] = {}
+    of_runs, mask_areas = [], {}
+    runs_of = {name: 0 for name in benchmark.datasets}
     for dataset in benchmark.datasets:
         for method in benchmark.methods:
             for seed in benchmark.seeds_of(method):
                 record = tables.read_scores(benchmark, layout, dataset, method, seed)
                 if record is None:
                     continue
+                runs_of[dataset] += 1
                 run = f"{dataset}/{method}/seed{seed}"
-                for key, value in sorted((record.get("hashes") or {}).items()):
-                    hashes.setdefault((key, str(value)), []).append(run)
-                for key, value in sorted((record.get("versions") or {}).items()):
-                    versions.setdefault((key, str(value)), []).append(run)
-                versions.setdefault(("device", str(record.get("device"))), []).append(run)
-    runs = len(scores[["dataset", "method", "seed"]].drop_duplicates())
+                for key, value in _leaves(record.get("hashes") or {}):
+                    if key in RUN_HASHES:
+                        of_runs.append((run, key, value))
+                    else:
+                        shared.setdefault((f"{dataset}: {key}", value), []).append(run)
+                for leaf in (*_leaves(record.get("versions") or {}), ("device", record.get("device"))):
+                    if leaf[1] is not None:
+                        versions.setdefault(leaf, []).append(run)
+                if record.get("mask_area") is not None:
+                    mask_areas[tables.group_label(benchmark, dataset)] = f"{record['mask_area']:.3f}"
+    total = sum(runs_of.values())
     return {
         "metrics": [(METRIC_LABELS[metric], protocol.metric_id(metric), METRICS[metric]) for metric in METRICS],
         "protocol_hash": scores["protocol_hash"].iloc[0],
-        "hashes": _with_runs(hashes, runs),
-        "versions": _with_runs(versions, runs),
+        "mask_areas": mask_areas,
+        "hashes": [
+            (key, value, _which(runs, runs_of[runs[0].split("/")[0]])) for (key, value), runs in sorted(shared.items())
+        ],
+        "run_hashes": [entry for entry in of_runs if entry[2] != "None"],
+        "versions": [(key, value, _which(runs, total)) for (key, value), runs in sorted(versions.items())],
     }
 
 
-def _with_runs(found: dict[tuple[str, str], list[str]], total: int) -> list[tuple[str, str, str]]:
-    """(what, value, which runs), sorted; "all runs" where all agree."""
-    rows = []
-    for (key, value), runs in sorted(found.items()):
-        some = ", ".join(runs) if len(runs) <= 3 else f"{len(runs)} runs, {runs[0]} first"
-        rows.append((key, value, "all runs" if len(runs) == total else some))
-    return rows
-
-
-def _read_csv(path: Path, hint: str) -> pd.DataFrame:
-    try:
-        return pd.read_csv(path, dtype={"name": str, "person": str, "from": str, "to": str, "file": str, "path": str})
-    except FileNotFoundError:
-        raise UserError(f"{path}: missing; {hint}") from None
+def _which(runs: list[str], total: int) -> str:
+    """In words, which of `total` runs these are."""
+    if len(runs) == total:
+        return "all runs"
+    return ", ".join(runs) if len(runs) <= 3 else f"{len(runs)} of {total} runs, {runs[0]} first"

@@ -80,13 +80,9 @@ def _write_flow(settings: Any, test_pairs: Any, path: Path) -> None:
 
 def feature_network(benchmark: Benchmark, layout: Layout) -> None:
     """Train the classifier of the synthetic protocol; nothing to do where the protocol measures through Inception."""
-    from potgan.metrics.synthetic_network import SyntheticNetworkSettings, train_feature_network
+    from potgan.metrics.synthetic_network import settings_from, train_feature_network
 
-    try:
-        settings = SyntheticNetworkSettings(**benchmark.feature_network)
-    except TypeError as error:
-        raise UserError(f"configuration: feature_network: {error}") from None
-    train_feature_network(settings, layout.feature_network)
+    train_feature_network(settings_from(benchmark.feature_network), layout.feature_network)
 
 
 def train(benchmark: Benchmark, layout: Layout, dataset: str, model: str, seed: int) -> None:

@@ -2,7 +2,7 @@
 
 A person is a set of simple surfaces ("parts"), each fixed to one bone. Every part has the same form: in its own frame
 
-    (x / width)^2 + (z / depth)^2 = q0 + q1 y + q2 y^2        for lowest <= y <= highest,
+    (x / width)^2 + (z / depth)^2 = q0 + q1 y + q2 y^2        for |y| <= half,
 
 which is an ellipsoid, a cylinder, a cone, a barrel or a waist, depending on the three numbers. A ray of the (weak
 perspective) camera meets such a surface in closed form, so that one pass gives for every sample of the picture the part
@@ -14,8 +14,8 @@ z toward the camera; a person at yaw 0 faces the camera, at 90 degrees the right
 y down, pixel centres at integers. The picture is sampled at every half pixel, so that every second sample lies on a
 pixel centre: one pass serves the anti-aliased image and the exact surface.
 
-Numpy and OpenCV only. An image depends on `SyntheticSettings.seed`, the person, the index and height, width and cameras;
-on nothing else, in particular not on how many identities or images there are.
+Numpy and OpenCV only. An image depends on `SyntheticSettings.seed`, the person, the index, and height, width and
+cameras; on nothing else, in particular not on how many identities or images there are.
 """
 
 from __future__ import annotations
@@ -73,9 +73,10 @@ PARTS: tuple[str, ...] = (
 )
 PART = {name: i for i, name in enumerate(PARTS)}
 
+_LIMB_BONES = ("upper_arm", "forearm", "thigh", "shin", "foot")
 _BONES = (
     *("pelvis", "chest", "head", "bag"),
-    *(f"{side}_{bone}" for side in ("right", "left") for bone in ("upper_arm", "forearm", "thigh", "shin", "foot")),
+    *(f"{side}_{bone}" for side in ("right", "left") for bone in _LIMB_BONES),
 )
 _BONE = {name: i for i, name in enumerate(_BONES)}
 _SIDES = (("right", -1.0), ("left", 1.0))  # sign of x in the person's frame
@@ -84,7 +85,7 @@ _SIDES = (("right", -1.0), ("left", 1.0))  # sign of x in the person's frame
 _THIGH, _SHIN, _ANKLE = 0.245, 0.245, 0.040
 _WAIST, _SHOULDER_HEIGHT, _SKULL_BASE = 0.100, 0.168, 0.242
 _UPPER_ARM, _FOREARM = 0.172, 0.145
-_SKULL_CENTRE, _SKULL = (0.0, 0.064, 0.0), (0.047, 0.064, 0.056)
+_SKULL_CENTRE, _SKULL, _JAW = (0.0, 0.064, 0.0), (0.047, 0.064, 0.056), (0.038, 0.043, 0.041)
 _EYE_ANGLE, _EYE_HEIGHT = 0.42, -0.006
 
 #: A joint counts as visible if one of these parts is what is seen at its place ...
@@ -102,8 +103,8 @@ _JOINT_PARTS = {
 }
 #: ... and lies at most so far in front of it (statures): the joint's depth in the flesh.
 _JOINT_REACH = {
-    **{"nose": 0.012, "eye": 0.012, "ear": 0.012, "neck": 0.075, "shoulder": 0.075, "elbow": 0.05, "wrist": 0.04},
-    **{"hip": 0.10, "knee": 0.07, "ankle": 0.05},
+    **{"nose": 0.012, "eye": 0.012, "ear": 0.012, "neck": 0.11, "shoulder": 0.09, "elbow": 0.05, "wrist": 0.04},
+    **{"hip": 0.13, "knee": 0.07, "ankle": 0.05},
 }
 _SURFACE_TOLERANCE = 0.006  # statures; under one pixel at 128 x 64
 
@@ -117,7 +118,7 @@ class Surface:
     part: (H, W) int8, index into PARTS of what each pixel's centre shows, -1 = background. depth: (H, W) float32,
     statures toward the camera. scale, centre: pixel (x, y) = centre + scale * (X, -Y). rotation (P, 3, 3), origin
     (P, 3): camera point = rotation @ local point + origin, for each part of the person. ids: (P,) index into PARTS.
-    shape: (P, 7) width, depth, q0, q1, q2, lowest, highest of each part, see the head of this module.
+    shape: (P, 6) width, depth, q0, q1, q2, half of each part, see the head of this module.
     """
 
     part: np.ndarray
@@ -191,19 +192,15 @@ def render(settings: SyntheticSettings, person: int, index: int) -> Render:
     part_rotation = rotation[body.bone]
     part_origin = origin[body.bone] + np.einsum("pij,pj->pi", part_rotation, body.offset)
 
-    samples = _cast(part_rotation, part_origin, body.shape, scale, centre, settings.height, settings.width)
-    position, index_in_body, depth = samples
-    colour = _shade(samples, part_rotation, part_origin, look, camera, scale, centre, settings.width)
-    image = _compose(position, colour, joints, camera, shot, scale, centre, settings, random)
+    x, y = _grid(scale, centre, settings.height, settings.width)
+    part, depth = _cast(part_rotation, part_origin, body.shape, x, y)
+    layer = _shade(part, depth, x, y, part_rotation, part_origin, look, camera)
+    image = _compose(layer, joints, camera, shot, scale, centre, random)
 
-    rows, columns = settings.height, settings.width
-    part_picture = np.full((2 * rows + 1) * (2 * columns + 1), -1, np.int8)
-    part_picture[position] = body.ids[index_in_body]
-    depth_picture = np.zeros(part_picture.shape, np.float32)
-    depth_picture[position] = depth
+    seen = part[1::2, 1::2]  # the samples at pixel centres
     surface = Surface(
-        part=part_picture.reshape(2 * rows + 1, -1)[1::2, 1::2].copy(),
-        depth=depth_picture.reshape(2 * rows + 1, -1)[1::2, 1::2].copy(),
+        part=np.where(seen >= 0, body.ids[seen], -1).astype(np.int8),
+        depth=np.where(seen >= 0, depth[1::2, 1::2], 0),
         scale=scale,
         centre=centre,
         rotation=part_rotation,
@@ -250,9 +247,9 @@ def find(settings: SyntheticSettings) -> dict[str, tuple[int, int]]:
 def annotate(r: Render) -> tuple[np.ndarray, np.ndarray]:
     """What a key-point estimator would report: (18, 2) float32 joints, NaN = missing, and (18,) float32 confidence.
 
-    A visible joint has confidence 1. A hidden torso joint (neck, shoulders, hips) inside the frame is reported with 0.5:
-    estimators infer those from the rest of the body, and without them no side view would form a pair (PROTOCOLS 2.1).
-    Every other hidden joint is missing (confidence 0).
+    A visible joint has confidence 1. A hidden torso joint (neck, shoulders, hips) inside the frame is reported with
+    0.5: estimators infer those from the rest of the body, and without them no side view would form a pair
+    (PROTOCOLS 2.1). Every other hidden joint is missing (confidence 0).
     """
     confidence = r.visible.astype(np.float32)
     inferred = np.zeros(len(JOINTS), bool)
@@ -353,8 +350,37 @@ class _Body:
     ids: np.ndarray  # (P,)
     bone: np.ndarray  # (P,)
     offset: np.ndarray  # (P, 3) in the bone's frame
-    shape: np.ndarray  # (P, 7): width, depth, q0, q1, q2, lowest, highest
+    shape: np.ndarray  # (P, 6): width, depth, q0, q1, q2, half; see the head of this module
     texture: np.ndarray  # (P,) row of the atlas
+
+
+@dataclass(frozen=True)
+class _Wardrobe:
+    """What an identity is drawn from: build (statures), colours (R, G, B) and clothes."""
+
+    woman: bool
+    girth: float  # factor on every breadth
+    shoulder: float  # half the distance of the shoulder joints
+    hip: float
+    skin: np.ndarray
+    hair: np.ndarray
+    hair_style: str  # long | bob | tail | short | cap
+    glasses: bool
+    upper: np.ndarray
+    second: np.ndarray  # of the pattern, the shirt under an open jacket, the cap
+    pattern: str  # plain | stripes | checks | dots | disc | bar | band | open
+    period: float  # of the pattern; also the size of the printed disc or bar
+    sleeve: str  # short | long | none
+    hem: float  # of the shirt, above the hip joints
+    lower: np.ndarray
+    lower_kind: str  # trousers | cropped | shorts | skirt
+    leg_length: float  # of shorts and skirts, in thighs
+    leg_width: float  # of shorts, in thighs
+    side_stripe: bool
+    shoes: np.ndarray
+    backpack: bool
+    bag: str  # "" | left_hip | right_hip | left_hand | right_hand
+    bag_colour: np.ndarray  # of the backpack where there is one, else of the bag
 
 
 @dataclass(frozen=True)
@@ -363,9 +389,7 @@ class _Look:
 
     upper_colour: int
     lower_colour: int
-    shoulder: float  # half the distance of the shoulder joints
-    hip: float
-    bag: str  # "", "left_hip", "right_hip", "left_hand", "right_hand"
+    wardrobe: _Wardrobe
     body: _Body
     atlas: np.ndarray  # (T, rows, columns, 3) uint8
 
@@ -373,171 +397,137 @@ class _Look:
 @lru_cache(maxsize=32)
 def _look(seed: int, person: int) -> _Look:
     """Draw an identity. Colours are dealt from shuffled decks of all combinations, so that classes are balanced."""
-    combinations = len(_UPPER) * len(_LOWER)
+    combinations = len(UPPER_COLOURS) * len(LOWER_COLOURS)
     deck = np.random.default_rng((seed, 5, (person - 1) // combinations)).permutation(combinations)
-    upper_colour, lower_colour = divmod(int(deck[(person - 1) % combinations]), len(_LOWER))
-    random = np.random.default_rng((seed, 6, person))
+    upper_colour, lower_colour = divmod(int(deck[(person - 1) % combinations]), len(LOWER_COLOURS))
+    wardrobe = _dress(upper_colour, lower_colour, np.random.default_rng((seed, 6, person)))
+    textures = _textures(wardrobe)
+    body = _parts(wardrobe, tuple(textures))
+    return _Look(upper_colour, lower_colour, wardrobe, body, np.stack(list(textures.values())))
 
-    def choose(options, weights=None):
-        return options[random.choice(len(options), p=weights)]
+
+def _dress(upper_colour: int, lower_colour: int, random: np.random.Generator) -> _Wardrobe:
+    def choose(weights: dict[str, float]) -> str:
+        return str(random.choice(list(weights), p=list(weights.values())))
+
+    def dye(colour, spread=0.1) -> np.ndarray:
+        hue = 1 + 0.4 * random.uniform(-spread, spread, 3)
+        return np.clip(np.array(colour) * random.uniform(1 - spread, 1 + spread) * hue, 0, 255)
 
     woman = random.random() < 0.5
-    girth = random.uniform(0.96, 1.24)
-    main, lower_main = np.array(list(_UPPER.values())[upper_colour]), np.array(list(_LOWER.values())[lower_colour])
-    second = np.array(list(_UPPER.values())[(upper_colour + 1 + random.integers(len(_UPPER) - 1)) % len(_UPPER)])
-    vary = random.uniform(-0.12, 0.12, 3)
-    wardrobe = {
-        "skin": np.array(choose(_SKIN)) + random.uniform(-8, 8),
-        "hair": np.array(choose(_HAIR, (0.42, 0.22, 0.14, 0.1, 0.07, 0.05))),
-        "hair_style": choose(
-            ("long", "bob", "tail", "short", "cap"),
-            (0.35, 0.2, 0.25, 0.1, 0.1) if woman else (0.03, 0.07, 0.02, 0.73, 0.15),
-        ),
-        "upper": np.clip(main * (1 + vary), 0, 255),
-        "second": second,
-        "pattern": choose(
-            ("plain", "stripes", "checks", "dots", "logo", "band", "open"), (0.2, 0.18, 0.12, 0.1, 0.2, 0.1, 0.1)
-        ),
-        "period": random.uniform(0.035, 0.06),
-        "sleeve": choose(("short", "long", "none"), (0.55, 0.33, 0.12)),
-        "hem": random.uniform(-0.055, 0.015),
-        "lower": np.clip(lower_main * (1 + random.uniform(-0.1, 0.1, 3)), 0, 255),
-        "lower_kind": choose(
-            ("trousers", "shorts", "skirt", "cropped"), (0.38, 0.2, 0.32, 0.1) if woman else (0.66, 0.3, 0.0, 0.04)
-        ),
-        "side_stripe": random.random() < 0.15,
-        "shoes": np.array(choose(_SHOES)),
-        "backpack": random.random() < 0.35,
-        "backpack_colour": np.array(choose(_BAGS)),
-        "bag": choose(("", "left_hip", "right_hip", "left_hand", "right_hand"), (0.55, 0.13, 0.13, 0.1, 0.09)),
-        "bag_colour": np.array(choose(_BAGS)),
-        "glasses": random.random() < 0.15,
-    }
-    if wardrobe["backpack"] and wardrobe["bag"].endswith("hip"):
-        wardrobe["bag"] = ""
-    build = {
-        "shoulder": (0.097 if woman else 0.108) * random.uniform(0.97, 1.05),
-        "hip": 0.049 if woman else 0.046,
-        "girth": girth,
-        "woman": woman,
-        "skirt_length": random.uniform(0.15, 0.29),
-        "shorts_length": random.uniform(0.5, 0.95),
-        "loose": random.uniform(1.0, 1.25),
-    }
-    textures = _textures(wardrobe, build, random)
-    body = _parts(wardrobe, build, tuple(textures))
-    return _Look(
-        upper_colour,
-        lower_colour,
-        build["shoulder"],
-        build["hip"],
-        wardrobe["bag"],
-        body,
-        np.stack(list(textures.values())),
+    if woman:
+        hair_styles = {"long": 0.35, "bob": 0.2, "tail": 0.25, "short": 0.1, "cap": 0.1}
+        lower_kinds = {"trousers": 0.38, "cropped": 0.1, "shorts": 0.2, "skirt": 0.32}
+    else:
+        hair_styles = {"long": 0.03, "bob": 0.07, "tail": 0.02, "short": 0.73, "cap": 0.15}
+        lower_kinds = {"trousers": 0.66, "cropped": 0.04, "shorts": 0.3}
+    patterns = {"plain": 0.2, "stripes": 0.18, "checks": 0.12, "dots": 0.1, "disc": 0.1, "bar": 0.1, "band": 0.1}
+    bags = {"": 0.55, "left_hip": 0.13, "right_hip": 0.13, "left_hand": 0.1, "right_hand": 0.09}
+    backpack, bag = random.random() < 0.35, choose(bags)
+    second_colour = (upper_colour + random.integers(1, len(UPPER_COLOURS))) % len(UPPER_COLOURS)
+    return _Wardrobe(
+        woman=woman,
+        girth=random.uniform(0.96, 1.24),
+        shoulder=(0.097 if woman else 0.108) * random.uniform(0.97, 1.05),
+        hip=0.049 if woman else 0.046,
+        skin=dye(_SKIN[random.integers(len(_SKIN))], 0.04),
+        hair=np.array(_HAIR[random.choice(len(_HAIR), p=(0.42, 0.22, 0.14, 0.1, 0.07, 0.05))]),
+        hair_style=choose(hair_styles),
+        glasses=random.random() < 0.15,
+        upper=dye(_UPPER[UPPER_COLOURS[upper_colour]]),
+        second=dye(_UPPER[UPPER_COLOURS[second_colour]]),
+        pattern=choose({**patterns, "open": 0.1}),
+        period=random.uniform(0.035, 0.06),
+        sleeve=choose({"short": 0.55, "long": 0.33, "none": 0.12}),
+        hem=random.uniform(-0.055, 0.015),
+        lower=dye(_LOWER[LOWER_COLOURS[lower_colour]]),
+        lower_kind=choose(lower_kinds),
+        leg_length=random.uniform(0.6, 0.95),
+        leg_width=random.uniform(1.02, 1.25),
+        side_stripe=random.random() < 0.15,
+        shoes=np.array(_SHOES[random.integers(len(_SHOES))]),
+        backpack=backpack,
+        bag="" if backpack and bag.endswith("hip") else bag,  # the straps would lie on top of each other
+        bag_colour=np.array(_BAGS[random.integers(len(_BAGS))]),
     )
 
 
-def _parts(wardrobe: dict, build: dict, textures: tuple[str, ...]) -> _Body:
-    """The parts of one identity: which, on which bone, of which size, with which texture."""
+def _parts(wardrobe: _Wardrobe, textures: tuple[str, ...]) -> _Body:
+    """The parts of one identity: which, on which bone, of which size (statures), with which texture."""
     parts: dict[str, tuple] = {}
-    girth, shoulder, hip = build["girth"], build["shoulder"], build["hip"]
 
-    def tube(name, bone, texture, highest, lowest, width, depth, radii=(1.0, 1.0, 1.0), at=(0.0, 0.0, 0.0)):
-        """Elliptic tube along y; `radii` scale width and depth at its highest, middle and lowest y."""
-        middle = (highest + lowest) / 2
-        q2, q1, q0 = np.polyfit([highest, middle, lowest], np.square(radii), 2)
-        # Local y is measured from the middle, which keeps the raster's range check to one comparison.
+    def tube(name, bone, texture, highest, lowest, breadths, radii, z=0.0):
+        """Elliptic tube round the bone's y axis from `highest` to `lowest`, which `z` shifts forward.
+
+        breadths: half width and half depth; radii: factors on both at the top, the middle and the bottom.
+        """
+        top, middle, bottom = np.square(radii)
         half = (highest - lowest) / 2
-        q0, q1 = q0 + q1 * middle + q2 * middle**2, q1 + 2 * q2 * middle
-        offset = (at[0], at[1] + middle, at[2])
-        parts[name] = (_BONE[bone], offset, (width, depth, q0, q1, q2, -half, half), textures.index(texture))
+        shape = (*breadths, middle, (top - bottom) / (2 * half), (top + bottom - 2 * middle) / (2 * half**2), half)
+        parts[name] = (_BONE[bone], (0, (highest + lowest) / 2, z), shape, textures.index(texture))
 
     def ball(name, bone, texture, at, semi_axes):
         """Ellipsoid."""
         width, height, depth = semi_axes
-        shape = (width, depth, 1.0, 0.0, -1 / height**2, -height, height)
-        parts[name] = (_BONE[bone], at, shape, textures.index(texture))
+        parts[name] = (_BONE[bone], at, (width, depth, 1, 0, -1 / height**2, height), textures.index(texture))
 
-    waist = (0.080 if build["woman"] else 0.088) * girth
-    chest = waist * (1.16 if build["woman"] else 1.18)
-    thick = 0.66
-    tube("torso", "chest", "torso", 0.185, -0.03, waist, waist * (thick + 0.08), (chest / waist, 1.12, 1.02))
-    ball("yoke", "chest", "yoke", (0, 0.155, -0.003), (shoulder + 0.012, 0.060, 0.060 * girth**0.5))
-    seat = 0.102 if build["woman"] else 0.096
-    ball("pelvis", "pelvis", "pelvis", (0, 0.022, -0.004), (seat * girth, 0.105, 0.072 * girth))
-    hem_width, hem_depth = max(seat * girth, chest) * 1.03, 0.079 * girth
-    tube(
-        "hem",
-        "pelvis",
-        "hem",
-        0.125,
-        wardrobe["hem"],
-        hem_width,
-        hem_depth,
-        (0.80 * waist / hem_width * 1.22, 0.97, 1.0),
-    )
-    tube("neck", "chest", "skin", 0.262, 0.17, 0.028, 0.030, (0.95, 0.95, 1.25), at=(0, 0, 0.0))
+    girth = wardrobe.girth
+    waist, seat = ((0.080, 0.102) if wardrobe.woman else (0.088, 0.096)) * np.array(girth)
+    tube("torso", "chest", "torso", 0.185, -0.03, (waist, 0.74 * waist), (1.17, 1.12, 1.02))
+    ball("yoke", "chest", "yoke", (0, 0.155, -0.003), (wardrobe.shoulder + 0.012, 0.060, 0.060 * girth**0.5))
+    ball("pelvis", "pelvis", "pelvis", (0, 0.022, -0.004), (seat, 0.105, 0.072 * girth))
+    shirt = 1.03 * max(seat, 1.17 * waist)
+    tube("hem", "pelvis", "hem", 0.125, wardrobe.hem, (shirt, 0.079 * girth), (0.98 * waist / shirt, 0.97, 1))
+    if wardrobe.lower_kind == "skirt":
+        length = wardrobe.leg_length * 1.2 * _THIGH
+        tube("skirt", "pelvis", "skirt", 0.06, -length, (0.10 * girth, 0.082 * girth), (0.86, 1.12, 1.2 + 0.5 * length))
 
+    tube("neck", "chest", "skin", 0.262, 0.17, (0.028, 0.030), (0.95, 0.95, 1.25))
     ball("skull", "head", "face", _SKULL_CENTRE, _SKULL)
-    ball("jaw", "head", "jaw", (0, 0.031, 0.012), (0.038, 0.043, 0.041))
+    ball("jaw", "head", "jaw", (0, 0.031, 0.012), _JAW)
     ball("nose", "head", "skin", (0, 0.044, 0.055), (0.0075, 0.012, 0.014))
-    style = wardrobe["hair_style"]
-    if style == "cap":
+    if wardrobe.hair_style == "cap":
         ball("hair", "head", "cap", (0, 0.085, -0.004), (0.053, 0.052, 0.060))
         ball("brim", "head", "cap", (0, 0.097, 0.055), (0.038, 0.008, 0.037))
     else:
         ball("hair", "head", "hair", (0, 0.081, -0.010), (0.052, 0.058, 0.058))
-    if style == "long":
-        tube("hair_back", "head", "hair", 0.078, -0.078, 0.054, 0.040, (0.85, 1.0, 0.75), at=(0, 0, -0.027))
-    elif style == "bob":
+    if wardrobe.hair_style == "long":
+        tube("hair_back", "head", "hair", 0.078, -0.078, (0.054, 0.040), (0.85, 1, 0.75), z=-0.027)
+    elif wardrobe.hair_style == "bob":
         ball("hair_back", "head", "hair", (0, 0.047, -0.018), (0.058, 0.064, 0.050))
-    elif style == "tail":
+    elif wardrobe.hair_style == "tail":
         ball("hair_back", "head", "hair", (0, 0.045, -0.074), (0.019, 0.068, 0.021))
 
-    if wardrobe["backpack"]:
+    # A tube is open; a flat ball closes the top, which a camera above the person sees.
+    if wardrobe.backpack:
         behind = -0.045 - 0.055 * girth
-        tube("backpack", "chest", "backpack", 0.145, -0.04, 0.084, 0.056, (0.88, 1.04, 0.98), at=(0, 0, behind))
+        tube("backpack", "chest", "backpack", 0.145, -0.04, (0.084, 0.056), (0.88, 1.04, 0.98), z=behind)
         ball("backpack_top", "chest", "bag_top", (0, 0.143, behind), (0.074, 0.026, 0.050))
-    if wardrobe["bag"]:
-        top = 0.03 if wardrobe["bag"].endswith("hip") else -0.02
-        tube("bag", "bag", "bag", top, top - 0.11, 0.026, 0.062, (0.85, 1.0, 1.0))
+    if wardrobe.bag:
+        top = 0.03 if wardrobe.bag.endswith("hip") else -0.02
+        tube("bag", "bag", "bag", top, top - 0.11, (0.026, 0.062), (0.85, 1, 1))
         ball("bag_top", "bag", "bag_top", (0, top, 0), (0.022, 0.012, 0.053))
 
-    trousers, kind = wardrobe["lower_kind"] in ("trousers", "cropped"), wardrobe["lower_kind"]
-    if kind == "skirt":
-        length = build["skirt_length"]
-        tube("skirt", "pelvis", "skirt", 0.06, -length, 0.100 * girth, 0.082 * girth, (0.86, 1.12, 1.2 + 0.5 * length))
-    for side, sign in _SIDES:
-        sleeve = wardrobe["sleeve"]
-        arm = 0.030 * girth**0.7
-        ball(f"{side}_shoulder", f"{side}_upper_arm", "shoulder", (0, -0.008, 0), (arm * 1.2, 0.042, arm * 1.3))
-        tube(f"{side}_upper_arm", f"{side}_upper_arm", "upper_arm", 0.0, -_UPPER_ARM, arm, arm, (1.05, 1.0, 0.82))
-        if sleeve == "short":
-            loose = arm * 1.25
-            tube(f"{side}_sleeve", f"{side}_upper_arm", "sleeve", 0.01, -0.105, loose, loose, (1.0, 1.06, 1.1))
-        ball(f"{side}_elbow", f"{side}_forearm", "elbow", (0, 0, 0), (arm * 0.86, 0.026, arm * 0.86))
-        cloth = 1.12 if sleeve == "long" else 1.0
-        tube(
-            f"{side}_forearm",
-            f"{side}_forearm",
-            "forearm",
-            0.0,
-            -_FOREARM,
-            arm * cloth,
-            arm * cloth,
-            (0.84, 0.82, 0.58),
-        )
-        ball(f"{side}_hand", f"{side}_forearm", "skin", (0, -_FOREARM - 0.032, 0.004), (0.013, 0.044, 0.022))
+    arm, leg = 0.030 * girth**0.7, 0.054 * girth
+    clothed_arm = arm * (1.12 if wardrobe.sleeve == "long" else 1)
+    calf = (0.70, 0.72, 0.62) if wardrobe.lower_kind in ("trousers", "cropped") else (0.66, 0.70, 0.42)
+    for side, _ in _SIDES:
+        upper_arm, forearm, thigh, shin, foot = (f"{side}_{bone}" for bone in _LIMB_BONES)
+        ball(f"{side}_shoulder", upper_arm, "shoulder", (0, -0.008, 0), (1.2 * arm, 0.042, 1.3 * arm))
+        tube(f"{side}_upper_arm", upper_arm, "upper_arm", 0, -_UPPER_ARM, (arm, arm), (1.05, 1, 0.82))
+        if wardrobe.sleeve == "short":
+            tube(f"{side}_sleeve", upper_arm, "sleeve", 0.01, -0.105, (1.25 * arm, 1.25 * arm), (1, 1.06, 1.1))
+        ball(f"{side}_elbow", forearm, "elbow", (0, 0, 0), (0.86 * arm, 0.026, 0.86 * arm))
+        tube(f"{side}_forearm", forearm, "forearm", 0, -_FOREARM, (clothed_arm, clothed_arm), (0.84, 0.82, 0.58))
+        ball(f"{side}_hand", forearm, "skin", (0, -_FOREARM - 0.032, 0.004), (0.013, 0.044, 0.022))
 
-        leg = 0.054 * girth
-        tube(f"{side}_thigh", f"{side}_thigh", "thigh", 0.02, -_THIGH, leg, leg * 1.08, (1.0, 0.92, 0.70))
-        ball(f"{side}_knee", f"{side}_shin", "knee", (0, 0, 0), (leg * 0.72, 0.042, leg * 0.76))
-        calf = (0.70, 0.72, 0.62) if trousers else (0.66, 0.70, 0.42)
-        tube(f"{side}_shin", f"{side}_shin", "shin", 0.0, -_SHIN - 0.015, leg, leg, calf)
-        ball(f"{side}_shoe", f"{side}_foot", "shoe", (0, -0.022, 0.034), (0.027, 0.027, 0.072))
-        if kind == "shorts":
-            loose, length = leg * build["loose"], build["shorts_length"] * _THIGH
-            tube(f"{side}_trouser_leg", f"{side}_thigh", "trouser_leg", 0.02, -length, loose, loose, (0.98, 1.05, 1.08))
+        tube(f"{side}_thigh", thigh, "thigh", 0.02, -_THIGH, (leg, 1.08 * leg), (1, 0.92, 0.70))
+        if wardrobe.lower_kind == "shorts":
+            loose, lowest = leg * wardrobe.leg_width, -wardrobe.leg_length * _THIGH
+            tube(f"{side}_trouser_leg", thigh, "trouser_leg", 0.02, lowest, (loose, 1.05 * loose), (0.98, 1.05, 1.08))
+        ball(f"{side}_knee", shin, "knee", (0, 0, 0), (0.72 * leg, 0.042, 0.76 * leg))
+        tube(f"{side}_shin", shin, "shin", 0, -_SHIN - 0.015, (leg, leg), calf)
+        ball(f"{side}_shoe", foot, "shoe", (0, -0.022, 0.034), (0.027, 0.027, 0.072))
 
     names = sorted(parts, key=PARTS.index)
     bone, offset, shape, texture = zip(*(parts[name] for name in names), strict=True)
@@ -561,139 +551,136 @@ def _wrinkles() -> np.ndarray:
     return (1 + 0.07 * noise / noise.std())[:, :, None]
 
 
-def _textures(wardrobe: dict, build: dict, random: np.random.Generator) -> dict[str, np.ndarray]:
+def _fill(colour) -> np.ndarray:
+    return np.broadcast_to(np.asarray(colour, np.float32), (_TEXTURE_ROWS, _TEXTURE_COLUMNS, 3)).copy()
+
+
+def _span(highest: float, lowest: float) -> np.ndarray:
+    """(rows, 1) heights of a texture's rows on a part that reaches from `lowest` to `highest`."""
+    return lowest + (np.arange(_TEXTURE_ROWS)[:, None] + 0.5) / _TEXTURE_ROWS * (highest - lowest)
+
+
+#: (1, columns) angle round the part, 0 in front, positive on the person's left.
+_ANGLE = ((np.arange(_TEXTURE_COLUMNS)[None] + 0.5) / _TEXTURE_COLUMNS - 0.5) * 2 * np.pi
+
+
+def _textures(wardrobe: _Wardrobe) -> dict[str, np.ndarray]:
     """Name -> (rows, columns, 3) uint8 colours; row 0 is the part's lowest y, the middle column its front."""
-    row = (np.arange(_TEXTURE_ROWS)[:, None] + 0.5) / _TEXTURE_ROWS  # 0 lowest .. 1 highest
-    angle = ((np.arange(_TEXTURE_COLUMNS)[None] + 0.5) / _TEXTURE_COLUMNS - 0.5) * 2 * np.pi  # > 0: the person's left
-    skin, upper, second, lower = (wardrobe[k] for k in ("skin", "upper", "second", "lower"))
+    skin, upper, lower = wardrobe.skin, wardrobe.upper, wardrobe.lower
+    row = _span(1, 0)
 
-    def fill(colour) -> np.ndarray:
-        return np.broadcast_to(np.asarray(colour, np.float32), (_TEXTURE_ROWS, _TEXTURE_COLUMNS, 3)).copy()
-
-    def cloth(arc, y, on_torso=True) -> np.ndarray:
-        """The upper garment's pattern at arc length round the body and height above the waist, in statures."""
-        pattern, period = wardrobe["pattern"], wardrobe["period"]
-        out, across, up = fill(upper), arc / period, y / period
-        if pattern == "stripes":
-            out[np.broadcast_to(up % 1 < 0.4, out.shape[:2])] = second
-        elif pattern == "checks":
-            weight = 0.5 * ((across % 1 < 0.4) + 1.0 * (up % 1 < 0.4))
-            out += weight[:, :, None] * (second - upper)
-        elif pattern == "dots":
-            out[(across % 1 - 0.5) ** 2 + (up % 1 - 0.5) ** 2 < 0.08] = second
-        elif pattern == "band" and on_torso:
-            out[np.broadcast_to((y > 0.06) & (y < 0.13), out.shape[:2])] = second
-        elif pattern == "logo" and on_torso:
-            mark = logo[0] * (arc**2 + (y - 0.11) ** 2 < logo[1] ** 2) + (1 - logo[0]) * (
-                (abs(arc) < logo[2]) & (abs(y - 0.11) < 0.02)
-            )
-            out[(mark > 0) & (abs(angle) < 1.4)] = second
-        elif pattern == "open" and on_torso:
-            out[np.broadcast_to(abs(arc) < 0.022 + 0.08 * np.clip(y - 0.1, 0, 1), out.shape[:2])] = second
-        return out
-
-    logo = (int(random.random() < 0.5), random.uniform(0.025, 0.04), random.uniform(0.03, 0.055))
-    strap_colour = wardrobe["backpack_colour"] if wardrobe["backpack"] else wardrobe["bag_colour"]
-
-    def straps(out, y) -> np.ndarray:
-        """Straps lie flat on the torso, so they are painted."""
-        if wardrobe["backpack"]:
-            out[(abs(abs(angle) - 0.75) < 0.13) & (y > 0.03)] = strap_colour
-        elif wardrobe["bag"].endswith("hip"):
-            sign = 1.0 if wardrobe["bag"].startswith("left") else -1.0
-            across = sign * (0.55 - 9.0 * (y - 0.06))
-            front = abs(angle - across) < 0.16
-            back = abs((np.pi - abs(angle)) * np.sign(angle) - across) < 0.16
-            out[front | back] = strap_colour
-        return out
-
-    def span(highest, lowest):
-        return lowest + row * (highest - lowest)
-
-    torso_y, yoke_y, hem_y = span(0.185, -0.03), span(0.215, 0.095), span(0.125, wardrobe["hem"]) - _WAIST
-    torso = straps(cloth(angle * 0.085, torso_y), torso_y)
-    yoke = straps(cloth(angle * 0.085, yoke_y), yoke_y)
-    collar = 0.204 - (0.022 if build["woman"] else 0.012) * np.clip(np.cos(angle), 0, 1) ** 4
-    yoke[yoke_y > collar] = skin
-    hem = cloth(angle * 0.085, hem_y)
+    torso, yoke = _upper_cloth(wardrobe, _span(0.185, -0.03)), _upper_cloth(wardrobe, _span(0.215, 0.095))
+    hem = _upper_cloth(wardrobe, _span(0.125, wardrobe.hem) - _WAIST, straps=False)
     hem[:2] *= 0.75  # the shadow under the hem
+    neckline = 0.204 - (0.022 if wardrobe.woman else 0.012) * np.clip(np.cos(_ANGLE), 0, 1) ** 4
+    yoke[_span(0.215, 0.095) > neckline] = skin
+    sleeve = _upper_cloth(wardrobe, _span(0.12, 0), on_torso=False)
+    long_sleeve, sleeveless = wardrobe.sleeve == "long", wardrobe.sleeve == "none"
+    elbow = upper if wardrobe.pattern != "checks" else 0.6 * upper + 0.4 * wardrobe.second
 
-    sleeve_kind, kind = wardrobe["sleeve"], wardrobe["lower_kind"]
-    sleeve = cloth(angle * 0.03, row * 0.12, on_torso=False)
-    upper_arm = {"short": fill(skin), "long": sleeve, "none": fill(skin)}[sleeve_kind]
-    shoulder = fill(skin) if sleeve_kind == "none" else cloth(angle * 0.03, span(0.202, 0.118), on_torso=False)
-    forearm = cloth(angle * 0.03, row * 0.145, on_torso=False) if sleeve_kind == "long" else fill(skin)
-    elbow = fill(upper) if sleeve_kind == "long" else fill(skin)
-    if sleeve_kind == "long" and wardrobe["pattern"] == "checks":
-        elbow = fill(upper * 0.6 + second * 0.4)
-
-    leg = fill(lower)
-    if wardrobe["side_stripe"]:
-        leg[:, np.abs(np.abs(angle[0]) - np.pi / 2) < 0.22] = (225, 225, 222)
-    thigh = leg if kind in ("trousers", "cropped") else fill(skin)
-    if kind == "shorts":  # what a long stride pushes through the cloth at the hip is cloth too
-        thigh[int(_TEXTURE_ROWS * (1.03 - build["shorts_length"])) :] = lower
-    elif kind == "skirt":
-        thigh[int(_TEXTURE_ROWS * max(0.0, 1.1 - build["skirt_length"] / 0.265)) :] = lower
-    shin = {"trousers": leg.copy(), "cropped": fill(skin)}.get(kind, fill(skin))
+    trousers, kind = wardrobe.lower_kind in ("trousers", "cropped"), wardrobe.lower_kind
+    leg = _fill(lower)
+    if wardrobe.side_stripe:
+        leg[:, abs(abs(_ANGLE[0]) - np.pi / 2) < 0.22] = (225, 225, 222)
+    thigh, shin = (leg.copy() if trousers else _fill(skin)), (leg.copy() if trousers else _fill(skin))
+    if not trousers:  # what a long stride pushes through the cloth at the hip is cloth too
+        covered = wardrobe.leg_length * (1 if kind == "shorts" else 1.1)
+        thigh[row[:, 0] > 1.03 - covered] = lower
+        if wardrobe.side_stripe:
+            shin[row[:, 0] < 0.33] = (228, 228, 226)  # socks
     if kind == "cropped":
-        shin[_TEXTURE_ROWS // 2 :] = lower
-    if kind in ("shorts", "skirt") and wardrobe["side_stripe"]:
-        shin[: _TEXTURE_ROWS // 3] = (228, 228, 226)  # socks
-    shoe = fill(wardrobe["shoes"])
-    shoe[: _TEXTURE_ROWS // 3] = (200, 198, 192) if wardrobe["shoes"].mean() > 60 else (60, 58, 56)
-    bag = fill(wardrobe["bag_colour"])
-    bag[_TEXTURE_ROWS * 3 // 5 : _TEXTURE_ROWS * 2 // 3] *= 0.6
-    backpack = fill(wardrobe["backpack_colour"])
-    backpack[_TEXTURE_ROWS // 2 : _TEXTURE_ROWS // 2 + 3] *= 0.55
-    backpack[np.broadcast_to(abs(abs(angle) - np.pi) < 0.9, backpack.shape[:2]) & (row < 0.42) & (row > 0.08)] *= 1.2
+        shin[row[:, 0] < 0.5] = skin
+
+    shoe, bag, backpack = _fill(wardrobe.shoes), _fill(wardrobe.bag_colour), _fill(wardrobe.bag_colour)
+    shoe[row[:, 0] < 0.33] = (200, 198, 192) if wardrobe.shoes.mean() > 60 else (60, 58, 56)  # soles
+    bag[(row[:, 0] > 0.6) & (row[:, 0] < 0.66)] *= 0.6  # the flap's edge
+    backpack[(row[:, 0] > 0.5) & (row[:, 0] < 0.55)] *= 0.55  # a zip, and a pocket below
+    backpack[(abs(_ANGLE) > np.pi - 0.9) & (row > 0.08) & (row < 0.42)] *= 1.2
 
     folds = _wrinkles()
     textures = {
         "torso": torso * folds,
         "yoke": yoke * folds,
         "hem": hem * folds,
-        "pelvis": fill(lower) * folds,
-        "shoulder": shoulder,
+        "pelvis": _fill(lower) * folds,
+        "shoulder": _fill(skin) if sleeveless else _upper_cloth(wardrobe, _span(0.202, 0.118), on_torso=False),
         "sleeve": sleeve * folds,
-        "upper_arm": upper_arm,
-        "elbow": elbow,
-        "forearm": forearm,
-        "skirt": fill(lower) * (0.94 + 0.06 * np.cos(14 * angle))[..., None],
+        "upper_arm": sleeve if long_sleeve else _fill(skin),
+        "elbow": _fill(elbow if long_sleeve else skin),
+        "forearm": _upper_cloth(wardrobe, _span(0.145, 0), on_torso=False) if long_sleeve else _fill(skin),
+        "skirt": _fill(lower) * (0.94 + 0.06 * np.cos(14 * _ANGLE))[:, :, None],
         "trouser_leg": leg * folds,
-        "thigh": thigh * folds if kind in ("trousers", "cropped") else thigh,
-        "knee": fill(lower) if kind in ("trousers", "cropped") else fill(skin),
-        "shin": shin * folds if kind == "trousers" else shin,
+        "thigh": thigh * folds if trousers else thigh,
+        "knee": _fill(lower if trousers else skin),
+        "shin": shin * folds if trousers else shin,
         "shoe": shoe,
-        "skin": fill(skin),
-        **_face(wardrobe, fill, row, angle),
-        "hair": fill(wardrobe["hair"]) * (1 + 0.10 * np.sin(23 * angle) + 0.0 * row)[..., None],
-        "cap": fill(second),
+        "skin": _fill(skin),
+        "face": _face(wardrobe),
+        "jaw": _jaw(wardrobe),
+        "hair": _fill(wardrobe.hair) * (1 + 0.10 * np.sin(23 * _ANGLE))[:, :, None],
+        "cap": _fill(wardrobe.second),
         "backpack": backpack * folds,
         "bag": bag,
-        "bag_top": fill(strap_colour),
+        "bag_top": _fill(wardrobe.bag_colour),
     }
     return {name: np.clip(texture, 0, 255).astype(np.uint8) for name, texture in textures.items()}
 
 
-def _face(wardrobe: dict, fill, row: np.ndarray, angle: np.ndarray) -> dict[str, np.ndarray]:
-    """Skull and jaw: brows, eyes or glasses, mouth."""
-    skin = wardrobe["skin"]
-    face, jaw = fill(skin), fill(skin)
-    y = (2 * row - 1) * _SKULL[1]
-    across = abs(abs(angle) - _EYE_ANGLE)
-    face[(across < 0.26) & (abs(y - _EYE_HEIGHT - 0.003) < 0.010)] = skin * 0.86  # the socket's shade
-    face[(across < 0.22) & (abs(y - _EYE_HEIGHT - 0.012) < 0.0030)] = 0.45 * skin + 0.45 * wardrobe["hair"]
-    face[(across < 0.13) & (abs(y - _EYE_HEIGHT) < 0.0035)] = (60, 46, 42)
-    behind = (abs(angle) > 1.85) & (y > -0.042) | (abs(angle) > 1.4) & (y > 0.004) | (y > 0.036)
-    face[behind] = wardrobe["hair"]
-    if wardrobe["glasses"]:
-        face[(across < 0.34) & (abs(y - _EYE_HEIGHT) < 0.012)] = (30, 28, 30)
-        face[(abs(angle) < 1.6) & (abs(y - _EYE_HEIGHT) < 0.003)] = (30, 28, 30)
-    face[(abs(abs(angle) - np.pi / 2) < 0.22) & (abs(y + 0.008) < 0.018)] = skin * 0.82  # ears
-    jaw_y = (2 * row - 1) * 0.043
-    jaw[(abs(angle) < 0.5) & (abs(jaw_y + 0.014) < 0.005)] = skin * (0.80, 0.62, 0.60)
-    return {"face": face, "jaw": jaw}
+def _upper_cloth(wardrobe: _Wardrobe, y: np.ndarray, on_torso: bool = True, straps: bool = True) -> np.ndarray:
+    """The upper garment where a part's rows lie at heights y (statures; on the torso above the waist).
+
+    Sleeves repeat stripes, checks and dots; prints, bands, openings and straps are on the torso only. Straps lie flat
+    on it, so they are painted.
+    """
+    cloth, second, pattern = _fill(wardrobe.upper), wardrobe.second, wardrobe.pattern
+    arc = _ANGLE * (0.085 if on_torso else 0.030)  # length round the part
+    across, up = arc / wardrobe.period % 1, y / wardrobe.period % 1
+    if pattern == "checks":
+        cloth += (0.5 * (across < 0.4) + 0.5 * (up < 0.4))[:, :, None] * (second - wardrobe.upper)
+    else:
+        size = wardrobe.period
+        everywhere = {
+            "stripes": (up < 0.4) & (abs(arc) >= 0),
+            "dots": (across - 0.5) ** 2 + (up - 0.5) ** 2 < 0.08,
+        }
+        torso_only = {
+            "disc": arc**2 + (y - 0.11) ** 2 < (0.7 * size) ** 2,
+            "bar": (abs(arc) < 0.9 * size) & (abs(y - 0.11) < 0.4 * size),
+            "band": (y > 0.06) & (y < 0.13) & (abs(arc) >= 0),
+            "open": abs(arc) < 0.022 + 0.08 * np.clip(y - 0.1, 0, 1),
+        }
+        painted = everywhere | torso_only if on_torso else everywhere
+        if pattern in painted:
+            cloth[painted[pattern]] = second
+    if on_torso and straps and wardrobe.backpack:
+        cloth[(abs(abs(_ANGLE) - 0.75) < 0.13) & (y > 0.03)] = wardrobe.bag_colour
+    elif on_torso and straps and wardrobe.bag.endswith("hip"):
+        sign = 1 if wardrobe.bag.startswith("left") else -1
+        slant = sign * (0.55 - 9 * (y - 0.06))  # from the bag's hip up to the other shoulder
+        behind = (np.pi - abs(_ANGLE)) * np.sign(_ANGLE)
+        cloth[(abs(_ANGLE - slant) < 0.16) | (abs(behind - slant) < 0.16)] = wardrobe.bag_colour
+    return cloth
+
+
+def _face(wardrobe: _Wardrobe) -> np.ndarray:
+    """Skull: brows, eyes or glasses, ears, and the hair that no part of its own covers."""
+    face, skin = _fill(wardrobe.skin), wardrobe.skin
+    y = _span(_SKULL[1], -_SKULL[1]) - _EYE_HEIGHT
+    side, off_eye = abs(_ANGLE), abs(abs(_ANGLE) - _EYE_ANGLE)
+    face[(off_eye < 0.26) & (abs(y - 0.003) < 0.010)] = 0.86 * skin  # the socket's shade
+    face[(off_eye < 0.22) & (abs(y - 0.012) < 0.003)] = 0.45 * skin + 0.45 * wardrobe.hair
+    face[(off_eye < 0.13) & (abs(y) < 0.0035)] = (60, 46, 42)
+    face[((side > 1.85) & (y > -0.036)) | ((side > 1.4) & (y > 0.010)) | (y > 0.042)] = wardrobe.hair
+    if wardrobe.glasses:
+        face[((off_eye < 0.34) & (abs(y) < 0.012)) | ((side < 1.6) & (abs(y) < 0.003))] = (30, 28, 30)
+    face[(abs(side - np.pi / 2) < 0.22) & (abs(y + 0.002) < 0.018)] = 0.82 * skin  # ears
+    return face
+
+
+def _jaw(wardrobe: _Wardrobe) -> np.ndarray:
+    jaw = _fill(wardrobe.skin)
+    jaw[(abs(_ANGLE) < 0.5) & (abs(_span(_JAW[1], -_JAW[1]) + 0.014) < 0.005)] = wardrobe.skin * (0.80, 0.62, 0.60)
+    return jaw
 
 
 # ------------------------------------------------------------------------------------------------------------ pose
@@ -717,7 +704,15 @@ def _turn_z(angle: float) -> np.ndarray:
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
 
 
-_ARM_MODES = ("swing", "phone", "hold", "pocket", "strap", "behind")
+#: Arms: how often, and ranges (radians) of swing forward, lift to the side, turn inward and bend of the elbow.
+_ARM_MODES = {
+    "swing": (0.58, (-0.10, 0.10), (0.08, 0.22), (0.2, 0.2), (0.10, 0.55)),  # against the leg's
+    "phone": (0.07, (0.50, 0.90), (0.20, 0.50), (0.5, 0.5), (2.20, 2.50)),
+    "hold": (0.13, (0.00, 0.35), (0.05, 0.20), (0.4, 0.9), (1.20, 1.80)),
+    "pocket": (0.10, (-0.30, -0.10), (0.25, 0.40), (0.5, 0.8), (0.50, 0.80)),
+    "strap": (0.06, (0.00, 0.20), (0.15, 0.30), (0.5, 0.8), (2.20, 2.45)),
+    "behind": (0.06, (-0.60, -0.40), (0.10, 0.25), (1.0, 1.4), (0.50, 0.90)),
+}
 
 
 def _pose(look: _Look, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -733,13 +728,12 @@ def _pose(look: _Look, random: np.random.Generator) -> tuple[np.ndarray, np.ndar
     twist = 0.25 * stride * np.cos(phase)
     pelvis = _turn_y(twist)
     chest = _turn_y(-1.5 * twist) @ _turn_x(random.uniform(-0.02, 0.12)) @ _turn_z(random.uniform(-0.05, 0.05))
-    head = chest @ _turn_y(random.normal(0, 0.28)) @ _turn_x(random.uniform(-0.12, 0.25))
+    head = chest @ _turn_y(np.clip(random.normal(0, 0.28), -0.6, 0.6)) @ _turn_x(random.uniform(-0.12, 0.25))
     waist = pelvis @ (0, _WAIST, 0)
     put("pelvis", pelvis, np.zeros(3))
     put("chest", chest, waist)
     put("head", head, waist + chest @ (0, _SKULL_BASE, 0.004))
 
-    weights = (0.58, 0.07, 0.13, 0.10, 0.06, 0.06)
     for side, sign in _SIDES:
         swing = sign * stride * np.cos(phase)  # left thigh forward at phase 0, the arms opposite
         lift = max(0.0, sign * -np.sin(phase + 0.35))
@@ -749,54 +743,24 @@ def _pose(look: _Look, random: np.random.Generator) -> tuple[np.ndarray, np.ndar
         shin = thigh @ _turn_x(knee)
         pitch = knee - swing - 0.25 * knee
         foot = pelvis @ _turn_y(sign * random.uniform(0.05, 0.25)) @ _turn_x(0.55 * pitch)
-        hip = pelvis @ (sign * look.hip, 0, 0)
+        hip = pelvis @ (sign * look.wardrobe.hip, 0, 0)
         put(f"{side}_thigh", thigh, hip)
         put(f"{side}_shin", shin, hip - _THIGH * thigh[:, 1])
         put(f"{side}_foot", foot, origin[_BONE[f"{side}_shin"]] - _SHIN * shin[:, 1])
 
-        mode = _ARM_MODES[random.choice(len(_ARM_MODES), p=weights)]
-        if look.bag == f"{side}_hand":
+        mode = str(random.choice(list(_ARM_MODES), p=[mode[0] for mode in _ARM_MODES.values()]))
+        if look.wardrobe.bag == f"{side}_hand":
             mode = "swing"
-        forward, away, inward, elbow = {
-            "swing": (
-                -1.1 * swing + random.uniform(-0.1, 0.1),
-                random.uniform(0.08, 0.22),
-                0.2,
-                random.uniform(0.1, 0.55),
-            ),
-            "phone": (random.uniform(0.5, 0.9), random.uniform(0.2, 0.5), 0.5, random.uniform(2.2, 2.5)),
-            "hold": (
-                random.uniform(0.0, 0.35),
-                random.uniform(0.05, 0.2),
-                random.uniform(0.4, 0.9),
-                random.uniform(1.2, 1.8),
-            ),
-            "pocket": (
-                random.uniform(-0.3, -0.1),
-                random.uniform(0.25, 0.4),
-                random.uniform(0.5, 0.8),
-                random.uniform(0.5, 0.8),
-            ),
-            "strap": (
-                random.uniform(0.0, 0.2),
-                random.uniform(0.15, 0.3),
-                random.uniform(0.5, 0.8),
-                random.uniform(2.2, 2.45),
-            ),
-            "behind": (
-                random.uniform(-0.6, -0.4),
-                random.uniform(0.1, 0.25),
-                random.uniform(1.0, 1.4),
-                random.uniform(0.5, 0.9),
-            ),
-        }[mode]
+        forward, away, inward, elbow = random.uniform(*np.transpose(_ARM_MODES[mode][1:]))
+        if mode == "swing":
+            forward -= 1.1 * swing
         arm = chest @ _turn_z(sign * away) @ _turn_x(-forward) @ _turn_y(-sign * inward)
         forearm = arm @ _turn_x(-elbow)
-        joint = waist + chest @ (sign * look.shoulder, _SHOULDER_HEIGHT, 0)
+        joint = waist + chest @ (sign * look.wardrobe.shoulder, _SHOULDER_HEIGHT, 0)
         put(f"{side}_upper_arm", arm, joint)
         put(f"{side}_forearm", forearm, joint - _UPPER_ARM * arm[:, 1])
 
-    side, _, place = look.bag.partition("_")
+    side, _, place = look.wardrobe.bag.partition("_")
     sign = 1.0 if side == "left" else -1.0
     at = pelvis @ (sign * 0.128, 0, 0.0)
     if place == "hand":
@@ -881,11 +845,17 @@ def _rays(rotation: np.ndarray, origin: np.ndarray, shape: np.ndarray) -> dict[s
     }
 
 
-def _cast(rotation, origin, shape, scale, centre, height, width) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The nearest surface at every half pixel: position in the flattened (2 height + 1, 2 width + 1) grid, row of the
-    body's part table, depth; each (N,), background left out."""
-    x = ((np.arange(2 * width + 1) / 2 - 0.5) - centre[0]) / scale
-    y = (centre[1] - (np.arange(2 * height + 1) / 2 - 0.5)) / scale
+def _grid(scale: float, centre: tuple[float, float], height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """X of the 2 width + 1 columns and Y of the 2 height + 1 rows of samples: every half pixel, from edge to edge."""
+    x = (np.arange(2 * width + 1) / 2 - 0.5 - centre[0]) / scale
+    y = (centre[1] + 0.5 - np.arange(2 * height + 1) / 2) / scale
+    return x, y
+
+
+def _cast(rotation, origin, shape, x, y) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest surface at every sample: row of the body's part table (int8, -1 = none) and depth (float32, -inf),
+    both (rows, columns) of the grid `x`, `y`."""
+    left, right, top, bottom = _boxes(rotation, origin, shape, x, y)
     ray = {key: value[:, None] for key, value in _rays(rotation, origin, shape).items()}
     single = np.float32
     square_x = (ray["s0"] + x * (ray["sx"] + x * ray["sxx"])).astype(single)
@@ -893,12 +863,11 @@ def _cast(rotation, origin, shape, scale, centre, height, width) -> tuple[np.nda
     cross = (y * ray["sxy"]).astype(single)[:, :, None]
     linear_x, linear_y = (ray["z0"] + x * ray["zx"]).astype(single), (y * ray["zy"]).astype(single)[:, :, None]
     local_x, local_y = (ray["y0"] + x * ray["yx"]).astype(single), (y * ray["yy"]).astype(single)[:, :, None]
-    slope, half = ray["yz"].astype(single), shape[:, 6].astype(single)
+    slope, half = ray["yz"].astype(single), shape[:, 5].astype(single)
     x = x.astype(single)
 
-    depth = np.full((2 * height + 1, 2 * width + 1), -np.inf, single)
+    depth = np.full((len(y), len(x)), -np.inf, single)
     part = np.full(depth.shape, -1, np.int8)
-    left, right, top, bottom = _boxes(rotation, origin, shape, scale, centre, height, width)
     with np.errstate(invalid="ignore"):
         for p in range(len(shape)):
             j, i = slice(left[p], right[p]), slice(top[p], bottom[p])
@@ -915,13 +884,12 @@ def _cast(rotation, origin, shape, scale, centre, height, width) -> tuple[np.nda
             seen &= z > depth[i, j]
             np.copyto(depth[i, j], z, where=seen)
             np.copyto(part[i, j], p, where=seen)
-    position = np.flatnonzero(part >= 0)
-    return position, part.ravel()[position], depth.ravel()[position]
+    return part, depth
 
 
-def _boxes(rotation, origin, shape, scale, centre, height, width) -> tuple[list[int], ...]:
-    """Left, right, top, bottom of every part in samples: a box that holds it, cut to the picture."""
-    q0, q1, q2, half = shape[:, 2], shape[:, 3], shape[:, 4], shape[:, 6]
+def _boxes(rotation, origin, shape, x, y) -> tuple[list[int], ...]:
+    """First and last + 1 column, first and last + 1 row of samples of every part: a box that holds it."""
+    q0, q1, q2, half = shape[:, 2:].T
     ends = np.stack([q0 - q1 * half + q2 * half**2, q0 + q1 * half + q2 * half**2])
     barrel = q2 < -1e-6
     vertex = np.where(barrel, -q1 / np.where(barrel, 2 * q2, 1), 0)
@@ -936,11 +904,9 @@ def _boxes(rotation, origin, shape, scale, centre, height, width) -> tuple[list[
     middle = origin[:, :2] + vertex[:, None] * rotation[:, :2, 1]
     reach = np.where(barrel[:, None], np.hypot(whole * sides, tall * rotation[:, :2, 1]), np.inf)
     low, high = np.maximum(low, middle - reach), np.minimum(high, middle + reach)
-    columns = 2 * (centre[0] + scale * np.stack([low[:, 0], high[:, 0]]) + 0.5)
-    rows = 2 * (centre[1] - scale * np.stack([high[:, 1], low[:, 1]]) + 0.5)
-    left, right = np.clip([np.ceil(columns[0]), np.floor(columns[1]) + 1], 0, 2 * width + 1).astype(int).tolist()
-    top, bottom = np.clip([np.ceil(rows[0]), np.floor(rows[1]) + 1], 0, 2 * height + 1).astype(int).tolist()
-    return left, right, top, bottom
+    left, right = np.searchsorted(x, low[:, 0]), np.searchsorted(x, high[:, 0], "right")
+    top, bottom = np.searchsorted(-y, -high[:, 1]), np.searchsorted(-y, -low[:, 1], "right")
+    return left.tolist(), right.tolist(), top.tolist(), bottom.tolist()
 
 
 def _nearest_surface(points: np.ndarray, surface: Surface) -> tuple[np.ndarray, np.ndarray]:
@@ -951,7 +917,7 @@ def _nearest_surface(points: np.ndarray, surface: Surface) -> tuple[np.ndarray, 
         square = ray["s0"] + x * (ray["sx"] + x * ray["sxx"] + y * ray["sxy"]) + y * (ray["sy"] + y * ray["syy"])
         z = ray["z0"] + x * ray["zx"] + y * ray["zy"] + np.sqrt(square)
         local = ray["y0"] + x * ray["yx"] + y * ray["yy"] + z * ray["yz"]
-        z = np.where(abs(local) <= surface.shape[:, 6:], z, -np.inf)
+        z = np.where(abs(local) <= surface.shape[:, 5:], z, -np.inf)
     nearest = z.argmax(axis=0)
     depth = z[nearest, np.arange(len(points))]
     return np.where(depth > -np.inf, surface.ids[nearest], -1), depth
@@ -978,23 +944,24 @@ def _joint_tables() -> tuple[np.ndarray, np.ndarray]:
 # ------------------------------------------------------------------------------------------------- light and cameras
 
 
-def _shade(samples, rotation, origin, look: _Look, camera: _Camera, scale, centre, width) -> np.ndarray:
-    """(N, 3) uint8 colours of the samples: the texture at the point's place on its part, times the light on it."""
-    position, part, depth = samples
-    grid_row, grid_column = np.divmod(position, 2 * width + 1)
-    x = ((grid_column * np.float32(0.5) - np.float32(0.5 + centre[0])) / np.float32(scale)).astype(np.float32)
-    y = ((np.float32(centre[1] + 0.5) - grid_row * np.float32(0.5)) / np.float32(scale)).astype(np.float32)
+def _shade(part, depth, x, y, rotation, origin, look: _Look, camera: _Camera) -> np.ndarray:
+    """(rows, columns, 4) uint8 R, G, B, alpha of the samples: the texture at the point's place on its part, times the
+    light on it (Lambert); alpha is 255 or 0."""
+    position = np.flatnonzero(part >= 0)
+    grid_row, grid_column = np.divmod(position, len(x))
+    x, y = x.astype(np.float32).take(grid_column), y.astype(np.float32).take(grid_row)
+    size, part, depth = part.shape, part.ravel().take(position), depth.ravel().take(position)
 
     # One row a part of everything that is linear in (x, y, depth): local x / width, local y, local z / depth.
     shape = look.body.shape
-    size = np.stack([shape[:, 0], np.ones(len(shape)), shape[:, 1]], 1)
-    local = rotation.transpose(0, 2, 1) / size[:, :, None]
+    breadth = np.stack([shape[:, 0], np.ones(len(shape)), shape[:, 1]], 1)
+    local = rotation.transpose(0, 2, 1) / breadth[:, :, None]
     start = -np.einsum("pij,pj->pi", local, origin)
     light = np.einsum("pji,j->pi", rotation, camera.light)
-    table = np.concatenate(
-        [local.reshape(-1, 9), start, light, size[:, [0, 2]] ** -1, shape[:, 3:5] * (-0.5, -1.0), shape[:, 6:]], 1
-    ).astype(np.float32)
-    (xx, xy, xz, yx, yy, yz, zx, zy, zz, x0, y0, z0, lx, ly, lz, wide, deep, q1, q2, half) = table.T.take(part, axis=1)
+    # Then what the normal (the gradient of the part's equation) and the texture's row need.
+    normal = np.stack([1 / shape[:, 0], -shape[:, 3] / 2, -shape[:, 4], 1 / shape[:, 1]], 1)
+    table = np.concatenate([local.reshape(-1, 9), start, light, normal, shape[:, 5:]], 1).astype(np.float32)
+    (xx, xy, xz, yx, yy, yz, zx, zy, zz, x0, y0, z0, lx, ly, lz, wide, q1, q2, deep, half) = table.T.take(part, axis=1)
     local_x = xx * x + xy * y + xz * depth + x0
     local_y = yx * x + yy * y + yz * depth + y0
     local_z = zx * x + zy * y + zz * depth + z0
@@ -1011,16 +978,16 @@ def _shade(samples, rotation, origin, look: _Look, camera: _Camera, scale, centr
     texel = (look.body.texture.astype(np.int32)[part] * _TEXTURE_ROWS + row) * _TEXTURE_COLUMNS + column
     colour = look.atlas.reshape(-1, 3).take(texel, axis=0) * brightness[:, None]
     colour *= camera.tint
-    return np.minimum(colour, 255).astype(np.uint8)
+    layer = np.zeros((size[0] * size[1], 4), np.uint8)
+    layer[position, :3] = np.minimum(colour, 255)
+    layer[position, 3] = 255
+    return layer.reshape(*size, 4)
 
 
-def _compose(position, colour, joints, camera, shot, scale, centre, settings, random) -> np.ndarray:
+def _compose(layer, joints, camera: _Camera, shot: _Shot, scale, centre, random) -> np.ndarray:
     """The finished picture: the person, anti-aliased, over the camera's background, with shadow and blur."""
-    height, width = settings.height, settings.width
-    layer = np.zeros((2 * height + 1, 2 * width + 1, 4), np.uint8)
-    layer.reshape(-1, 4)[position, :3] = colour
-    layer.reshape(-1, 4)[position, 3] = 255
     layer = cv2.GaussianBlur(layer, (3, 3), 0)[1::2, 1::2].astype(np.float32)  # 1 2 1 over the half pixels
+    height, width = layer.shape[:2]
 
     view = camera.panorama
     room_x, room_y = view.shape[1] - width, view.shape[0] - height
@@ -1061,109 +1028,115 @@ class _Camera:
     panorama: np.ndarray  # (rows, columns, 3) uint8, larger than a picture
 
 
-_PLACES = ("street", "plaza", "grass", "brick", "shop", "hedge")
-_LIGHTS = (
-    # elevation, light (x, y, z), ambient, diffuse, tint, blur at 128 pixels' height
-    (0.10, (-0.5, 0.7, 0.6), 0.52, 0.52, (1.00, 1.00, 0.98), 0.35),
-    (0.20, (0.6, 0.7, 0.4), 0.60, 0.48, (1.06, 1.02, 0.94), 0.30),
-    (0.14, (0.2, 0.9, 0.5), 0.62, 0.48, (0.98, 1.04, 0.96), 0.50),
-    (0.08, (-0.7, 0.5, 0.5), 0.46, 0.55, (1.04, 0.98, 0.92), 0.40),
-    (0.12, (0.4, 0.6, 0.7), 0.40, 0.48, (0.92, 0.97, 1.06), 0.60),
-    (0.18, (-0.2, 0.8, 0.6), 0.58, 0.52, (1.00, 1.03, 1.00), 0.45),
+@dataclass(frozen=True)
+class _Site:
+    """What is fixed about each camera, up to small changes with the seed."""
+
+    place: str
+    horizon: float  # where the ground ends, share of the panorama's height
+    ground: tuple[int, int, int]
+    slab: float  # paving, pixels at 128 rows; 0 = none
+    elevation: float
+    light: tuple[float, float, float]
+    ambient: float
+    diffuse: float
+    tint: tuple[float, float, float]
+    blur: float  # pixels at 128 rows
+
+
+_SITES = (
+    _Site("street", 0.42, (118, 118, 120), 0, 0.10, (-0.5, 0.7, 0.6), 0.52, 0.52, (1.00, 1.00, 0.98), 0.35),
+    _Site("plaza", 0.30, (168, 162, 154), 14, 0.20, (0.6, 0.7, 0.4), 0.60, 0.48, (1.06, 1.02, 0.94), 0.30),
+    _Site("grass", 0.34, (104, 128, 70), 0, 0.14, (0.2, 0.9, 0.5), 0.62, 0.48, (0.98, 1.04, 0.96), 0.50),
+    _Site("brick", 0.62, (150, 146, 140), 18, 0.08, (-0.7, 0.5, 0.5), 0.46, 0.55, (1.04, 0.98, 0.92), 0.40),
+    _Site("shop", 0.66, (128, 126, 124), 22, 0.12, (0.4, 0.6, 0.7), 0.40, 0.48, (0.92, 0.97, 1.06), 0.60),
+    _Site("hedge", 0.55, (158, 150, 142), 12, 0.18, (-0.2, 0.8, 0.6), 0.58, 0.52, (1.00, 1.03, 1.00), 0.45),
 )
 
 
 @lru_cache(maxsize=24)
 def _camera(seed: int, camera: int, height: int, width: int) -> _Camera:
     random = np.random.default_rng((seed, 8, camera))
-    elevation, light, ambient, diffuse, tint, blur = _LIGHTS[camera - 1]
-    light = np.array(light) + random.uniform(-0.15, 0.15, 3)
-    tint = np.array(tint, np.float32) * random.uniform(0.97, 1.03, 3).astype(np.float32)
-    panorama = _panorama(_PLACES[camera - 1], height, width, random)
-    panorama = np.clip(panorama * tint * (ambient + 0.6 * diffuse), 0, 255).astype(np.uint8)
-    return _Camera(elevation, light / np.linalg.norm(light), ambient, diffuse, tint, blur * height / 128, panorama)
-
-
-def _panorama(place: str, height: int, width: int, random: np.random.Generator) -> np.ndarray:
-    """(1.25 height, 6 widths, 3) float32: ground below, a wall, a hedge or a shop front above."""
-    rows, columns = height + height // 4, 6 * width
-    unit = height / 128
-    horizon = int(
-        rows * {"street": 0.42, "plaza": 0.30, "grass": 0.34, "brick": 0.62, "shop": 0.66, "hedge": 0.55}[place]
+    site = _SITES[camera - 1]
+    light = np.array(site.light) + random.uniform(-0.15, 0.15, 3)
+    tint = np.array(site.tint, np.float32) * random.uniform(0.97, 1.03, 3).astype(np.float32)
+    brightness = site.ambient + 0.6 * site.diffuse
+    return _Camera(
+        elevation=site.elevation,
+        light=light / np.linalg.norm(light),
+        ambient=site.ambient,
+        diffuse=site.diffuse,
+        tint=tint,
+        blur=site.blur * height / 128,
+        panorama=np.clip(_panorama(site, height, width, random) * tint * brightness, 0, 255).astype(np.uint8),
     )
+
+
+def _panorama(site: _Site, height: int, width: int, random: np.random.Generator) -> np.ndarray:
+    """(1.25 height, 6 widths, 3) float32: the ground below, above it what stands there. Lengths are in `unit`s, the
+    pixels of a picture of 128 rows."""
+    rows, columns, unit = height + height // 4, 6 * width, height / 128
+    horizon = int(rows * site.horizon)
     y, x = np.mgrid[0:rows, 0:columns].astype(np.float32)
 
     def noise(grain: float, amount: float) -> np.ndarray:
         field = cv2.GaussianBlur(random.normal(size=(rows, columns)).astype(np.float32), (0, 0), max(0.4, grain * unit))
         return (amount * field / field.std())[:, :, None]
 
-    # Distance to a point on the ground grows like 1 / (row - horizon): joints of slabs get closer toward the wall.
-    below = np.maximum(y - horizon, 0.5) / rows
-    depth_lines = 0.5 / (below + 0.25)
-    ground = {
-        "street": (118, 118, 120),
-        "plaza": (168, 162, 154),
-        "grass": (104, 128, 70),
-        "brick": (150, 146, 140),
-        "shop": (128, 126, 124),
-        "hedge": (158, 150, 142),
-    }[place]
-    picture = np.empty((rows, columns, 3), np.float32)
-    picture[:] = ground
-    if place in ("plaza", "brick", "shop", "hedge"):
-        size = {"plaza": 14, "brick": 18, "shop": 22, "hedge": 12}[place] * unit
-        slant = (x + 0.5 * (y - horizon)) / size
-        joint = ((depth_lines * 12) % 1 < 0.10) | (slant % 1 < 1.2 * unit / size)
-        picture[joint] *= 0.82
-        slab = np.sin(12.9898 * np.floor(slant) + 78.233 * np.floor(depth_lines * 12)) * 43758.5453
-        picture *= (0.96 + 0.08 * (slab - np.floor(slab)))[:, :, None]
-    if place == "street":
-        picture[abs(y - (horizon + 0.16 * rows) - 0.02 * x % (40 * unit) * 0) < 1.2 * unit] = (206, 204, 196)
-    if place == "grass":
-        path = abs(y - (horizon + 0.30 * rows)) < 0.12 * rows
-        picture[path] = (176, 168, 152)
-    picture += noise(0.6, 5) + noise(5, 5)
-    picture *= (0.88 + 0.24 * np.clip(below * 1.6, 0, 1))[:, :, None]
+    below = np.maximum(y - horizon, 0) / rows
+    ground = np.tile(np.float32(site.ground), (rows, columns, 1))
+    if site.slab:
+        along = 6 / (below + 0.25)  # distance goes like 1 / row: slabs get shorter toward the wall
+        across = (x + 0.5 * (y - horizon)) / (site.slab * unit)
+        ground *= random.uniform(0.96, 1.04, (64, 64))[along.astype(int) % 64, across.astype(int) % 64, None]
+        ground[(along % 1 < 0.10) | (across % 1 < 1.2 / site.slab)] *= 0.82
+    if site.place == "street":
+        ground[abs(below - 0.16) * rows < 1.2 * unit] = (206, 204, 196)  # a painted line
+    if site.place == "grass":
+        ground[abs(below - 0.30) < 0.12] = (176, 168, 152)  # a path
+    ground += noise(0.6, 5) + noise(5, 5)
+    ground *= (0.88 + 0.24 * np.clip(1.6 * below, 0, 1))[:, :, None]
+    ground[abs(y - horizon) < 0.8 * unit] *= 0.7
 
-    wall = y < horizon
-    upper = np.empty_like(picture)
-    if place == "street":
-        upper[:] = (92, 96, 102)
-        upper[(x % (46 * unit) < 24 * unit) & (y % (40 * unit) > 10 * unit)] = (52, 58, 68)
-        upper += noise(3, 5)
-        upper[wall & (y > horizon - 3 * unit)] = (150, 148, 144)
-    elif place == "plaza":
-        upper[:] = (150, 156, 164)
-        upper[x % (30 * unit) < 5 * unit] = (116, 116, 120)
-        upper += noise(6, 8)
-    elif place == "grass":
-        upper[:] = (64, 92, 52)
-        upper += noise(2.2, 18) * np.float32([0.9, 1.0, 0.7]) + noise(8, 10)
-        trunk = abs((x + 9 * unit) % (58 * unit) - 29 * unit) < 3 * unit
-        upper[trunk] = (78, 64, 52)
-    elif place == "brick":
-        upper[:] = (150, 92, 74)
-        course = np.floor(y / (5 * unit))
-        joint = (y % (5 * unit) < 1.0 * unit) | ((x + 5.5 * unit * (course % 2)) % (11 * unit) < 1.0 * unit)
-        upper[joint] = (176, 162, 150)
-        upper += noise(1.5, 5) + noise(9, 6)
-    elif place == "shop":
-        upper[:] = (40, 44, 50)
-        upper[x % (52 * unit) < 4 * unit] = (120, 122, 126)
-        upper[abs(y - horizon * 0.55) < 1.5 * unit] = (96, 98, 102)
-        glow = np.exp(
-            -(((x % (104 * unit)) - 70 * unit) ** 2) / (14 * unit) ** 2 - ((y - horizon * 0.4) / (16 * unit)) ** 2
-        )
-        upper += glow[:, :, None] * np.float32([70, 62, 46]) + noise(5, 6)
-        upper[wall & (y > horizon - 6 * unit)] = (88, 86, 84)
-    else:
-        upper[:] = (58, 84, 48)
-        upper += noise(1.4, 20) * np.float32([0.8, 1.0, 0.6]) + noise(7, 9)
-        post = (x % (24 * unit) < 2 * unit) & (y > horizon * 0.45)
-        rail = (abs(y - horizon * 0.5) < 1.2 * unit) | (abs(y - horizon * 0.8) < 1.0 * unit)
-        upper[post | rail] = (132, 132, 130)
-    picture[wall] = upper[wall]
-    kerb = abs(y - horizon) < 0.8 * unit
-    picture[kerb] *= 0.7
-    picture *= (1 + 0.06 * np.sin(x / columns * 2 * np.pi * 1.5 + random.uniform(0, 6)))[:, :, None]
+    picture = np.where(
+        (y < horizon)[:, :, None], _scenery(site.place, x / unit, y / unit, horizon / unit, noise), ground
+    )
+    picture *= (1 + 0.06 * np.sin(3 * np.pi * x / columns + random.uniform(0, 6)))[:, :, None]
     return np.clip(picture, 0, 255)
+
+
+def _scenery(place: str, x: np.ndarray, y: np.ndarray, horizon: float, noise) -> np.ndarray:
+    """(rows, columns, 3) float32: wall, hedge, trees or shop front down to y = horizon; x, y and horizon in units."""
+
+    def plain(*colour: float) -> np.ndarray:
+        return np.tile(np.float32(colour), (*x.shape, 1))
+
+    if place == "street":  # a front with dark windows
+        out = plain(92, 96, 102)
+        out[(x % 46 < 24) & (y % 40 > 10)] = (52, 58, 68)
+        out += noise(3, 5)
+        out[y > horizon - 3] = (150, 148, 144)
+    elif place == "plaza":  # a light hall with pillars
+        out = plain(150, 156, 164)
+        out[x % 30 < 5] = (116, 116, 120)
+        out += noise(6, 8)
+    elif place == "grass":  # trees
+        out = plain(64, 92, 52) + noise(2.2, 18) * np.float32([0.9, 1.0, 0.7]) + noise(8, 10)
+        out[abs((x + 9) % 58 - 29) < 3] = (78, 64, 52)
+    elif place == "brick":
+        out = plain(150, 92, 74)
+        shift = 5.5 * (np.floor(y / 5) % 2)
+        out[(y % 5 < 1) | ((x + shift) % 11 < 1)] = (176, 162, 150)
+        out += noise(1.5, 5) + noise(9, 6)
+    elif place == "shop":  # dark panes in frames, a lamp here and there
+        out = plain(40, 44, 50)
+        out[x % 52 < 4] = (120, 122, 126)
+        out[abs(y - 0.55 * horizon) < 1.5] = (96, 98, 102)
+        lamp = np.exp(-(((x % 104 - 70) / 14) ** 2) - ((y - 0.4 * horizon) / 16) ** 2)
+        out += lamp[:, :, None] * np.float32([70, 62, 46]) + noise(5, 6)
+        out[y > horizon - 6] = (88, 86, 84)
+    else:  # a hedge behind a railing
+        out = plain(58, 84, 48) + noise(1.4, 20) * np.float32([0.8, 1.0, 0.6]) + noise(7, 9)
+        post = (x % 24 < 2) & (y > 0.45 * horizon)
+        out[post | (abs(y - 0.5 * horizon) < 1.2) | (abs(y - 0.8 * horizon) < 1)] = (132, 132, 130)
+    return out

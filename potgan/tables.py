@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -111,7 +111,8 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     cells: tuple[tuple[Cell, ...], ...]
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...]  # per data set: number of pairs, protocol ids
+    reading: str  # how to read values, marks and parentheses; the same for all tables
 
     @property
     def name(self) -> str:
@@ -175,7 +176,7 @@ def collect(benchmark: Benchmark, layout: Layout) -> pd.DataFrame:
     """All scores of a benchmark, one row per (data set, method, seed, metric).
 
     Columns: dataset, method, seed, iteration, metric, protocol, value, spread (of IS over its splits), n (images or
-    pairs behind the value), n_pairs, protocol_hash. Runs that were not evaluated are left out; the tables say so.
+    pairs behind the value), warning (of the measurement, or empty), n_pairs, protocol_hash. Runs that were not evaluated are left out; the tables say so.
     Raises UserError if nothing was evaluated, or if two runs were measured under different versions of the protocol.
     """
     records = []
@@ -195,6 +196,7 @@ def collect(benchmark: Benchmark, layout: Layout) -> pd.DataFrame:
                             "value": _number(entry.get("value")),
                             "spread": _number(entry.get("spread")),
                             "n": entry.get("n"),
+                            "warning": entry.get("warning") or "",
                             "n_pairs": scores["n_pairs"],
                             "protocol_hash": scores["protocol"]["hash"],
                         }
@@ -245,8 +247,13 @@ def build_tables(benchmark: Benchmark, layout: Layout, published: pd.DataFrame) 
 
 
 def is_comparable(benchmark: Benchmark, dataset: str) -> bool:
-    """Whether numbers of this data set may stand beside the paper's: its very data set, under its protocol."""
-    return dataset in benchmark.datasets and dataset in PAPER_DATASETS and benchmark.protocol == PAPER_PROTOCOL
+    """Whether numbers of this data set may stand beside the paper's: its very data set, whole, under its protocol."""
+    return dataset in PAPER_DATASETS and _is_papers_data(benchmark, dataset) and benchmark.protocol == PAPER_PROTOCOL
+
+
+def _is_papers_data(benchmark: Benchmark, dataset: str) -> bool:
+    settings = benchmark.datasets.get(dataset)
+    return settings is not None and settings.kind == dataset and not settings.allow_partial
 
 
 def group_label(benchmark: Benchmark, dataset: str) -> str:
@@ -309,12 +316,16 @@ def _build_table(number: int, benchmark: Benchmark, scores: pd.DataFrame, publis
     for j, column in enumerate(columns):
         trained = [i for i, row in enumerate(rows) if row.role == "ours" and cells[i][j].value is not None]
         for i, mark in _ranks({i: cells[i][j].value for i in trained}, METRICS[column.metric]).items():
-            cells[i][j] = _replace(cells[i][j], mark=mark)
-    return Table(number, _TITLES[number], columns, rows, tuple(map(tuple, cells)), _notes(columns, cells, benchmark))
-
-
-def _replace(cell: Cell, **changes: object) -> Cell:
-    return Cell(**{**cell.__dict__, **changes})
+            cells[i][j] = replace(cells[i][j], mark=mark)
+    return Table(
+        number=number,
+        title=_TITLES[number],
+        columns=columns,
+        rows=rows,
+        cells=tuple(map(tuple, cells)),
+        notes=_notes(columns, cells, benchmark),
+        reading=_reading(benchmark),
+    )
 
 
 def _cell(benchmark: Benchmark, row: Row, column: Column, printed: dict, measured: dict) -> Cell:
@@ -350,10 +361,10 @@ def _why_not(benchmark: Benchmark, row: Row, column: Column) -> str:
     if row.method not in benchmark.methods:
         return f"not run: {row.method} is not in benchmark `{benchmark.benchmark}`"
     if column.comparable and not is_comparable(benchmark, column.dataset):
-        return (
-            f"not comparable: `{benchmark.benchmark}` measures under protocol `{benchmark.protocol}`; "
-            f"see the columns of {group_label(benchmark, column.dataset)}"
-        )
+        what = f"`{benchmark.benchmark}` measures under protocol `{benchmark.protocol}`"
+        if not _is_papers_data(benchmark, column.dataset):
+            what = f"{column.dataset} of `{benchmark.benchmark}` is not the whole published data set"
+        return f"not comparable: {what}; see the columns of {group_label(benchmark, column.dataset)}"
     return ""
 
 
@@ -379,14 +390,17 @@ def _notes(columns: tuple[Column, ...], cells: list[list[Cell]], benchmark: Benc
         )
         pairs = " or ".join(f"{n:,}" for n in counts)
         notes.append(f"{group_label(benchmark, dataset)}: N = {pairs} test pairs; {ids}.")
+    return tuple(notes)
+
+
+def _reading(benchmark: Benchmark) -> str:
     seeds = len(benchmark.seeds)
     spread = f"mean ± sample standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
-    notes.append(
+    return (
         f"Our rows: {spread}; bold and underlined are the best and second among the trained models of a column. "
         "Literature: values and marks as the paper prints them. "
         "In parentheses: the paper's value and, where ours compares with it, ours minus the paper's."
     )
-    return tuple(notes)
 
 
 def _empty(cells: list[list[Cell]], j: int) -> bool:
@@ -435,7 +449,7 @@ def markdown(table: Table) -> str:
         lines.append(f"| {_escape_markdown(row.label)} | " + " | ".join(texts) + " |")
     lines.append("")
     lines += [f"<sup>{mark}</sup> {_escape_markdown(reason)}  " for reason, mark in table.reasons.items()]
-    lines += ["", *(f"{_escape_markdown(note)}  " for note in table.notes)]
+    lines += ["", *(f"{_escape_markdown(note)}  " for note in (*table.notes, table.reading))]
     return "\n".join(lines) + "\n"
 
 
@@ -480,7 +494,7 @@ def latex(table: Table) -> str:
         lines.append(" & ".join(texts) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}", "", r"\smallskip", r"\begin{minipage}{\textwidth}", r"\raggedright"]
     lines += [rf"\textsuperscript{{{mark}}} {_escape_latex(reason)}.\\" for reason, mark in table.reasons.items()]
-    lines += [rf"{_escape_latex(note)}\\" for note in table.notes]
+    lines += [rf"{_escape_latex(note)}\\" for note in (*table.notes, table.reading)]
     lines += [r"\end{minipage}", r"\end{table*}"]
     return "\n".join(lines) + "\n"
 
@@ -584,7 +598,7 @@ def compare(
         per_seed = [_pair_differences(layout, dataset, (method, a), (against, b), metric) for a, b in seeds]
         low, high = bootstrap_interval(np.mean(per_seed, axis=0))
         n_pairs = len(per_seed[0])
-    effect, verdict = _verdict(differences, METRICS[metric], low, high, against)
+    effect, verdict = _verdict(differences, METRICS[metric], low, high)
     return Comparison(
         dataset=dataset,
         method=method,
@@ -634,26 +648,24 @@ def bootstrap_interval(differences: np.ndarray, level: float = 0.95) -> tuple[fl
     return float(low), float(high)
 
 
-def _verdict(
-    differences: np.ndarray, direction: str, low: float | None, high: float | None, against: str
-) -> tuple[str, str]:
+def _verdict(differences: np.ndarray, direction: str, low: float | None, high: float | None) -> tuple[str, str]:
     """(effect, sentence). An effect is claimed only where neither pairs nor seeds speak against it."""
     count = len(differences)
     gain = differences.mean() * (1 if direction == "higher" else -1)
     word, effect = ("better", "helps") if gain > 0 else ("worse", "hurts")
     agree = bool((differences > 0).all() or (differences < 0).all())
     seeds = {1: "in the one seed", 2: "in both seeds"}.get(count, f"in all {count} seeds")
-    if not differences.any():
-        return "none shown", "no difference: no effect shown"
     if low is None:
+        if not differences.any():
+            return "none shown", "no difference: no effect shown"
         if not agree:
             return "none shown", "the seeds disagree in sign: no effect shown"
-        return "not judged", f"{word} than {against} {seeds}; no interval over pairs for this metric"
+        return "not judged", f"{word} {seeds}; no interval for this metric"
     if low <= 0 <= high:
         return "none shown", "the interval contains 0: no effect shown"
     if not agree:
         return "none shown", "the interval excludes 0, but the seeds disagree in sign: no effect shown"
-    return effect, f"{word} than {against} {seeds}; the interval excludes 0"
+    return effect, f"{word} {seeds}; the interval excludes 0"
 
 
 def ablations(benchmark: Benchmark, layout: Layout, scores: pd.DataFrame) -> list[Comparison]:

@@ -1,9 +1,10 @@
-"""The embedded data set. Whole file: about 15 s on one core (measured; 40 s allowed)."""
+"""The embedded data set. Whole file: about 7 s on one core (measured; 40 s allowed)."""
 
 import re
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -37,6 +38,18 @@ def renders() -> list[synthetic.Render]:
     return [*synthetic.render_split(SMALL, "train"), *synthetic.render_split(SMALL, "test")]
 
 
+@pytest.fixture(scope="module")
+def evenly_lit() -> list[synthetic.Render]:
+    """The training images in even, white, sharp light: up to the exposure a surface point has one colour in all."""
+    even = [replace(site, ambient=1.0, diffuse=0.0, tint=(1, 1, 1), blur=0.0) for site in synthetic._SITES]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic, "_SITES", even)
+        forget()
+        images = list(synthetic.render_split(SMALL, "train"))
+    forget()
+    return images
+
+
 def forget() -> None:
     """Drop everything the module keeps between two renders."""
     for cached in vars(synthetic).values():
@@ -50,7 +63,7 @@ def side_of(r: synthetic.Render) -> float:
 
 
 def same_camera_pairs(renders: list[synthetic.Render]) -> list[tuple[synthetic.Render, synthetic.Render]]:
-    return [(a, b) for a, b in zip(renders, renders[1:], strict=False) if (a.person, a.camera) == (b.person, b.camera)]
+    return [(a, b) for a, b in pairwise(renders) if (a.person, a.camera) == (b.person, b.camera)]
 
 
 # ------------------------------------------------------------------------------------------- determinism and identity
@@ -141,16 +154,15 @@ def turn(axis: tuple[float, float, float], angle: float) -> np.ndarray:
 
 def test_a_ball_is_a_disc_with_the_height_of_a_ball():
     radius, scale, centre = 0.3, 50.0, (31.0, 33.0)
-    shape = np.array([[radius, radius, 1, 0, -1 / radius**2, -radius, radius]])
-    position, part, depth = synthetic._cast(
-        turn((1, 2, 3), 1.1)[None], np.array([[0.0, 0.0, 0.2]]), shape, scale, centre, 64, 64
-    )
-    y, x = np.divmod(position, 129)
-    off = np.hypot(x / 2 - 0.5 - centre[0], y / 2 - 0.5 - centre[1]) / scale
-    assert (part == 0).all()
-    assert len(position) == pytest.approx(np.pi * (radius * scale * 2) ** 2, rel=0.01)
+    shape = np.array([[radius, radius, 1, 0, -1 / radius**2, radius]])
+    grid = synthetic._grid(scale, centre, 64, 64)
+    part, depth = synthetic._cast(turn((1, 2, 3), 1.1)[None], np.array([[0.0, 0.0, 0.2]]), shape, *grid)
+    row, column = np.nonzero(part == 0)
+    off = np.hypot(column / 2 - 0.5 - centre[0], row / 2 - 0.5 - centre[1]) / scale
+    assert part.shape == (129, 129)
+    assert len(row) == pytest.approx(np.pi * (radius * scale * 2) ** 2, rel=0.01)
     assert off.max() <= radius + 1e-6
-    assert depth == pytest.approx(0.2 + np.sqrt(np.maximum(radius**2 - off**2, 0)), abs=1e-3)
+    assert depth[row, column] == pytest.approx(0.2 + np.sqrt(np.maximum(radius**2 - off**2, 0)), abs=1e-3)
 
 
 number = st.floats(0.3, 1.0)
@@ -168,10 +180,11 @@ def test_casting_agrees_with_marching_along_the_ray(radii, semi_axes, axis, angl
     width, depth, half = semi_axes
     q2, q1, q0 = np.polyfit([half, 0, -half], np.square(radii), 2)
     rotation, origin = turn(axis, angle), np.array([0.02, -0.03, 0.1])
-    shape = np.array([[width, depth, q0, q1, q2, -half, half]])
-    position, _, found = synthetic._cast(rotation[None], origin[None], shape, 20.0, (15.5, 15.5), 32, 32)
-    picture = np.full(65 * 65, np.nan)
-    picture[position] = found
+    shape = np.array([[width, depth, q0, q1, q2, half]])
+    grid = synthetic._grid(20.0, (15.5, 15.5), 32, 32)
+    part, picture = synthetic._cast(rotation[None], origin[None], shape, *grid)
+    assert np.array_equal(part < 0, picture == -np.inf)
+    picture = picture.ravel()
 
     steps = np.linspace(1.2, -1.0, 1101)  # toward the back, .002 a step
     for sample in range(0, 65 * 65, 37):
@@ -187,7 +200,7 @@ def test_casting_agrees_with_marching_along_the_ray(radii, semi_axes, axis, angl
         outside_range = abs(local[first + 1, 1]) > half + 0.01
         if len(first) == 0 or outside_range.all():
             grazing = value.min() < 0.01
-            assert np.isnan(picture[sample]) or grazing
+            assert picture[sample] == -np.inf or grazing
         elif len(first) == 1 and inside_range.all():
             assert picture[sample] == pytest.approx(steps[first[0] + 1], abs=0.005)
 
@@ -205,12 +218,16 @@ def test_visible_joints_lie_on_the_body(renders):
 
 
 def test_the_nose_is_seen_from_the_front_only(renders):
-    front = [r.visible[JOINT["nose"]] for r in renders if side_of(r) > 0.33]
-    back = [r.visible[JOINT["nose"]] for r in renders if side_of(r) < -0.33]
+    widest = {r.person: max(abs(side_of(o)) for o in renders if o.person == r.person) for r in renders}
+    front = [r.visible[JOINT["nose"]] for r in renders if side_of(r) > 0.92 * widest[r.person]]
+    back = [r for r in renders if side_of(r) < -0.92 * widest[r.person]]
     assert len(front) > 20
     assert len(back) > 20
     assert np.mean(front) > 0.95
-    assert not any(back)
+    for r in back:  # where the head is turned far, the nose shows in profile, past both ears
+        nose, *ears = r.joints[[JOINT["nose"], JOINT["right_ear"], JOINT["left_ear"]], 0]
+        assert not r.visible[JOINT["nose"]] or not min(ears) < nose < max(ears)
+    assert np.mean([r.visible[JOINT["nose"]] for r in back]) < 0.1
 
 
 def test_a_profile_shows_the_near_side(renders):
@@ -221,14 +238,13 @@ def test_a_profile_shows_the_near_side(renders):
             continue
         near = "right" if r.joints[JOINT["nose"], 0] > r.joints[[16, 17], 0].mean() else "left"
         far = "left" if near == "right" else "right"
-        pairs = [
-            (r.visible[JOINT[f"{near}_{j}"]], r.visible[JOINT[f"{far}_{j}"]]) for j in ("shoulder", "hip", "elbow")
-        ]
+        joints = ("shoulder", "elbow")  # a hip is often behind the hand of its side
+        pairs = [(r.visible[JOINT[f"{near}_{j}"]], r.visible[JOINT[f"{far}_{j}"]]) for j in joints]
         seen[near] += pairs
     for pairs in seen.values():
         near, far = np.mean(pairs, axis=0)
-        assert near > 0.8
-        assert far < 0.4
+        assert near > 0.9
+        assert far < 0.3
 
 
 def test_left_and_right_are_the_persons(renders):
@@ -236,12 +252,25 @@ def test_left_and_right_are_the_persons(renders):
     for r in renders:
         if r.visible[[JOINT["right_eye"], JOINT["left_eye"]]].all() and abs(side_of(r)) > 0.2:
             assert side_of(r) > 0
-    toes = [  # independent of the shoulders: hips turn with them
+    hips = [  # independent of the shoulders: hips turn with them
         np.sign(r.joints[JOINT["left_hip"], 0] - r.joints[JOINT["right_hip"], 0]) == np.sign(side_of(r))
         for r in renders
         if abs(side_of(r)) > 0.25
     ]
-    assert np.mean(toes) > 0.98
+    assert np.mean(hips) > 0.98
+
+
+def test_a_visible_joint_is_not_behind_a_hand_or_the_other_side(renders):
+    covered = []
+    for r in renders:
+        for side, other in (("right", "left"), ("left", "right")):
+            for joint in (JOINT[f"{side}_{name}"] for name in ("shoulder", "hip", "knee", "ankle")):
+                if r.visible[joint]:
+                    x, y = np.round(r.joints[joint]).astype(int)
+                    part = synthetic.PARTS[r.surface.part[y, x]]
+                    covered.append(part.startswith(other) or part.endswith(("hand", "forearm", "bag", "backpack")))
+    assert len(covered) > 1000
+    assert np.mean(covered) < 0.008  # rounding to the pixel beside; 0.002 to 0.004 measured for four seeds
 
 
 def test_every_person_is_seen_from_all_sides(renders):
@@ -308,11 +337,11 @@ def test_flow_of_an_image_with_itself_is_zero(renders):
         assert visible.sum() > 0.97 * r.body.sum()
 
 
-def test_warping_the_source_by_the_flow_shows_the_target(renders):
-    """Same camera, so the light differs by the turn of the surface only. Bilinear; against no flow and a wrong one."""
+def test_warping_the_source_by_the_flow_shows_the_target(evenly_lit):
+    """Bilinear (OpenCV), against no flow and against the flow shifted by 3 pixels."""
     y, x = np.mgrid[0:128, 0:64].astype(np.float32)
     errors = []
-    for source, target in same_camera_pairs(renders):
+    for source, target in same_camera_pairs(evenly_lit):
         flow, visible = synthetic.exact_flow(source, target)
         inner = cv2.erode(visible.astype(np.uint8), np.ones((3, 3))) > 0
         if inner.sum() < 150:
@@ -325,15 +354,16 @@ def test_warping_the_source_by_the_flow_shows_the_target(renders):
         at_rest = abs(source.image.astype(float) - target.image)[inner].mean()
         errors.append((error(0, 0), at_rest, error(3, 0), error(-3, 0), error(0, 3), error(0, -3)))
     errors = np.array(errors)
-    assert len(errors) > 50
+    assert len(errors) > 40
     exact, at_rest, *shifted = errors.mean(axis=0)
-    assert exact < 0.6 * at_rest
-    assert exact < 0.85 * min(shifted)
+    assert exact < 0.45 * at_rest
+    assert exact < 0.6 * min(shifted)
     assert (errors[:, 0] < errors[:, 1]).mean() > 0.95
+    assert (errors[:, 0] < errors[:, 2:].mean(axis=1)).mean() > 0.9
 
 
 def test_forward_and_backward_flow_meet(renders):
-    gaps = []
+    gaps, met = [], []
     for source, target in same_camera_pairs(renders)[::4]:
         flow, visible = synthetic.exact_flow(source, target)
         back, back_visible = synthetic.exact_flow(target, source)
@@ -343,7 +373,8 @@ def test_forward_and_backward_flow_meet(renders):
         both = back_visible[at_y, at_x]
         there = np.stack([at_x + back[at_y, at_x, 0], at_y + back[at_y, at_x, 1]], 1)[both]
         gaps.append(np.hypot(*(there - np.stack([column, row], 1)[both]).T))
-        assert both.mean() > 0.75
+        met.append(both)
+    assert np.concatenate(met).mean() > 0.85
     gaps = np.concatenate(gaps)
     assert np.median(gaps) < 1
     assert (gaps < 2).mean() > 0.9
@@ -351,7 +382,7 @@ def test_forward_and_backward_flow_meet(renders):
 
 def test_flow_carries_joints_to_joints(renders):
     """Near a joint that both images show, the flow points to about the same joint (a joint lies inside the flesh)."""
-    off = []
+    off, at_rest = [], []
     for source, target in same_camera_pairs(renders):
         if side_of(source) * side_of(target) < 0:
             continue
@@ -362,23 +393,27 @@ def test_flow_carries_joints_to_joints(renders):
                 x, y = np.round(target.joints[k]).astype(int)
                 if visible[y, x]:
                     off.append(np.hypot(*(target.joints[k] + flow[y, x] - source.joints[k])))
+                    at_rest.append(np.hypot(*(target.joints[k] - source.joints[k])))
     assert len(off) > 40
-    assert np.median(off) < 2.5
-    assert np.max(off) < 8
+    assert np.median(off) < 0.55 * np.median(at_rest)
+    assert np.median(off) < 3.5
+    # The thickness of a knee at most; the rest is where the joint's pixel, rounded, shows the limb beside it.
+    assert np.percentile(off, 97) < 0.1 * 128
 
 
-def test_hidden_points_are_not_visible(renders):
+def test_points_turned_away_are_not_visible(renders):
     """The face cannot be found in a picture from behind, nor the back of the torso in one from the front."""
     torso = synthetic.PART["torso"]
-    checked = 0
+    checked, noses = 0, []
     for a in renders:
         for b in (r for r in renders if r.person == a.person):
             if side_of(a) > 0.36 and side_of(b) < -0.36:
                 _, visible = synthetic.exact_flow(source=b, target=a)
-                assert visible[a.surface.part == synthetic.PART["nose"]].sum() == 0
+                noses += list(visible[a.surface.part == synthetic.PART["nose"]])
                 assert visible[a.surface.part == torso].mean() < 0.25
                 checked += 1
     assert checked > 5
+    assert np.mean(noses) < 0.1  # a turned head may show its tip
 
 
 # ------------------------------------------------------------------------------------------------------------ clothes
@@ -391,25 +426,25 @@ def test_a_backpack_is_seen_from_behind_and_not_from_the_front(renders):
             assert not (r.surface.part == synthetic.PART["backpack"]).any()
             continue
         share = (r.surface.part == synthetic.PART["backpack"]).sum() / r.body.sum()
-        if side_of(r) > 0.36:
+        if side_of(r) > 0.33:
             front.append(share)
-        elif side_of(r) < -0.36:
+        elif side_of(r) < -0.33:
             back.append(share)
     assert len(front) > 3
     assert len(back) > 3
-    assert max(front) < 0.01
+    assert max(front) < 0.02  # an edge of it at most
     assert min(back) > 0.05
 
 
-def test_the_torso_shows_its_colour_class(renders):
+def test_the_torso_shows_its_colour_class(evenly_lit):
     names, colours = list(SEEN_COLOURS), np.array(list(SEEN_COLOURS.values()))
     assert tuple(names) == synthetic.UPPER_COLOURS
     hits = []
-    for r in renders:
+    for r in evenly_lit:
         cloth = r.image[(r.surface.part == synthetic.PART["torso"]) | (r.surface.part == synthetic.PART["hem"])]
         nearest = np.linalg.norm(colours - np.median(cloth, axis=0), axis=1).argmin()
         hits.append(nearest == r.upper_colour)
-    assert np.mean(hits) > 0.45  # chance: 0.1; light, tint and second colours cost the rest
+    assert np.mean(hits) > 0.7  # chance: 0.1; second colours and bags cost the rest
 
 
 def test_classes_are_balanced_over_a_deck():

@@ -30,6 +30,7 @@ from potgan.errors import UserError
 from potgan.files import read_json, write_bytes, write_json
 from potgan.metrics.inception import FeatureNetwork
 from potgan.progress import progress, say
+from potgan.rendering import metric_mask
 
 _CHANNELS = (16, 32, 64)  # of the blocks before the last, whose width is the feature dimension
 
@@ -44,10 +45,11 @@ class SyntheticNetworkSettings:
     seed: int = 1234  # of the people and of the training; must differ from every seed of the benchmark's own people
     height: int = 128  # pixels of the network's input; other sizes are scaled to it
     width: int = 64
-    epochs: int = 10
+    epochs: int = 14
     batch_size: int = 32
     learning_rate: float = 4e-3  # of Adam at its height; one cycle
     brightness: float = 0.15  # augmentation: each image is multiplied by 1 - this to 1 + this
+    masked_share: float = 0.5  # of the training images are multiplied by their pose mask, as mask-IS and mask-FID do
     feature_dimension: int = 64
     threads: int = 1
 
@@ -57,10 +59,11 @@ def settings_from(tree: dict[str, Any]) -> SyntheticNetworkSettings:
     settings = config._build(SyntheticNetworkSettings, tree, "feature_network")
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        if field.name not in ("seed", "brightness") and value <= 0:
+        if field.name in ("brightness", "masked_share"):
+            if not 0 <= value < 1:
+                raise UserError(f"feature_network.{field.name}: must lie between 0 and 1, and is {value}")
+        elif field.name != "seed" and value <= 0:
             raise UserError(f"feature_network.{field.name}: must be positive, and is {value}")
-    if not 0 <= settings.brightness < 1:
-        raise UserError(f"feature_network.brightness: must lie between 0 and 1, and is {settings.brightness}")
     return settings
 
 
@@ -134,14 +137,16 @@ def train_feature_network(settings: SyntheticNetworkSettings, out: Path) -> None
     """
     out = Path(out)
     (out / "network.json").unlink(missing_ok=True)
-    images, labels = _people(settings)
+    images, masks, labels = _people(settings)
     trained_on = settings.identities * settings.images_per_identity
     upper_colours, lower_colours = len(synthetic.UPPER_COLOURS), len(synthetic.LOWER_COLOURS)
     with _repeatable(settings):
         classifier = _Classifier(settings.feature_dimension, upper_colours, lower_colours)
-        _train(classifier, images[:trained_on], labels[:trained_on], settings)
+        _train(classifier, images[:trained_on], masks[:trained_on], labels[:trained_on], settings)
         held_out = labels[trained_on:]
         accuracy = _accuracy(classifier, images[trained_on:], held_out, lower_colours)
+        masked = (images * masks)[trained_on:]
+        accuracy |= {f"masked {k}": v for k, v in _accuracy(classifier, masked, held_out, lower_colours).items()}
 
     content = io.BytesIO()  # not a path, whose name torch.save would write into the file
     torch.save(classifier.state_dict(), content)
@@ -169,8 +174,9 @@ def train_feature_network(settings: SyntheticNetworkSettings, out: Path) -> None
     say(f"feature network: accuracy on {len(held_out)} images of people it has not seen: {shares}")
 
 
-def _people(settings: SyntheticNetworkSettings) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images (N, 3, H, W) uint8 and classes (N,), sorted by person; the last `held_out_identities` are held out."""
+def _people(settings: SyntheticNetworkSettings) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Images (N, 3, H, W) uint8, pose masks (N, 1, H, W) uint8 and classes (N,), sorted by person; the last
+    `held_out_identities` are held out."""
     people = config.SyntheticSettings(
         train_identities=settings.identities,
         test_identities=settings.held_out_identities,
@@ -180,13 +186,15 @@ def _people(settings: SyntheticNetworkSettings) -> tuple[torch.Tensor, torch.Ten
         seed=settings.seed,
     )
     persons = range(1, settings.identities + settings.held_out_identities + 1)
-    images, labels = [], []
+    images, masks, labels = [], [], []
     for person in progress(persons, len(persons), "feature network: rendering", "people"):
         for index in range(settings.images_per_identity):
             render = synthetic.render(people, person, index)
             images.append(render.image)
+            masks.append(metric_mask(synthetic.annotate(render)[0], settings.height, settings.width))
             labels.append(render.upper_colour * len(synthetic.LOWER_COLOURS) + render.lower_colour)
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)
+    pictures = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+    return pictures, torch.from_numpy(np.stack(masks))[:, None], torch.tensor(labels)
 
 
 @contextmanager
@@ -203,7 +211,11 @@ def _repeatable(settings: SyntheticNetworkSettings) -> Iterator[None]:
 
 
 def _train(
-    classifier: _Classifier, images: torch.Tensor, labels: torch.Tensor, settings: SyntheticNetworkSettings
+    classifier: _Classifier,
+    images: torch.Tensor,
+    masks: torch.Tensor,
+    labels: torch.Tensor,
+    settings: SyntheticNetworkSettings,
 ) -> None:
     steps_per_epoch = -(-len(images) // settings.batch_size)
     steps = settings.epochs * steps_per_epoch
@@ -215,7 +227,7 @@ def _train(
             order = torch.randperm(len(images))
         at = step % steps_per_epoch * settings.batch_size
         rows = order[at : at + settings.batch_size]
-        _, logits = classifier(_augmented(images[rows], settings.brightness))
+        _, logits = classifier(_augmented(images[rows], masks[rows], settings))
         loss = functional.cross_entropy(logits, labels[rows])
         optimizer.zero_grad()
         loss.backward()
@@ -229,10 +241,15 @@ def _normalised(images: torch.Tensor) -> torch.Tensor:
     return images.float() / 127.5 - 1
 
 
-def _augmented(images: torch.Tensor, brightness: float) -> torch.Tensor:
-    """A batch in [-1, 1], each image mirrored or not, and somewhat darker or brighter."""
+def _augmented(images: torch.Tensor, masks: torch.Tensor, settings: SyntheticNetworkSettings) -> torch.Tensor:
+    """A batch in [-1, 1], each image masked or not, mirrored or not, and somewhat darker or brighter.
+
+    Without masked images among its training the network would answer one class for all of them, and mask-IS be 1.
+    """
+    masked = torch.rand(len(images), 1, 1, 1) < settings.masked_share
+    images = torch.where(masked, images * masks, images)
     images = torch.where(torch.rand(len(images), 1, 1, 1) < 0.5, images.flip(3), images)
-    factors = 1 + brightness * (2 * torch.rand(len(images), 1, 1, 1) - 1)
+    factors = 1 + settings.brightness * (2 * torch.rand(len(images), 1, 1, 1) - 1)
     return _normalised((images * factors).clamp(0, 255))
 
 

@@ -116,12 +116,30 @@ def generation_settings(wildcards):
     return str(run.generator)
 
 
-def feature_network(wildcards):
+def feature_network(wildcards=None):
     needed = PROTOCOLS[BENCHMARK.protocol].feature_network == "synthetic-classifier"
     return str(LAYOUT.feature_network / "network.json") if needed else []
 
 
-def scores(wildcards):
+def pair_records():
+    return [str(LAYOUT.pairs(dataset) / "pairs.json") for dataset in BENCHMARK.datasets]
+
+
+def trainings():
+    return sorted(
+        {
+            str(
+                LAYOUT.train(dataset, BENCHMARK.trained_as(dataset, model), seed)
+                / "done.json"
+            )
+            for dataset in BENCHMARK.datasets
+            for model in BENCHMARK.models
+            for seed in BENCHMARK.seeds
+        }
+    )
+
+
+def score_files():
     return [
         str(LAYOUT.evaluate(dataset, method, seed) / "scores.json")
         for dataset in BENCHMARK.datasets

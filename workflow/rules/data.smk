@@ -3,6 +3,8 @@ rule configuration:
         CONFIGURATION,
     log:
         f"{LOGS}/configuration.log",
+    conda:
+        "../../environment.yml"
     params:
         tree=json.dumps(as_tree(BENCHMARK)),
     message:
@@ -20,6 +22,8 @@ rule images:
         f"{RESULTS}/{{dataset}}/images/images.json",
     log:
         f"{LOGS}/images/{{dataset}}.log",
+    conda:
+        "../../environment.yml"
     params:
         settings=dataset_settings,
         code=code_fingerprint("images"),
@@ -39,6 +43,8 @@ rule keypoints:
         f"{RESULTS}/{{dataset}}/keypoints/keypoints.json",
     log:
         f"{LOGS}/keypoints/{{dataset}}.log",
+    conda:
+        "../../environment.yml"
     params:
         settings=dataset_settings,
         code=code_fingerprint("keypoints"),
@@ -60,6 +66,8 @@ rule pairs:
         f"{RESULTS}/{{dataset}}/pairs/pairs-test.csv",
     log:
         f"{LOGS}/pairs/{{dataset}}.log",
+    conda:
+        "../../environment.yml"
     params:
         settings=dataset_settings,
         code=code_fingerprint("pairs"),

@@ -8,6 +8,8 @@ rule generate:
         f"{RESULTS}/{{dataset}}/{{method}}/seed{{seed}}/generate/generate.json",
     log:
         f"{LOGS}/generate/{{dataset}}/{{method}}/seed{{seed}}.log",
+    conda:
+        "../../environment.yml"
     resources:
         gpu=GPU,
     params:
@@ -30,6 +32,8 @@ rule evaluate:
         f"{RESULTS}/{{dataset}}/{{method}}/seed{{seed}}/evaluate/per-pair.csv",
     log:
         f"{LOGS}/evaluate/{{dataset}}/{{method}}/seed{{seed}}.log",
+    conda:
+        "../../environment.yml"
     resources:
         gpu=GPU,
     params:

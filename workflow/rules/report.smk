@@ -1,12 +1,14 @@
 rule tabulate:
     input:
-        scores=scores,
+        scores=score_files(),
         # Labels, descriptions and the list of differences are printed: a changed word changes the page.
         configuration=CONFIGURATION,
     output:
         REPORT,
     log:
         f"{LOGS}/tabulate.log",
+    conda:
+        "../../environment.yml"
     params:
         code=code_fingerprint("tabulate"),
     message:

@@ -9,6 +9,8 @@ rule train:
     log:
         f"{LOGS}/train/{{dataset}}/{{model}}/seed{{seed}}.log",
     retries: 2
+    conda:
+        "../../environment.yml"
     threads: training_threads
     resources:
         gpu=GPU,
@@ -29,6 +31,8 @@ rule feature_network:
         f"{RESULTS}/feature-network/network.json",
     log:
         f"{LOGS}/feature-network.log",
+    conda:
+        "../../environment.yml"
     params:
         settings=json.dumps(BENCHMARK.feature_network),
         code=code_fingerprint("feature_network"),

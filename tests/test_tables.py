@@ -1,0 +1,498 @@
+"""Tables and paired differences, on results trees made up here with known answers. Takes about 6 s."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from potgan import tables
+from potgan.config import Layout, load
+from potgan.errors import UserError
+from potgan.metrics.protocols import METRICS, PROTOCOLS
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+PAIRS = [(f"{i:04d}_a.jpg", f"{i:04d}_b.jpg") for i in range(40)]
+OURS = {"potgan": {}, "no-pose-transform": {"generator": {"pose_transform": False}}}
+
+
+def a_benchmark(datasets=None, protocol="potgan-synthetic", models=None, seeds=(0,), **more):
+    """A small configuration; datasets: name -> (kind, label)."""
+    datasets = datasets or {"synthetic": ("synthetic", "Synthetic people")}
+    return load(
+        {
+            "benchmark": "trial",
+            "description": "A trial.",
+            "protocol": protocol,
+            "datasets": {
+                name: {"kind": kind, "label": label} | ({} if kind == "synthetic" else {"source": "somewhere"})
+                for name, (kind, label) in datasets.items()
+            },
+            "models": OURS if models is None else models,
+            "seeds": list(seeds),
+            **more,
+        }
+    )
+
+
+def write_run(benchmark, layout, dataset, method, seed, values, per_pair=None, pairs=PAIRS, changes=None):
+    """One evaluated run. values: metric -> value; per_pair: column -> (N,) values; changes: of scores.json."""
+    protocol = PROTOCOLS[benchmark.protocol]
+    folder = layout.evaluate(dataset, method, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    scores = {
+        "benchmark": benchmark.benchmark,
+        "dataset": dataset,
+        "method": method,
+        "seed": seed,
+        "iteration": None,
+        "n_pairs": len(pairs),
+        "protocol": {"id": protocol.id, "hash": protocol.hash, "description": protocol.description},
+        "metrics": {m: {"value": v, "protocol": protocol.metric_id(m), "n": len(pairs)} for m, v in values.items()},
+        "warp": None,
+        "hashes": {"pairs": "0123"},
+        "versions": {"torch": "2"},
+        "device": "CPU",
+        "training": None,
+    }
+    (folder / "scores.json").write_text(json.dumps(scores | (changes or {})))
+    frame = pd.DataFrame(pairs, columns=["from", "to"])
+    for column in ("ssim", "mask_ssim", "l1"):
+        frame[column] = (per_pair or {}).get(column, np.zeros(len(pairs)))
+    frame.to_csv(folder / "per-pair.csv", index=False)
+
+
+def write_all(benchmark, layout, value=0.5):
+    """Every run of a benchmark, with the same value everywhere."""
+    for dataset in benchmark.datasets:
+        for method in benchmark.methods:
+            for seed in benchmark.seeds_of(method):
+                write_run(benchmark, layout, dataset, method, seed, dict.fromkeys(METRICS, value))
+
+
+def cells_of(table):
+    """(method, dataset, metric, comparable) -> Cell"""
+    return {
+        (row.method, column.dataset, column.metric, column.comparable): cell
+        for row, cells in zip(table.rows, table.cells, strict=True)
+        for column, cell in zip(table.columns, cells, strict=True)
+    }
+
+
+def build(benchmark, layout):
+    return tables.build_tables(benchmark, layout, tables.read_published())
+
+
+# -- the published numbers --------------------------------------------------------------------------------------------
+
+
+def paper_rows():
+    """(table, row, data set, metric, value, mark) parsed from the paper's own text."""
+    path = SHARED / "seed" / "potgan-paper.txt"
+    if not path.exists():
+        pytest.skip("the paper's text is not beside this checkout (shared/seed)")
+    text = path.read_text().replace("$L_{recon}$", "L_recon").replace("<i>et al.</i>", "et al.")
+    four = ["ssim", "is", "mask_ssim", "mask_is"]
+    heads = {
+        "I": [("market1501", m) for m in four] + [("deepfashion", m) for m in four[:2]],
+        "II": [("dukemtmc", m) for m in four],
+        "III": [(d, m) for d in ("market1501", "dukemtmc", "deepfashion") for m in ("fid", "mask_fid")][:5],
+    }
+    found = set()
+    for index, roman in enumerate(("I", "II", "III", "IV"), 1):
+        # The first table of that number is the paper's; the reply to the reviewers repeats some of them.
+        after = re.split(rf"^TABLE {roman}\s*$", text, flags=re.MULTILINE)[1]
+        body = re.search(r"^Models\t.*\n((?:.*\t.*\n)+)", after, flags=re.MULTILINE).group(1)
+        lines = [line for line in body.splitlines() if re.search(r"\d\.\d{3}", line)]
+        for position, line in enumerate(lines):
+            row, *values = line.split("\t")
+            # TABLE IV has two rows for each data set, in this order, and no data set in its head.
+            head = heads.get(roman) or [(("market1501", "dukemtmc", "deepfashion")[position // 2], m) for m in four]
+            for (where, metric), value in zip(head, values, strict=True):
+                if value != "-":
+                    mark = "best" if "<b>" in value else "second" if "<u>" in value else ""
+                    found.add((index, row, where, metric, float(re.sub("<[^>]*>", "", value)), mark))
+    return found
+
+
+def test_published_numbers_are_those_of_the_paper():
+    frame = tables.read_published()
+    ours = set(frame[["table", "row", "dataset", "metric", "value", "mark"]].itertuples(index=False, name=None))
+    assert ours == paper_rows()
+    assert len(ours) == len(frame)
+
+
+def test_published_methods_and_roles():
+    frame = tables.read_published()
+    names = dict(zip(frame["row"], frame["method"], strict=True))
+    assert names["w/o Pose transform"] == "no-pose-transform"
+    assert {names["w/ Pose transform"], names["Ours"], names["w/ L_recon"]} == {"potgan"}
+    assert names["w/o L_recon"] == "no-recon"
+    assert names["Real data"] == "real-data"
+    assert set(frame["metric"]) <= set(METRICS)
+    assert set(frame.loc[frame["row"].str.contains(r"\["), "role"]) == {"literature"}
+    assert set(frame.loc[frame["method"] == "real-data", "role"]) == {"real"}
+
+
+def test_published_with_another_header_is_refused(tmp_path):
+    path = tmp_path / "published.csv"
+    path.write_text("table,value\n1,2\n")
+    with pytest.raises(UserError, match=r"published\.csv: header is 'table,value'"):
+        tables.read_published(path)
+
+
+# -- what may stand beside the paper ----------------------------------------------------------------------------------
+
+
+def test_the_papers_data_set_under_its_protocol_is_compared(tmp_path):
+    benchmark = a_benchmark({"market1501": ("market1501", "Market")}, protocol="potgan")
+    layout = Layout("trial", tmp_path)
+    write_all(benchmark, layout)
+    table = build(benchmark, layout)[0]
+    assert all(column.comparable for column in table.columns)
+    assert [group for group, _ in table.groups] == ["Market-1501", "DeepFashion"]
+    cell = cells_of(table)["potgan", "market1501", "ssim", True]
+    assert (cell.value, cell.paper_value) == (0.5, 0.394)
+    assert cell.difference == pytest.approx(0.106)
+    assert tables.cell_text(cell, "ours") == ("0.500", "(0.394, +0.106)")
+    assert "not in benchmark" in cells_of(table)["potgan", "deepfashion", "ssim", True].reason
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "label", "protocol"),
+    [
+        ("synthetic", "synthetic", "Synthetic people", "potgan-synthetic"),
+        ("market1501-sample", "market1501", "Market-1501", "potgan-synthetic"),
+        ("market1501-sample", "market1501", "Market-1501 (sample)", "potgan"),
+        ("market1501", "market1501", "Market-1501", "potgan-synthetic"),
+    ],
+)
+def test_anything_else_has_columns_of_its_own(tmp_path, name, kind, label, protocol):
+    benchmark = a_benchmark({name: (kind, label)}, protocol=protocol)
+    layout = Layout("trial", tmp_path)
+    write_all(benchmark, layout)
+    for table in build(benchmark, layout):
+        for (_, dataset, _, comparable), cell in cells_of(table).items():
+            assert not (comparable and cell.value is not None), "a value of ours under the paper's heading"
+            assert cell.difference is None
+            assert dataset != name or comparable or cell.paper_value is None
+        own = [column for column in table.columns if not column.comparable]
+        assert all(column.group != "Market-1501" for column in own)
+        assert bool(own) == (table.number != 2)
+    heads = {column.metric: column.head for column in build(benchmark, layout)[0].columns if not column.comparable}
+    suffix = "" if protocol == "potgan" else " (is-synthetic)"
+    assert heads["is"] == "IS" + suffix
+    assert heads["ssim"] == "SSIM"
+
+
+@pytest.mark.parametrize("changes", [{"allow_partial": True, "source": "x"}, {"kind": "synthetic"}])
+def test_a_name_alone_does_not_make_it_the_papers_data_set(tmp_path, changes):
+    datasets = {"market1501": {"kind": "market1501", "label": "Market-1501"} | changes}
+    tree = {"benchmark": "trial", "description": "", "protocol": "potgan", "models": OURS}
+    benchmark = load(tree | {"datasets": datasets})
+    layout = Layout("trial", tmp_path)
+    write_all(benchmark, layout)
+    cells = cells_of(build(benchmark, layout)[0])
+    assert cells["potgan", "market1501", "ssim", True].value is None
+    assert "is not the whole published data set" in cells["potgan", "market1501", "ssim", True].reason
+    assert cells["potgan", "market1501", "ssim", False].value == 0.5
+
+
+def test_every_cell_without_a_number_says_why(tmp_path):
+    benchmark = a_benchmark()
+    layout = Layout("trial", tmp_path)
+    write_all(benchmark, layout)
+    for table in build(benchmark, layout):
+        for row, cells in zip(table.rows, table.cells, strict=True):
+            for cell in cells:
+                number = cell.paper_value if row.role == "literature" else cell.value
+                assert (number is None) == bool(cell.reason)
+    literature = cells_of(build(benchmark, layout)[0])["pg2", "synthetic", "ssim", False]
+    assert literature.reason == "no published value"
+    missing = cells_of(build(benchmark, layout)[3])["no-recon", "synthetic", "ssim", False]
+    assert missing.reason == "not run: no-recon is not in benchmark `trial`"
+
+
+def test_rows_and_their_names(tmp_path):
+    benchmark = a_benchmark(models={**OURS, "no-guided-filter": {"generator": {"guided_filter": {"mode": "off"}}}})
+    layout = Layout("trial", tmp_path)
+    write_all(benchmark, layout)
+    first, _, third, fourth = build(benchmark, layout)
+    assert [row.label for row in first.rows] == [
+        *("Ma et al. [10]", "Siarohin et al. [11]", "Esser et al. [14]", "Ma et al. [16]"),
+        *("Zhu et al. [15]", "Men et al. [27]"),
+        *("w/ Pose transform (potgan)", "w/o Pose transform (no-pose-transform)", "no-guided-filter"),
+        *("First checkpoint of potgan", "Copy of the source image", "Mean image", "Real data"),
+    ]
+    assert "Ours (potgan)" in [row.label for row in third.rows]
+    assert [row.label for row in fourth.rows][:2] == ["w/ L_recon (potgan)", "no-pose-transform"]
+    assert not any(row.role == "literature" for row in fourth.rows)
+
+
+# -- values -----------------------------------------------------------------------------------------------------------
+
+
+def test_mean_and_deviation_over_seeds_and_a_missing_seed(tmp_path):
+    benchmark = a_benchmark(seeds=(0, 1, 2))
+    layout = Layout("trial", tmp_path)
+    for seed, value in ((0, 0.40), (1, 0.44), (2, 0.42)):
+        write_run(benchmark, layout, "synthetic", "potgan", seed, {"ssim": value})
+    write_run(benchmark, layout, "synthetic", "no-pose-transform", 1, {"ssim": 0.3})
+    cells = cells_of(build(benchmark, layout)[0])
+    full, partial = (cells[m, "synthetic", "ssim", False] for m in ("potgan", "no-pose-transform"))
+    assert (full.value, full.sd, full.n_seeds, full.reason) == (pytest.approx(0.42), pytest.approx(0.02), 3, "")
+    assert tables.cell_text(full, "ours") == ("0.420 ± 0.020", "")
+    assert (partial.value, partial.sd, partial.n_seeds) == (0.3, None, 1)
+    assert partial.reason == "without seed 0, 2, which was not evaluated"
+    assert cells["potgan", "synthetic", "is", False].reason == "not run: potgan on synthetic was not evaluated"
+    tree = tables.metrics_tree(tables.collect(benchmark, layout))
+    assert tree["synthetic"]["potgan"]["ssim"] == pytest.approx(0.42)
+    assert tree["synthetic"]["potgan"]["ssim_sd"] == pytest.approx(0.02)
+    assert tree["synthetic"]["potgan"]["seeds"] == 3
+    assert tree["synthetic"]["no-pose-transform"] == {"ssim": 0.3}
+
+
+def test_a_value_that_is_null_is_no_number(tmp_path):
+    benchmark = a_benchmark()
+    layout = Layout("trial", tmp_path)
+    write_run(benchmark, layout, "synthetic", "potgan", 0, {"ssim": 0.4, "mask_is": None})
+    cell = cells_of(build(benchmark, layout)[0])["potgan", "synthetic", "mask_is", False]
+    assert (cell.value, cell.reason) == (None, "not run: potgan on synthetic has no value of mask-IS")
+    assert tables.metrics_tree(tables.collect(benchmark, layout))["synthetic"]["potgan"]["mask_is"] is None
+
+
+def test_only_trained_models_are_ranked(tmp_path):
+    models = {"potgan": {}, "b": {"generator": {"width": 8}}, "c": {"generator": {"width": 16}}}
+    benchmark = a_benchmark(models=models)
+    layout = Layout("trial", tmp_path)
+    values = {"potgan": 0.40, "b": 0.30, "c": 0.3004, "copy-source": 0.35, "real-data": 1.0, "mean-image": 0.5}
+    values["potgan-first-checkpoint"] = 0.9
+    for method, value in values.items():
+        write_run(benchmark, layout, "synthetic", method, 0, {"ssim": value, "fid": 100 * value})
+    first, _, third, _ = build(benchmark, layout)
+    marks = {m: cells_of(first)[m, "synthetic", "ssim", False].mark for m in values}
+    assert marks == dict.fromkeys(values, "") | {"potgan": "best", "b": "second", "c": "second"}  # equal as printed
+    fid = {m: cells_of(third)[m, "synthetic", "fid", False].mark for m in values}
+    assert fid == dict.fromkeys(values, "") | {"b": "best", "c": "second"}  # lower is better; 30.00 and 30.04
+    assert cells_of(first)["deform", "deepfashion", "is", True].mark == "best"  # as the paper prints it
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 7}, "seed is 7 instead of 0"),
+        ({"dataset": "other"}, "dataset is 'other'"),
+        ({"protocol": {"id": "potgan", "hash": "x"}}, "measured under protocol 'potgan'"),
+        ({"metrics": {"fid": {"value": 1, "protocol": "fid-inception2015"}}}, "instead of 'fid-synthetic'"),
+    ],
+)
+def test_scores_of_another_run_or_protocol_are_refused(tmp_path, changes, message):
+    benchmark = a_benchmark()
+    layout = Layout("trial", tmp_path)
+    write_run(benchmark, layout, "synthetic", "potgan", 0, {"ssim": 0.4}, changes=changes)
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        tables.write_tables(benchmark, layout)
+    assert "\n" not in str(caught.value)
+    assert not layout.reports.exists()
+
+
+def test_two_versions_of_a_protocol_are_refused(tmp_path):
+    benchmark = a_benchmark()
+    layout = Layout("trial", tmp_path)
+    write_run(benchmark, layout, "synthetic", "potgan", 0, {"ssim": 0.4})
+    other = {"id": "potgan-synthetic", "hash": "ffffffffffff"}
+    write_run(benchmark, layout, "synthetic", "copy-source", 0, {"ssim": 0.4}, changes={"protocol": other})
+    with pytest.raises(UserError, match=r"different versions of the protocol.*ffffffffffff"):
+        tables.collect(benchmark, layout)
+
+
+def test_nothing_evaluated_is_an_error(tmp_path):
+    with pytest.raises(UserError, match=r"holds no scores\.json"):
+        tables.collect(a_benchmark(), Layout("trial", tmp_path))
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_files_are_complete_and_the_same_every_time(tmp_path):
+    benchmark = a_benchmark()
+    layout = Layout("trial", tmp_path)
+    write_all(benchmark, layout)
+    paths = tables.write_tables(benchmark, layout)
+    names = {f"table{n}.{kind}" for n in (1, 2, 3, 4) for kind in ("csv", "md", "tex")} | {
+        "ablations.csv",
+        "ablations.md",
+    }
+    assert {p.name for p in paths} == names | {"metrics.json"}
+    assert {p.name for p in (layout.reports / "tables").iterdir()} == names  # and no temporary file
+    before = [path.read_bytes() for path in paths]
+    tables.write_tables(benchmark, layout)
+    assert [path.read_bytes() for path in paths] == before
+
+    frame = pd.read_csv(layout.reports / "tables" / "table1.csv", keep_default_na=False)
+    assert list(frame.columns) == [
+        *("table", "row_label", "method", "role", "dataset", "metric", "protocol", "paper_value", "value", "sd"),
+        *("n_seeds", "difference", "n_pairs", "mark", "reason"),
+    ]
+    table = build(benchmark, layout)[0]
+    assert len(frame) == len(table.rows) * len(table.columns)
+    ours = frame[(frame["method"] == "potgan") & (frame["dataset"] == "synthetic") & (frame["metric"] == "is")]
+    assert ours[["protocol", "value", "n_seeds", "n_pairs"]].to_numpy().tolist() == [["is-synthetic", "0.5", "1", "40"]]
+    metrics = json.loads((layout.reports / "metrics.json").read_text())
+    assert metrics["synthetic"]["real-data"]["fid"] == 0.5
+
+
+def awkward(tmp_path):
+    """A benchmark whose labels hold every character that LaTeX or Markdown treats specially."""
+    benchmark = a_benchmark({"synthetic": ("synthetic", r"50% of A_b & C|d {e} #1 $x^2~\ <f>")}, seeds=(0, 1))
+    layout = Layout("trial", tmp_path)
+    write_all(benchmark, layout)
+    return build(benchmark, layout)
+
+
+def test_latex_has_as_many_cells_in_every_row(tmp_path):
+    for table in awkward(tmp_path):
+        text = tables.latex(table)
+        body = text.split(r"\toprule")[1].split(r"\bottomrule")[0]
+        rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+        assert len(rows) == len(table.rows) + 2
+        for row in rows:
+            cells = re.split(r"(?<!\\)&", row)
+            spans = [int(n) for n in re.findall(r"\\multicolumn\{(\d+)\}", row)]
+            assert len(cells) + sum(spans) - len(spans) == len(table.columns) + 1
+        for environment in set(re.findall(r"\\begin\{([^}]*)\}", text)):
+            assert text.count(rf"\begin{{{environment}}}") == text.count(rf"\end{{{environment}}}")
+        assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
+        assert text.isascii()
+
+
+@given(st.text(st.sampled_from(list("ab \\&%$#_{}~^<>[]±−–`")), max_size=30))
+def test_latex_escaping_leaves_no_special_character(text):
+    escaped = tables._escape_latex(text)
+    harmless = re.sub(r"\\[&%$#_{}]|\\text[a-z]+\{\}|\{\[\}|\$\\pm\$|\$-\$", "", escaped)
+    assert not set(harmless) & set("\\&%$#_{}~^<>[")
+
+
+def test_markdown_has_as_many_cells_in_every_row(tmp_path):
+    for table in awkward(tmp_path):
+        rows = [line for line in tables.markdown(table).splitlines() if line.startswith("|")]
+        assert len(rows) == len(table.rows) + 2
+        assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {len(table.columns) + 2}
+
+
+# -- paired differences -----------------------------------------------------------------------------------------------
+
+
+def two_models(tmp_path, differences, metric="ssim", seeds=(0,)):
+    """no-pose-transform minus potgan is `differences[seed]`, pair by pair."""
+    benchmark = a_benchmark(seeds=seeds)
+    layout = Layout("trial", tmp_path)
+    base = np.linspace(0.2, 0.8, len(PAIRS))
+    for seed, difference in zip(seeds, differences, strict=True):
+        for method, values in (("potgan", base), ("no-pose-transform", base + difference)):
+            write_run(benchmark, layout, "synthetic", method, seed, {metric: values.mean()}, {metric: values})
+    scores = tables.collect(benchmark, layout)
+    return tables.compare(benchmark, layout, scores, "synthetic", "no-pose-transform", "potgan", metric)
+
+
+@pytest.mark.parametrize(("metric", "effect"), [("ssim", "hurts"), ("l1", "helps")])
+def test_a_constant_difference_is_found_exactly(tmp_path, metric, effect):
+    found = two_models(tmp_path, [np.full(40, -0.05)], metric)
+    assert found.difference == pytest.approx(-0.05)
+    assert (found.low, found.high) == (pytest.approx(-0.05), pytest.approx(-0.05))
+    assert (found.effect, found.n_pairs, found.sd) == (effect, 40, None)
+    assert found.verdict.endswith("in the one seed; the interval excludes 0")
+
+
+def test_noise_around_zero_shows_no_effect(tmp_path):
+    found = two_models(tmp_path, [np.tile([0.05, -0.05], 20)])
+    assert found.low < 0 < found.high
+    assert (found.effect, found.verdict) == ("none shown", "the interval contains 0: no effect shown")
+
+
+def test_seeds_that_disagree_show_no_effect_though_the_interval_excludes_zero(tmp_path):
+    found = two_models(tmp_path, [np.full(40, 0.06), np.full(40, -0.02)], seeds=(3, 5))
+    assert (found.difference, found.sd) == (pytest.approx(0.02), pytest.approx(0.08 / np.sqrt(2)))
+    assert found.low > 0
+    assert found.effect == "none shown"
+    assert "the seeds disagree" in found.verdict
+
+
+def test_a_metric_of_the_whole_set_is_not_judged(tmp_path):
+    found = two_models(tmp_path, [np.full(40, 4.0), np.full(40, 6.0)], "fid", seeds=(0, 1))
+    assert (found.difference, found.low, found.effect) == (pytest.approx(5.0), None, "not judged")
+    assert found.verdict == "worse in both seeds; no interval for this metric"
+
+
+def test_a_reference_meets_every_seed(tmp_path):
+    benchmark = a_benchmark(seeds=(4, 9))
+    layout = Layout("trial", tmp_path)
+    write_run(benchmark, layout, "synthetic", "copy-source", 0, {"ssim": 0.3}, {"ssim": np.full(40, 0.3)})
+    for seed, value in ((4, 0.4), (9, 0.6)):
+        write_run(benchmark, layout, "synthetic", "potgan", seed, {"ssim": value}, {"ssim": np.full(40, value)})
+    scores = tables.collect(benchmark, layout)
+    found = tables.compare(benchmark, layout, scores, "synthetic", "potgan", "copy-source", "ssim")
+    assert (found.n_seeds, found.difference, found.against_value) == (2, pytest.approx(0.2), pytest.approx(0.3))
+    assert tables.compare(benchmark, layout, scores, "synthetic", "potgan", "mean-image", "ssim") is None
+
+
+def test_other_pairs_are_refused(tmp_path):
+    benchmark = a_benchmark()
+    layout = Layout("trial", tmp_path)
+    write_run(benchmark, layout, "synthetic", "potgan", 0, {"ssim": 0.3})
+    write_run(benchmark, layout, "synthetic", "no-pose-transform", 0, {"ssim": 0.3}, pairs=PAIRS[::-1])
+    with pytest.raises(UserError, match="on other pairs than potgan"):
+        tables.write_tables(benchmark, layout)
+    (layout.evaluate("synthetic", "potgan", 0) / "per-pair.csv").unlink()
+    with pytest.raises(UserError, match=r"per-pair\.csv: is missing"):
+        tables.write_tables(benchmark, layout)
+
+
+def test_bootstrap_interval_agrees_with_normal_theory():
+    sample = np.random.default_rng(5).normal(0.3, 1.0, 900)
+    low, high = tables.bootstrap_interval(sample)
+    half = 1.96 * sample.std(ddof=1) / np.sqrt(len(sample))
+    assert (high - low) / 2 == pytest.approx(half, rel=0.08)
+    assert (high + low) / 2 == pytest.approx(sample.mean(), abs=0.15 * half)
+
+
+@given(
+    st.lists(st.floats(-1, 1).map(lambda x: round(x, 3)), min_size=2, max_size=6),
+    st.floats(0.1, 10),
+    st.floats(-5, 5),
+)
+def test_bootstrap_interval_moves_with_its_data(values, factor, shift):
+    sample = np.array(values * 2)
+    low, high = tables.bootstrap_interval(sample)
+    assert sample.min() - 1e-12 <= low <= high <= sample.max() + 1e-12
+    moved = tables.bootstrap_interval(factor * sample + shift)
+    assert moved == (pytest.approx(factor * low + shift, abs=1e-9), pytest.approx(factor * high + shift, abs=1e-9))
+
+
+def test_warp_errors_are_means_over_seeds(tmp_path):
+    benchmark = a_benchmark(seeds=(0, 1))
+    layout = Layout("trial", tmp_path)
+    for seed, error in ((0, 2.0), (1, 3.0)):
+        scales = [
+            {"scale": s, "stride": 2**s, "end_point_error": error * s, "identity_end_point_error": 6.0, "pixels": 9}
+            for s in (1, 2)
+        ]
+        write_run(benchmark, layout, "synthetic", "potgan", seed, {"ssim": 0.4}, changes={"warp": {"scales": scales}})
+    frame = tables.warp_errors(benchmark, layout)
+    assert frame[
+        ["method", "stride", "end_point_error", "identity_end_point_error", "n_seeds"]
+    ].to_numpy().tolist() == [
+        ["potgan", 2, 2.5, 6.0, 2],
+        ["potgan", 4, 5.0, 6.0, 2],
+    ]
+
+
+@given(st.floats(-1000, 1000))
+def test_signed_text_reads_back(value):
+    text = tables.signed(value)
+    assert float(text.replace("−", "-")) == pytest.approx(value, abs=5.01e-4)
+    assert text[0] in "+−" or text == "0.000"
