@@ -94,6 +94,8 @@ def pairs_of_table(arguments: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
+    # The workflow runs jobs side by side, one core each; OpenCV would start a thread per core in each of them.
+    os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `potgan ... | head` is no error
     arguments = parser().parse_args(argv)
     try:

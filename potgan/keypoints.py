@@ -25,7 +25,7 @@ def prepare_keypoints(dataset: Dataset, name: str, images: Path, out: Path) -> d
     (`datasets.<name>.keypoints`). Rows keep their table's order. Raises UserError if a table names images that are not
     there (unless `allow_partial`), or if too few images have any joint.
     """
-    table = pd.read_csv(images / "images.csv", dtype=str, keep_default_na=False)
+    table = _image_table(images)
     if dataset.kind == "synthetic":
         sources = {split: images / "annotation.csv" for split in ("train", "test")}
         estimator = "exact (synthetic renderer); hidden joints missing, hidden torso joints with confidence 0.5"
@@ -84,9 +84,16 @@ def prepare_keypoints(dataset: Dataset, name: str, images: Path, out: Path) -> d
     return record
 
 
+def _image_table(images: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(images / "images.csv", dtype=str, keep_default_na=False)
+    except FileNotFoundError:
+        raise UserError(f"{images / 'images.csv'}: missing; run `potgan images` first") from None
+
+
 def split_keypoints(keypoints: Keypoints, images: Path) -> dict[str, Keypoints]:
     """The rows of each split, in the table's order."""
-    table = pd.read_csv(images / "images.csv", dtype=str, keep_default_na=False)
+    table = _image_table(images)
     split_of = dict(zip(table["name"], table["split"], strict=True))
     result = {}
     for split in ("train", "test"):

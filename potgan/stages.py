@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from potgan.config import FIRST_CHECKPOINT_SUFFIX, REFERENCE_METHODS, Benchmark, Layout, dump
+from potgan.config import FIRST_CHECKPOINT_SUFFIX, REFERENCE_METHODS, Benchmark, Layout, dump, fingerprint
 from potgan.errors import UserError
 from potgan.files import new_folder, read_json, write_json, write_text
 from potgan.keypoints import prepare_keypoints, split_keypoints
@@ -122,12 +122,14 @@ def generate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
         model = method.removesuffix(FIRST_CHECKPOINT_SUFFIX)
         run = layout.train(dataset, benchmark.trained_as(dataset, model), seed)
         done = read_json(run / "done.json", "run `potgan train` first")
-        checkpoints = sorted(done["generators"])
-        checkpoint = checkpoints[0] if method != model else checkpoints[-1]
+        checkpoint = _checkpoint(done, first=method != model)
         settings = benchmark.run_settings(dataset, model, seed)
         network, iteration = load_generator(run / checkpoint, settings.generator, device)
+        if done["training_fingerprint"] != settings.training_fingerprint:
+            raise UserError(f"{run}: was trained with other settings than {method}'s now; run `potgan train` again")
         record |= {
             "iteration": iteration,
+            "settings": _settings_fingerprint(benchmark, dataset, model, seed, checkpoint),
             "generator_sha256": done["generators"][checkpoint],
             "training": {key: done[key] for key in ("wall_seconds", "iterations", "parameters", "device", "passes")},
         }
@@ -170,6 +172,7 @@ def evaluate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
         "metrics": metrics,
         "warp": warp,
         "mask_area": float(masks.mean()),
+        "settings": record.get("settings"),
         "hashes": _data_hashes(layout, dataset)
         | {
             "feature_network": network.weights_sha256,
@@ -190,12 +193,54 @@ def tabulate(benchmark: Benchmark, layout: Layout) -> None:
     from potgan.report import write_report
     from potgan.tables import write_tables
 
+    _refuse_strangers(benchmark, layout)
     write_tables(benchmark, layout)
     page = write_report(benchmark, layout)
     say(f"the report is {page}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+def _refuse_strangers(benchmark: Benchmark, layout: Layout) -> None:
+    """Every score must come from this benchmark's settings, data and protocol as they are now: results that were copied
+    or pulled from another revision must not slip into a table."""
+    for dataset in benchmark.datasets:
+        data = _data_hashes(layout, dataset)
+        for method in benchmark.methods:
+            for seed in benchmark.seeds_of(method):
+                path = layout.evaluate(dataset, method, seed) / "scores.json"
+                scores = read_json(path, "run `potgan evaluate` first")
+                reasons = []
+                if scores["protocol"]["hash"] != PROTOCOLS[benchmark.protocol].hash:
+                    reasons.append("another protocol")
+                if any(scores["hashes"].get(name) != value for name, value in data.items()):
+                    reasons.append("other data")
+                if method not in REFERENCE_METHODS:
+                    model = method.removesuffix(FIRST_CHECKPOINT_SUFFIX)
+                    run = layout.train(dataset, benchmark.trained_as(dataset, model), seed)
+                    done = read_json(run / "done.json", "run `potgan train` first")
+                    checkpoint = _checkpoint(done, first=method != model)
+                    if scores["settings"] != _settings_fingerprint(benchmark, dataset, model, seed, checkpoint):
+                        reasons.append("other settings")
+                    elif scores["hashes"]["generator"] != done["generators"][checkpoint]:
+                        reasons.append("another training")
+                if reasons:
+                    raise UserError(
+                        f"{path}: belongs to {' and '.join(reasons)} than the configuration's now; run the workflow again "
+                        "(snakemake --cores 8 all), or `potgan generate` and `potgan evaluate` for that row"
+                    )
+
+
+def _checkpoint(done: dict[str, Any], first: bool) -> str:
+    checkpoints = sorted(done["generators"])
+    return checkpoints[0 if first else -1]
+
+
+def _settings_fingerprint(benchmark: Benchmark, dataset: str, model: str, seed: int, checkpoint: str) -> str:
+    """What decides a model's images apart from the data: its training, its generator, and which checkpoint."""
+    settings = benchmark.run_settings(dataset, model, seed)
+    return fingerprint([settings.training_dict, str(settings.generator), checkpoint])
 
 
 def _dataset(benchmark: Benchmark, dataset: str) -> Any:

@@ -51,7 +51,7 @@ _COLUMNS = {
 }
 _REFERENCE_LABELS = {
     "copy-source": "Copy of the source image",
-    "mean-image": "Mean image",
+    "mean-image": "Mean training image",
     "real-data": "Real data",
 }
 ROMAN = {1: "I", 2: "II", 3: "III", 4: "IV"}
@@ -176,7 +176,8 @@ def collect(benchmark: Benchmark, layout: Layout) -> pd.DataFrame:
     """All scores of a benchmark, one row per (data set, method, seed, metric).
 
     Columns: dataset, method, seed, iteration, metric, protocol, value, spread (of IS over its splits), n (images or
-    pairs behind the value), warning (of the measurement, or empty), n_pairs, protocol_hash. Runs that were not evaluated are left out; the tables say so.
+    pairs behind the value), warning (of the measurement, or empty), n_pairs, protocol_hash. Runs that were not
+    evaluated are left out; the tables say so.
     Raises UserError if nothing was evaluated, or if two runs were measured under different versions of the protocol.
     """
     records = []
@@ -342,8 +343,10 @@ def _cell(benchmark: Benchmark, row: Row, column: Column, printed: dict, measure
     frame = measured.get((column.dataset, row.method, column.metric))
     found = frame[frame["value"].notna()] if frame is not None else None
     if found is None or not len(found):
-        what = "was not evaluated" if frame is None else f"has no value of {METRIC_LABELS[column.metric]}"
-        return Cell(paper_value=paper_value, reason=f"not run: {row.method} on {column.dataset} {what}")
+        reason = "not run: this method was not evaluated here"
+        if frame is not None:
+            reason = f"not measured: the scores hold no value of {METRIC_LABELS[column.metric]}"
+        return Cell(paper_value=paper_value, reason=reason)
     missing = sorted(set(seeds) - set(found["seed"]))
     return Cell(
         value=float(found["value"].mean()),

@@ -278,7 +278,7 @@ def test_every_person_is_seen_from_all_sides(renders):
         views = [side_of(r) for r in renders if r.person == person]
         assert max(views) > 0.25
         assert min(views) < -0.25
-        assert len({r.camera for r in renders if r.person == person}) == 4
+        assert len({r.camera for r in renders if r.person == person}) == 3
 
 
 def test_the_person_fills_the_frame(renders):
@@ -374,7 +374,7 @@ def test_forward_and_backward_flow_meet(renders):
         there = np.stack([at_x + back[at_y, at_x, 0], at_y + back[at_y, at_x, 1]], 1)[both]
         gaps.append(np.hypot(*(there - np.stack([column, row], 1)[both]).T))
         met.append(both)
-    assert np.concatenate(met).mean() > 0.85
+    assert np.concatenate(met).mean() > 0.8
     gaps = np.concatenate(gaps)
     assert np.median(gaps) < 1
     assert (gaps < 2).mean() > 0.9
@@ -444,7 +444,29 @@ def test_the_torso_shows_its_colour_class(evenly_lit):
         cloth = r.image[(r.surface.part == synthetic.PART["torso"]) | (r.surface.part == synthetic.PART["hem"])]
         nearest = np.linalg.norm(colours - np.median(cloth, axis=0), axis=1).argmin()
         hits.append(nearest == r.upper_colour)
-    assert np.mean(hits) > 0.7  # chance: 0.1; second colours and bags cost the rest
+    assert np.mean(hits) > 0.6  # chance: 0.1; second colours and bags cost the rest
+
+
+def test_a_strap_runs_down_to_its_bag(evenly_lit):
+    """The strap is painted, the bag is a part: the strap's lower end must be on the bag's side, front and back."""
+    ends = []
+    for r in evenly_lit:
+        bag, torso = (r.surface.part == synthetic.PART[part] for part in ("bag", "torso"))
+        shoulder, hip = r.joints[JOINT["neck"]], (r.joints[JOINT["right_hip"]] + r.joints[JOINT["left_hip"]]) / 2
+        at_hip = bag.any() and abs(np.nonzero(bag)[0].mean() - hip[1]) < 8
+        if not at_hip or bag.sum() < 8 or abs(side_of(r)) < 0.28 or synthetic.PART["backpack"] in r.surface.ids:
+            continue
+        colour = np.median(r.image[bag], axis=0)
+        row, column = np.nonzero(torso & (abs(r.image.astype(float) - colour).max(axis=2) < 25))
+        if not 8 < len(row) < 0.4 * torso.sum():
+            continue  # hidden, or the cloth has the strap's colour
+        middle = (shoulder[1] + hip[1]) / 2 - 4
+        lower, upper = column[row > middle], column[row < middle]
+        if len(lower) > 3 and len(upper) > 3:
+            bag_x = np.nonzero(bag)[1].mean()
+            ends.append(abs(lower.mean() - bag_x) < abs(upper.mean() - bag_x))
+    assert len(ends) > 5
+    assert np.mean(ends) > 0.8
 
 
 def test_classes_are_balanced_over_a_deck():

@@ -226,7 +226,7 @@ def test_rows_and_their_names(tmp_path):
         *("Ma et al. [10]", "Siarohin et al. [11]", "Esser et al. [14]", "Ma et al. [16]"),
         *("Zhu et al. [15]", "Men et al. [27]"),
         *("w/ Pose transform (potgan)", "w/o Pose transform (no-pose-transform)", "no-guided-filter"),
-        *("First checkpoint of potgan", "Copy of the source image", "Mean image", "Real data"),
+        *("First checkpoint of potgan", "Copy of the source image", "Mean training image", "Real data"),
     ]
     assert "Ours (potgan)" in [row.label for row in third.rows]
     assert [row.label for row in fourth.rows][:2] == ["w/ L_recon (potgan)", "no-pose-transform"]
@@ -248,7 +248,7 @@ def test_mean_and_deviation_over_seeds_and_a_missing_seed(tmp_path):
     assert tables.cell_text(full, "ours") == ("0.420 ± 0.020", "")
     assert (partial.value, partial.sd, partial.n_seeds) == (0.3, None, 1)
     assert partial.reason == "without seed 0, 2, which was not evaluated"
-    assert cells["potgan", "synthetic", "is", False].reason == "not run: potgan on synthetic was not evaluated"
+    assert cells["potgan", "synthetic", "is", False].reason == "not run: this method was not evaluated here"
     tree = tables.metrics_tree(tables.collect(benchmark, layout))
     assert tree["synthetic"]["potgan"]["ssim"] == pytest.approx(0.42)
     assert tree["synthetic"]["potgan"]["ssim_sd"] == pytest.approx(0.02)
@@ -261,7 +261,7 @@ def test_a_value_that_is_null_is_no_number(tmp_path):
     layout = Layout("trial", tmp_path)
     write_run(benchmark, layout, "synthetic", "potgan", 0, {"ssim": 0.4, "mask_is": None})
     cell = cells_of(build(benchmark, layout)[0])["potgan", "synthetic", "mask_is", False]
-    assert (cell.value, cell.reason) == (None, "not run: potgan on synthetic has no value of mask-IS")
+    assert (cell.value, cell.reason) == (None, "not measured: the scores hold no value of mask-IS")
     assert tables.metrics_tree(tables.collect(benchmark, layout))["synthetic"]["potgan"]["mask_is"] is None
 
 

@@ -1,5 +1,6 @@
 # The configuration, checked, and where results lie. No rule stands here.
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -36,7 +37,7 @@ REPORT = [
     )
 ]
 # A GPU runs one training at a time (profiles/default); on a CPU trainings share the cores.
-GPU = 1 if any(Path("/dev").glob("nvidia[0-9]*")) else 0
+GPU = 1 if shutil.which("nvidia-smi") else 0
 
 
 wildcard_constraints:

@@ -12,6 +12,6 @@ rule tabulate:
     params:
         code=code_fingerprint("tabulate"),
     message:
-        "TABLE I-IV and the page of benchmark " + BENCHMARK.benchmark
+        f"TABLE I-IV and the page of benchmark {BENCHMARK.benchmark}"
     shell:
         "python -m potgan tabulate --config {input.configuration} 2>&1 | tee {log}"

@@ -1,0 +1,256 @@
+"""The whole graph on a tiny configuration, end to end: what runs, what does not run again, and what a mistake says."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from potgan.config import Layout, load
+
+TINY = {
+    "benchmark": "tiny",
+    "description": "The workflow's own test.",
+    "protocol": "potgan-synthetic",
+    "seeds": [0],
+    "datasets": {
+        "synthetic": {
+            "kind": "synthetic",
+            "label": "Synthetic people",
+            "image_size": [64, 32],
+            "synthetic": {
+                "train_identities": 5, "test_identities": 3, "images_per_identity": 5, "height": 64, "width": 32,
+            },
+            "pairs": {"test_sample": 12, "validation_identities": 1, "validation_sample": 6},
+        }
+    },
+    "generator": {"width": 4, "normalization": "batch", "guided_filter": {"mode": "test"}},
+    "discriminator": {"width": 4, "normalization": "none"},
+    "masks": {"limb_radius": 2, "heatmap_sigma": 3},
+    "training": {
+        "iterations": 9, "batch_size": 2, "learning_rate": 0.001, "decay_from": 5, "perceptual_network": "random",
+        "checkpoints": 9, "log_every": 3,
+    },
+    "feature_network": {"identities": 12, "held_out_identities": 3, "images_per_identity": 2, "epochs": 1,
+                        "height": 64, "width": 32},
+    "models": {
+        "potgan": None,
+        "no-pose-transform": {"generator": {"pose_transform": False}},
+        "no-recon": {"loss_weights": {"reconstruction": 0}},
+        "no-guided-filter": {"generator": {"guided_filter": {"mode": "off"}}},
+    },
+}  # fmt: skip
+
+
+def snakemake(repository: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(repository / "Snakefile"), "--directory", str(folder)]
+    # The sessions of a test run must not share a terminal's settings or a profile of the person who runs it.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SNAKEMAKE_")}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    return subprocess.run(
+        [*command, "--cores", "2", "--configfile", str(folder / "config.yaml"), *arguments, "--", "all"],
+        capture_output=True, text=True, env=environment, check=False,
+    )  # fmt: skip
+
+
+def potgan(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "potgan", *map(str, arguments)], capture_output=True, text=True, cwd=cwd, check=False
+    )
+
+
+def write(folder: Path, tree: dict) -> None:
+    (folder / "config.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+
+
+@pytest.fixture(scope="module")
+def finished(repository, tmp_path_factory) -> Path:
+    """One whole run of the tiny benchmark."""
+    folder = tmp_path_factory.mktemp("tiny")
+    write(folder, TINY)
+    run = snakemake(repository, folder)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "reports/tiny/index.html" in run.stderr  # the summary says where the report lies
+    return folder
+
+
+def jobs(output: str) -> dict[str, int]:
+    """Rule -> number of jobs of a dry run's statistics."""
+    lines = output.split("Job stats:")[-1].split("total")[0].splitlines() if "Job stats:" in output else []
+    return {words[0]: int(words[1]) for words in map(str.split, lines) if len(words) == 2 and words[1].isdigit()}
+
+
+def test_all_tables_hold_all_models_and_references(finished) -> None:
+    for k in (1, 2, 3, 4):
+        table = pd.read_csv(finished / f"reports/tiny/tables/table{k}.csv")
+        assert {*TINY["models"], "copy-source", "mean-image", "real-data"} <= set(table["method"].dropna())
+        for suffix in ("md", "tex"):
+            text = (finished / f"reports/tiny/tables/table{k}.{suffix}").read_text()
+            for model in TINY["models"]:
+                assert model in text.replace("\\-", "-")
+
+
+def test_synthetic_scores_never_stand_under_a_real_protocols_name(finished) -> None:
+    for path in finished.glob("results/tiny/synthetic/*/seed0/evaluate/scores.json"):
+        scores = json.loads(path.read_text())
+        assert scores["protocol"]["id"] == "potgan-synthetic"
+        for name, entry in scores["metrics"].items():
+            if name.endswith(("is", "fid")):
+                assert entry["protocol"].endswith("-synthetic")
+    for path in finished.glob("reports/tiny/tables/*.csv"):
+        if path.name.startswith("table"):
+            table = pd.read_csv(path)
+            ours = table[table["value"].notna()]
+            assert not ours["dataset"].isin(["market1501", "dukemtmc", "deepfashion"]).any()
+
+
+def test_references_have_the_scores_that_they_must_have(finished) -> None:
+    """SSIM(x, x) = 1 and FID(x, x) = 0 whatever the network; a copy of the source is the unmoved image."""
+    layout = Layout("tiny", finished)
+    real = json.loads((layout.evaluate("synthetic", "real-data", 0) / "scores.json").read_text())["metrics"]
+    assert real["ssim"]["value"] == pytest.approx(1, abs=1e-9)
+    assert real["mask_ssim"]["value"] == pytest.approx(1, abs=1e-9)
+    assert real["l1"]["value"] == 0
+    assert real["fid"]["value"] == pytest.approx(0, abs=1e-6)
+    mean = json.loads((layout.evaluate("synthetic", "mean-image", 0) / "scores.json").read_text())["metrics"]
+    assert mean["is"]["value"] == pytest.approx(1, abs=1e-6)  # one image for all pairs: no diversity
+
+
+def test_the_shared_training_is_not_run_twice_and_only_the_filter_differs(finished) -> None:
+    layout = Layout("tiny", finished)
+    assert not layout.train("synthetic", "no-guided-filter", 0).exists()
+    a, b = (
+        json.loads((layout.generate("synthetic", m, 0) / "generate.json").read_text())
+        for m in ("potgan", "no-guided-filter")
+    )
+    assert a["generator_sha256"] == b["generator_sha256"]
+
+
+def test_identity_warp_of_an_untrained_start_has_the_identitys_error(finished) -> None:
+    """The record carries the identity's end-point error beside the learned one, at each of the four scales."""
+    scores = json.loads((Layout("tiny", finished).evaluate("synthetic", "potgan", 0) / "scores.json").read_text())
+    scales = scores["warp"]["scales"]
+    assert [s["stride"] for s in scales] == [2, 4, 8, 16]
+    assert len({s["identity_end_point_error"] for s in scales}) == 1
+    assert all(s["pixels"] > 100 for s in scales)
+
+
+def test_nothing_is_done_twice(repository, finished) -> None:
+    run = snakemake(repository, finished)
+    assert run.returncode == 0
+    assert "Nothing to be done" in run.stdout + run.stderr
+
+
+def test_one_models_setting_reruns_that_model_and_the_report_only(repository, finished, tmp_path) -> None:
+    changed = json.loads(json.dumps(TINY))
+    changed["models"]["no-recon"]["training"] = {"learning_rate": 0.002}
+    write(tmp_path, changed)
+    before = (finished / "config.yaml").read_text()
+    try:
+        write(finished, changed)
+        plan = snakemake(repository, finished, "--dry-run")
+    finally:
+        (finished / "config.yaml").write_text(before)
+    planned = jobs(plan.stdout)
+    assert planned["train"] == 1
+    assert planned["generate"] == planned["evaluate"] == planned["tabulate"] == 1
+    assert "images" not in planned
+
+
+def test_a_changed_seed_list_trains_the_new_seed_only(repository, finished) -> None:
+    before = (finished / "config.yaml").read_text()
+    try:
+        write(finished, TINY | {"seeds": [0, 1]})
+        planned = jobs(snakemake(repository, finished, "--dry-run").stdout)
+    finally:
+        (finished / "config.yaml").write_text(before)
+    assert planned["train"] == 3
+
+
+def test_results_of_other_settings_are_refused_by_the_report(finished, tmp_path) -> None:
+    """What a pull or a copy of old results could slip in: the page must not be made from it."""
+    changed = json.loads(json.dumps(TINY))
+    changed["training"]["learning_rate"] = 0.005
+    write(tmp_path, changed)
+    (tmp_path / "results").symlink_to(finished / "results")
+    run = potgan("tabulate", "--config", tmp_path / "config.yaml", "--root", tmp_path)
+    assert run.returncode == 2
+    assert "other settings" in run.stderr
+    assert not (tmp_path / "reports").exists()
+
+
+# -- a person's mistakes ----------------------------------------------------------------------------------------------
+
+
+def assert_one_clear_line(run: subprocess.CompletedProcess, *parts: str) -> None:
+    assert run.returncode == 2, run.stdout + run.stderr
+    lines = [line for line in run.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, run.stderr
+    for part in parts:
+        assert part in lines[0]
+
+
+def test_unknown_key_stops_the_workflow_before_any_job(repository, tmp_path) -> None:
+    write(tmp_path, TINY | {"traning": {}})
+    run = snakemake(repository, tmp_path)
+    assert run.returncode == 2
+    assert "unknown key 'traning'; did you mean 'training'" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not (tmp_path / "results").exists()
+    assert_one_clear_line(potgan("configure", "--config", tmp_path / "config.yaml", "--root", tmp_path), "traning")
+
+
+def test_stages_out_of_order_say_what_to_run(tmp_path) -> None:
+    write(tmp_path, TINY)
+    at = ("--config", tmp_path / "config.yaml", "--root", tmp_path, "--dataset", "synthetic")
+    assert_one_clear_line(potgan("keypoints", *at), "images.csv", "potgan images")
+    assert_one_clear_line(potgan("pairs", *at), "keypoints.csv")
+    assert_one_clear_line(potgan("train", *at, "--model", "potgan"), "missing", "potgan pairs")
+    assert_one_clear_line(potgan("train", *at, "--model", "pot-gan"), "no model 'pot-gan'")
+    assert_one_clear_line(potgan("images", *at[:-1], "sinthetic"), "no data set 'sinthetic'")
+    assert not (tmp_path / "results").exists()
+
+
+def test_pairs_of_one_table_on_the_command_line(tmp_path) -> None:
+    table = tmp_path / "annotation.csv"
+    full = list(range(10, 28))
+    rows = [f"{p:04d}_c1s1_{i:06d}_00.jpg: {full}: {full}" for p in (7, 8) for i in range(3)]
+    table.write_text("\n".join(["name:keypoints_y:keypoints_x", *rows]) + "\n")
+    out = tmp_path / "out.csv"
+    run = potgan("pairs", "--keypoints", table, "--rule", "patn", "--out", out)
+    assert run.returncode == 0
+    assert len(out.read_text().splitlines()) == 1 + 2 * 6
+    before = out.read_bytes()
+    table.write_text(f"name:keypoints_y:keypoints_x\na_1.jpg: {full}: {full[1:]}\n")
+    assert_one_clear_line(potgan("pairs", "--keypoints", table, "--out", out), "line 2", "17 x values")
+    table.write_text("name,keypoints\n")
+    assert_one_clear_line(potgan("pairs", "--keypoints", table, "--out", out), "unknown header")
+    assert_one_clear_line(potgan("pairs", "--keypoints", tmp_path / "absent.csv", "--out", out), "no such key-point table")
+    assert out.read_bytes() == before  # nothing lost, nothing half-written
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["annotation.csv", "out.csv"]
+
+
+def test_dvc_stages_are_in_step_with_the_embedded_configuration(repository) -> None:
+    benchmark = load(repository / "config" / "config.yaml")
+    layout = Layout(benchmark.benchmark)
+    stages = yaml.safe_load((repository / "dvc.yaml").read_text())["stages"]
+    outs = {name: [next(iter(o)) for o in stage["outs"]] for name, stage in stages.items()}
+    for stage in stages.values():
+        for entry in [*stage["outs"], *stage.get("metrics", [])]:
+            assert next(iter(entry.values())) == {"persist": True}  # DVC's default deletes results before it asks
+    data, train, evaluate = [], [str(layout.feature_network)], []
+    for dataset in benchmark.datasets:
+        data += [str(f(dataset)) for f in (layout.images, layout.keypoints, layout.pairs)]
+        for model in benchmark.models:
+            if benchmark.trained_as(dataset, model) == model:
+                train += [str(layout.train(dataset, model, s)) for s in benchmark.seeds]
+        for method in benchmark.methods:
+            for seed in benchmark.seeds_of(method):
+                evaluate += [str(f(dataset, method, seed)) for f in (layout.generate, layout.evaluate)]
+    assert sorted(outs["data"]) == sorted(data)
+    assert sorted(outs["train"]) == sorted(train)
+    assert sorted(outs["evaluate"]) == sorted(evaluate)
