@@ -33,7 +33,9 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--model", required=True, help="a model of the configuration")
         if "method" in selectors:
             sub.add_argument(
-                "--method", required=True, help="a model, <model>-first-checkpoint, copy-source, mean-image or real-data"
+                "--method",
+                required=True,
+                help="a model, <model>-first-checkpoint, copy-source, mean-image or real-data",
             )
         if "seed" in selectors:
             sub.add_argument("--seed", type=int, default=0, help="default: %(default)s")

@@ -162,7 +162,11 @@ class _open_source:
             except zipfile.BadZipFile:
                 start = source.read_bytes()[:200].lstrip().lower()
                 page = start.startswith((b"<!doctype", b"<html"))
-                what = "is a web page that was saved in place of the archive" if page else "is not a zip archive, or is cut off"
+                what = (
+                    "is a web page that was saved in place of the archive"
+                    if page
+                    else "is not a zip archive, or is cut off"
+                )
                 raise UserError(f"{source}: {what}; fetch {facts['archive']} again") from None
 
     def __enter__(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
@@ -181,7 +185,9 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, source: Path
     if member.flag_bits & 1:
         raise UserError(f"{source}: is encrypted; unpack it with its password and name the folder as the source")
     if member.file_size > 64 * 2**20:
-        raise UserError(f"{source}: {member.filename} claims {member.file_size} bytes, too much for one image; fetch it again")
+        raise UserError(
+            f"{source}: {member.filename} claims {member.file_size} bytes, too much for one image; fetch it again"
+        )
     try:
         return archive.read(member)
     except (zipfile.BadZipFile, EOFError, OSError):

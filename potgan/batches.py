@@ -106,7 +106,9 @@ def read_image_table(folder: Path) -> pd.DataFrame:
     """`images.csv` of an images folder, indexed by name."""
     path = folder / "images.csv"
     try:
-        return pd.read_csv(path, dtype={"name": str, "person": str, "path": str}, keep_default_na=False).set_index("name")
+        return pd.read_csv(path, dtype={"name": str, "person": str, "path": str}, keep_default_na=False).set_index(
+            "name"
+        )
     except FileNotFoundError:
         raise UserError(f"{path}: missing; run `potgan images` first") from None
 
@@ -125,7 +127,9 @@ def load_pairs(
     for name in names:
         if name not in table.index or name not in keypoints.row:
             where = "images" if name not in table.index else "key points"
-            raise UserError(f"pair list: {name!r} is unknown to the {where} in {images_folder.parent}; rebuild the pairs")
+            raise UserError(
+                f"pair list: {name!r} is unknown to the {where} in {images_folder.parent}; rebuild the pairs"
+            )
     height, width = size
     images = np.empty((len(names), height, width, 3), np.uint8)
     drawn = np.empty((len(names), 1, height, width), np.uint8)

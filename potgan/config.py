@@ -313,7 +313,7 @@ def _convert(kind: typing.Any, value: typing.Any, where: str) -> typing.Any:
             raise UserError(f"{where}: must be a mapping, and is {value!r}")
         # An empty entry in YAML (`potgan:`) means "no settings of its own".
         return {
-            str(k): _convert(arguments[1], {} if v is None and arguments[1] != str else v, f"{where}.{k}")
+            str(k): _convert(arguments[1], {} if v is None and arguments[1] is not str else v, f"{where}.{k}")
             for k, v in value.items()
         }
     if origin is tuple:
@@ -354,7 +354,11 @@ def _check(benchmark: Benchmark, where: str) -> None:
     def one_of(value: str, choices: tuple[str, ...], what: str) -> None:
         require(value in choices, f"{what} must be one of {', '.join(choices)}, and is {value!r}")
 
-    for kind, names in (("benchmark", [benchmark.benchmark]), ("data set", benchmark.datasets), ("model", benchmark.models)):
+    for kind, names in (
+        ("benchmark", [benchmark.benchmark]),
+        ("data set", benchmark.datasets),
+        ("model", benchmark.models),
+    ):
         for name in names:
             require(
                 re.fullmatch(r"[a-z0-9][a-z0-9.-]*", name) is not None,

@@ -27,10 +27,12 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}); what was there before is kept") from None
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or error}); what was there before is kept"
+        ) from None
 
 
 def write_json(path: Path, tree: Any) -> None:
@@ -60,7 +62,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise
     if path.exists():
         shutil.rmtree(path)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def sha256_of(path: Path) -> str:

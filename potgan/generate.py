@@ -66,7 +66,10 @@ def write_generated(
         files, warps = [], []
         total = len(pairs)
         for source, target, (image, points) in zip(
-            pairs["from"], pairs["to"], progress(images, total, f"generating {out.parent.parent.name}", "images"), strict=True
+            pairs["from"],
+            pairs["to"],
+            progress(images, total, f"generating {out.parent.parent.name}", "images"),
+            strict=True,
         ):
             name = f"images/{file_name(source, target)}"
             cv2.imwrite(str(folder / name), image[:, :, ::-1])

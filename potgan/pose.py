@@ -63,9 +63,7 @@ LIMBS = (
     (5, 17),
 )
 #: Index of the same joint after a left/right flip: `joints[MIRROR]` with x mirrored is the mirrored pose.
-MIRROR = tuple(
-    JOINT[n.replace("right", "*").replace("left", "right").replace("*", "left")] for n in JOINTS
-)
+MIRROR = tuple(JOINT[n.replace("right", "*").replace("left", "right").replace("*", "left")] for n in JOINTS)
 #: The four joints that a pair needs in both images (PROTOCOLS 2.1).
 TORSO = (JOINT["right_hip"], JOINT["left_hip"], JOINT["left_shoulder"], JOINT["right_shoulder"])
 
@@ -145,7 +143,9 @@ def _peer_row(line: str, where: str) -> tuple[str, np.ndarray, np.ndarray]:
         except (ValueError, TypeError):
             raise UserError(f"{where}: the {axis} list of {fields[0]!r} is no list of numbers") from None
         if len(values) != len(JOINTS):
-            raise UserError(f"{where}: {fields[0]!r} has {len(values)} {axis} values; the pose has {len(JOINTS)} joints")
+            raise UserError(
+                f"{where}: {fields[0]!r} has {len(values)} {axis} values; the pose has {len(JOINTS)} joints"
+            )
         axes.append(values)
     joints = np.array([axes[1], axes[0]], np.float32).T
     joints[(joints == -1).any(axis=1)] = np.nan  # the peers' mark of a missing joint, set in both lists

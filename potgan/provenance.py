@@ -29,7 +29,9 @@ def code_fingerprint(stage: str) -> str:
     for pattern in STAGE_FILES[stage]:
         folder = PACKAGE.parent if pattern.startswith("../") else PACKAGE
         for path in sorted(folder.glob(pattern.removeprefix("../"))):
-            content = _meaning(path.read_text(encoding="utf-8")) if path.suffix == ".py" else path.read_text(encoding="utf-8")
+            content = (
+                _meaning(path.read_text(encoding="utf-8")) if path.suffix == ".py" else path.read_text(encoding="utf-8")
+            )
             digest.update(path.name.encode() + b"\0" + content.encode() + b"\0")
     return digest.hexdigest()[:12]
 
@@ -38,8 +40,7 @@ def _meaning(source: str) -> str:
     """The syntax tree of a module without docstrings, as text."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
-            if isinstance(body[0].value.value, str):
-                node.body = body[1:]
+        match getattr(node, "body", None):
+            case [ast.Expr(value=ast.Constant(value=str())), *rest]:
+                node.body = rest
     return ast.dump(tree)

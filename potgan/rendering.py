@@ -135,11 +135,11 @@ def draw_skeleton(
     for a, b in LIMBS:
         if (a, b) in ((2, 16), (5, 17)) or np.isnan(position[[a, b]]).any():
             continue
-        ends = [tuple(int(round(v)) for v in position[j]) for j in (a, b)]
+        ends = [tuple(round(float(v)) for v in position[j]) for j in (a, b)]
         cv2.line(canvas, *ends, tuple(int(c) for c in colours[b] * 0.8), thickness, cv2.LINE_AA)
     for j, (x, y) in enumerate(position):
         if not np.isnan(x):
-            centre = (int(round(x)), int(round(y)))
+            centre = (round(float(x)), round(float(y)))
             cv2.circle(canvas, centre, thickness + 1, tuple(int(c) for c in colours[j]), -1, cv2.LINE_AA)
     return canvas
 

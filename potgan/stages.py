@@ -35,9 +35,7 @@ def images(benchmark: Benchmark, layout: Layout, dataset: str) -> None:
 
 
 def keypoints(benchmark: Benchmark, layout: Layout, dataset: str) -> None:
-    record = prepare_keypoints(
-        _dataset(benchmark, dataset), dataset, layout.images(dataset), layout.keypoints(dataset)
-    )
+    record = prepare_keypoints(_dataset(benchmark, dataset), dataset, layout.images(dataset), layout.keypoints(dataset))
     say(f"{dataset}: key points of {record['images']} images, {record['detection_rate']:.1%} with a pose")
 
 
@@ -245,7 +243,9 @@ def _settings_fingerprint(benchmark: Benchmark, dataset: str, model: str, seed: 
 
 def _dataset(benchmark: Benchmark, dataset: str) -> Any:
     if dataset not in benchmark.datasets:
-        raise UserError(f"no data set {dataset!r} in benchmark {benchmark.benchmark}; it has {', '.join(benchmark.datasets)}")
+        raise UserError(
+            f"no data set {dataset!r} in benchmark {benchmark.benchmark}; it has {', '.join(benchmark.datasets)}"
+        )
     return benchmark.datasets[dataset]
 
 

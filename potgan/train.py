@@ -200,9 +200,7 @@ def train(
             },
             "device": device_name(device),
             "threads": options.threads,
-            "generators": {
-                f"generator-{i:06d}.pt": sha256_of(folder / f"generator-{i:06d}.pt") for i in sorted(kept)
-            },
+            "generators": {f"generator-{i:06d}.pt": sha256_of(folder / f"generator-{i:06d}.pt") for i in sorted(kept)},
         }
         write_json(folder / "done.json", record)
         # A finished run keeps its generators; the state would only make a forced rerun do nothing.
@@ -242,7 +240,9 @@ def validation_scores(generator: Generator, validation: PairData, batch_size: in
 
 
 def progress_csv(rows: list[dict[str, float]]) -> str:
-    return pd.DataFrame(rows, columns=list(PROGRESS_COLUMNS)).to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    return pd.DataFrame(rows, columns=list(PROGRESS_COLUMNS)).to_csv(
+        index=False, float_format="%.6g", lineterminator="\n"
+    )
 
 
 def save_generator(path: Path, generator: Generator, settings: RunSettings, iteration: int) -> None:

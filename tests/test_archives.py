@@ -70,7 +70,10 @@ def test_names_that_climb_out_are_not_followed(tmp_path) -> None:
     ("content", "message"),
     [
         (None, "missing; put Market-1501-v15.09.15.zip"),
-        (b"<!DOCTYPE html><html>Google Drive - Quota exceeded</html>", "web page that was saved in place of the archive"),
+        (
+            b"<!DOCTYPE html><html>Google Drive - Quota exceeded</html>",
+            "web page that was saved in place of the archive",
+        ),
         (b"PK\x03\x04 cut off", "is not a zip archive, or is cut off"),
     ],
 )

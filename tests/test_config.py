@@ -32,7 +32,11 @@ def with_(path: str, value: object) -> dict:
     ("path", "value", "message"),
     [
         ("traning", {}, "unknown key 'traning'; did you mean 'training'"),
-        ("training", {"learning_rte": 1}, "configuration: training: unknown key 'learning_rte'; did you mean 'learning_rate'"),
+        (
+            "training",
+            {"learning_rte": 1},
+            "configuration: training: unknown key 'learning_rte'; did you mean 'learning_rate'",
+        ),
         ("generator", {"guided_filter": {"mod": "off"}}, "unknown key 'mod'; did you mean 'mode'"),
         ("models", {"potgan": {"loss_weights": {"recon": 0}}}, "models.potgan.loss_weights: unknown key 'recon'"),
         ("training", {"iterations": "many"}, "must be of type int, and is 'many'"),

@@ -158,7 +158,9 @@ def test_every_parameter_of_every_variant_receives_gradient(name: str, reconstru
 
 def test_the_pose_transform_is_what_differs_without_it() -> None:
     """TABLE I's ablation: identity grids, nothing else changed; the masks then reach the image nowhere."""
-    plain = Generator(GeneratorSettings(width=4, pose_transform=False, guided_filter=GuidedFilterSettings(mode="off")), SIZE)
+    plain = Generator(
+        GeneratorSettings(width=4, pose_transform=False, guided_filter=GuidedFilterSettings(mode="off")), SIZE
+    )
     full = Generator(GeneratorSettings(width=4, guided_filter=GuidedFilterSettings(mode="off")), SIZE)
     missing, unexpected = full.load_state_dict(plain.state_dict(), strict=False)
     assert not unexpected

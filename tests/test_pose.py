@@ -66,9 +66,15 @@ GOOD = list(range(18))
     [
         ("name,x,y\n", "unknown header 'name,x,y'"),
         ("", "unknown header ''"),
-        (f"name:keypoints_y:keypoints_x\na.jpg: {GOOD}: {GOOD[:17]}\n", "line 2: 'a.jpg' has 17 x values; the pose has 18"),
+        (
+            f"name:keypoints_y:keypoints_x\na.jpg: {GOOD}: {GOOD[:17]}\n",
+            "line 2: 'a.jpg' has 17 x values; the pose has 18",
+        ),
         (f"name:keypoints_y:keypoints_x\na.jpg: {GOOD}\n", "line 2: has 2 fields instead of 3"),
-        (f"name:keypoints_y:keypoints_x\na.jpg: {GOOD}: [1, 'b']\n", "line 2: the x list of 'a.jpg' is no list of numbers"),
+        (
+            f"name:keypoints_y:keypoints_x\na.jpg: {GOOD}: [1, 'b']\n",
+            "line 2: the x list of 'a.jpg' is no list of numbers",
+        ),
         (f"name:keypoints_y:keypoints_x\na.jpg: {GOOD}: {GOOD}\na.jpg: {GOOD}: {GOOD}\n", "'a.jpg' stands twice"),
     ],
 )

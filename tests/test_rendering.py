@@ -9,8 +9,8 @@ from skimage.draw import polygon2mask
 from skimage.morphology import dilation, erosion
 
 from potgan import rendering
-from potgan.pose import JOINT
 from potgan.batches import resize, scale_joints
+from potgan.pose import JOINT
 
 poses = st.lists(
     st.one_of(st.none(), st.tuples(st.integers(0, 63), st.integers(0, 127))), min_size=18, max_size=18
@@ -24,7 +24,21 @@ def square(size: int) -> np.ndarray:
 def limb_mask_by_definition(joints: np.ndarray, height: int, width: int, radius: int) -> np.ndarray:
     """PG2's _getPoseMask as PROTOCOLS 4 describes it, one pixel at a time; scikit-image's morphology."""
     mask = np.zeros((height, width), np.uint8)
-    limbs = [(1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13), (1, 0)]
+    limbs = [
+        (1, 2),
+        (1, 5),
+        (2, 3),
+        (3, 4),
+        (5, 6),
+        (6, 7),
+        (1, 8),
+        (8, 9),
+        (9, 10),
+        (1, 11),
+        (11, 12),
+        (12, 13),
+        (1, 0),
+    ]
     limbs += [(0, 14), (14, 16), (0, 15), (15, 17), (1, 16), (1, 17), (8, 11), (5, 11), (2, 8), (16, 17)]
     rows, columns = np.mgrid[:height, :width]
     for a, b in limbs:

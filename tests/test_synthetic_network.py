@@ -152,7 +152,9 @@ def stub(monkeypatch):
     monkeypatch.setattr(
         synthetic_network,
         "synthetic",
-        SimpleNamespace(render=render, annotate=lambda _: nowhere, UPPER_COLOURS=("dark", "bright"), LOWER_COLOURS=("black", "red")),
+        SimpleNamespace(
+            render=render, annotate=lambda _: nowhere, UPPER_COLOURS=("dark", "bright"), LOWER_COLOURS=("black", "red")
+        ),
     )
     return calls
 

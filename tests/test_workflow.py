@@ -47,7 +47,15 @@ TINY = {
 
 
 def snakemake(repository: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(repository / "Snakefile"), "--directory", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(repository / "Snakefile"),
+        "--directory",
+        str(folder),
+    ]
     # The sessions of a test run must not share a terminal's settings or a profile of the person who runs it.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SNAKEMAKE_")}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
@@ -229,7 +237,9 @@ def test_pairs_of_one_table_on_the_command_line(tmp_path) -> None:
     assert_one_clear_line(potgan("pairs", "--keypoints", table, "--out", out), "line 2", "17 x values")
     table.write_text("name,keypoints\n")
     assert_one_clear_line(potgan("pairs", "--keypoints", table, "--out", out), "unknown header")
-    assert_one_clear_line(potgan("pairs", "--keypoints", tmp_path / "absent.csv", "--out", out), "no such key-point table")
+    assert_one_clear_line(
+        potgan("pairs", "--keypoints", tmp_path / "absent.csv", "--out", out), "no such key-point table"
+    )
     assert out.read_bytes() == before  # nothing lost, nothing half-written
     assert sorted(p.name for p in tmp_path.iterdir()) == ["annotation.csv", "out.csv"]
 
