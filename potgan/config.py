@@ -124,6 +124,7 @@ class TrainingSettings:
     batch_size: int = 32
     learning_rate: float = 2e-4
     discriminator_learning_rate: float = 2e-4
+    coordinates_learning_rate: float = 2e-4  # of the coordinates generation nets, whose output moves whole images
     adam_betas: tuple[float, float] = (0.5, 0.999)
     decay_from: int = 60_000  # iteration at which the rate starts to fall linearly to 0 at `iterations`
     perceptual_network: str = "vgg16"  # vgg16: ImageNet weights, by SHA-256 | random: the same layers, seeded

@@ -88,10 +88,11 @@ def train(
     perceptual = None
     if settings.loss_weights.perceptual:
         perceptual = PerceptualNetwork(options.perceptual_network).to(**layout)
-    generator_optimizer = torch.optim.Adam(generator.parameters(), options.learning_rate, options.adam_betas)
-    discriminator_optimizer = torch.optim.Adam(
-        discriminator.parameters(), options.discriminator_learning_rate, options.adam_betas
-    )
+    coordinates = [p for name, p in generator.named_parameters() if name.startswith("pose_transform.coordinates.")]
+    others = [p for name, p in generator.named_parameters() if not name.startswith("pose_transform.coordinates.")]
+    rates = [options.learning_rate, options.coordinates_learning_rate]  # of the generator's two groups
+    generator_optimizer = torch.optim.Adam([{"params": others}, {"params": coordinates}], betas=options.adam_betas)
+    discriminator_optimizer = torch.optim.Adam(discriminator.parameters(), betas=options.adam_betas)
     kept = checkpoint_iterations(options.iterations, options.checkpoints)
     rows: list[dict[str, float]] = []
     sums: dict[str, float] = {}
@@ -128,7 +129,8 @@ def train(
         iterations = range(start, options.iterations)
         for iteration in progress(iterations, options.iterations, what, "iterations", initial=start):
             factor = rate_factor(iteration, options.decay_from, options.iterations)
-            generator_optimizer.param_groups[0]["lr"] = options.learning_rate * factor
+            for group, rate in zip(generator_optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
             discriminator_optimizer.param_groups[0]["lr"] = options.discriminator_learning_rate * factor
             batch = data.batch(training_indices(len(data), options.batch_size, settings.seed, iteration))
 
