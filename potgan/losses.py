@@ -25,9 +25,9 @@ class PerceptualNetwork(nn.Module):
 
     def __init__(self, kind: str) -> None:
         super().__init__()
-        from torchvision.models import vgg16
-
         if kind == "vgg16":
+            from torchvision.models import vgg16
+
             from potgan.pretrained import weight_file
 
             network = vgg16(weights=None, init_weights=False)

@@ -95,24 +95,35 @@ def metric_mask(joints: np.ndarray, height: int, width: int) -> np.ndarray:
     """The mask of masked metrics, "rectangles4": (height, width) uint8 in {0, 1}.
 
     The same limbs as filled rectangles of half-width 4, discs of radius 4 at every joint, 5 x 5 closing. Source:
-    Deformable GAN pose_utils.produce_ma_mask, also used by PATN and GFLA; drawn with scikit-image as theirs, since its
-    rule for pixels on an edge is part of the mask. A limb whose ends coincide is skipped (theirs divides by zero).
+    Deformable GAN pose_utils.produce_ma_mask, also used by PATN and GFLA, which draw with scikit-image: a rectangle holds
+    its edge, a disc does not. A limb whose ends coincide is skipped (theirs divides by zero).
     """
-    from skimage.draw import disk, polygon
-
+    radius = 4
     mask = np.zeros((height, width), np.uint8)
     joints = joints.astype(np.float64)
     for a, b in MASK_LIMBS:
         start, end = joints[a], joints[b]
         length = np.hypot(*(end - start))
-        if not length > 0:  # also NaN
-            continue
-        across = 4 * np.array([start[1] - end[1], end[0] - start[0]]) / length
-        corners = np.array([start + across, start - across, end - across, end + across])
-        mask[polygon(corners[:, 1], corners[:, 0], mask.shape)] = 1
-    for x, y in joints[~np.isnan(joints[:, 0])]:
-        mask[disk((y, x), 4, shape=mask.shape)] = 1
+        if length > 0:  # not so for a missing joint either
+            y, x, box = _pixels_near(np.stack([start, end]), radius, height, width)
+            along_x, along_y = (end - start) / length
+            along = (x - start[0]) * along_x + (y - start[1]) * along_y
+            across = (y - start[1]) * along_x - (x - start[0]) * along_y
+            edge = 1e-9  # pixels exactly on the edge are inside, whatever rounding says
+            mask[box] |= (np.abs(across) <= radius + edge) & (along >= -edge) & (along <= length + edge)
+    for joint in joints[~np.isnan(joints[:, 0])]:
+        y, x, box = _pixels_near(joint[None], radius, height, width)
+        mask[box] |= (x - joint[0]) ** 2 + (y - joint[1]) ** 2 < radius**2
     return cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+
+
+def _pixels_near(points: np.ndarray, margin: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray, tuple]:
+    """Rows, columns and slices of the box that holds (N, 2) points and a margin around them, cut at the frame."""
+    left, top = np.maximum(np.floor(points.min(axis=0)).astype(int) - margin, 0)
+    right, bottom = np.maximum(np.ceil(points.max(axis=0)).astype(int) + margin + 1, 0)
+    box = (slice(top, min(bottom, height)), slice(left, min(right, width)))
+    y, x = np.ogrid[box]
+    return y, x, box
 
 
 # ---------------------------------------------------------------------------------------------------------------------
