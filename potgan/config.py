@@ -7,6 +7,7 @@ one. `run_settings` resolves what one training sees; its fingerprint keys checkp
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import hashlib
@@ -326,11 +327,10 @@ def _convert(kind: typing.Any, value: typing.Any, where: str) -> typing.Any:
         return tuple(_convert(t, v, f"{where}[{i}]") for i, (t, v) in enumerate(zip(item, value, strict=True)))
     if kind is str and value is False:
         return "off"  # YAML 1.1 reads the bare word off as false
-    if kind is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string
-        try:
-            return float(value)
-        except ValueError:
-            pass
+    if kind in (float, int) and isinstance(value, str):
+        # YAML 1.1 reads 1e-3 as a string, and so does `snakemake --config seeds=[0,1]` every item of a list.
+        with contextlib.suppress(ValueError):
+            return kind(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):

@@ -179,6 +179,23 @@ def test_a_changed_seed_list_trains_the_new_seed_only(repository, finished) -> N
     assert planned["train"] == 3
 
 
+def test_a_setting_on_the_command_line_counts(repository, finished) -> None:
+    plan = snakemake(repository, finished, "--dry-run", "--config", "seeds=[0,1]")
+    assert jobs(plan.stdout)["train"] == 3, plan.stderr
+
+
+def test_without_a_file_the_embedded_benchmark_is_planned_and_settings_are_laid_over_it(repository, tmp_path) -> None:
+    """A root Snakefile that only includes has no default target, and says "nothing to be done" (WORKFLOW 5.1)."""
+    command = [sys.executable, "-m", "snakemake", "--cores", "8", "--dry-run", "--directory", str(tmp_path)]
+    (tmp_path / "config").symlink_to(repository / "config")
+    plan = subprocess.run(
+        [*command, "--snakefile", str(repository / "Snakefile"), "--config", "benchmark=another"],
+        capture_output=True, text=True, check=False, env=os.environ,
+    )  # fmt: skip
+    assert jobs(plan.stdout)["train"] == 4, plan.stderr
+    assert "results/another/" in plan.stdout
+
+
 def test_results_of_other_settings_are_refused_by_the_report(finished, tmp_path) -> None:
     """What a pull or a copy of old results could slip in: the page must not be made from it."""
     changed = json.loads(json.dumps(TINY))
