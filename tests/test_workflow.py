@@ -281,3 +281,27 @@ def test_dvc_stages_are_in_step_with_the_embedded_configuration(repository) -> N
     assert sorted(outs["data"]) == sorted(data)
     assert sorted(outs["train"]) == sorted(train)
     assert sorted(outs["evaluate"]) == sorted(evaluate)
+
+
+def test_real_images_go_through_the_same_stages(repository, shared, tmp_path) -> None:
+    """386 real Market-1501 images: the counts that ../shared/README.md states for the archive and its tables."""
+    from potgan import stages
+
+    os.chdir(repository)  # the configuration's paths are relative to where the workflow is started
+    benchmark = load(repository / "config" / "market1501-sample.yaml")
+    layout = Layout(benchmark.benchmark, tmp_path)
+    dataset = "market1501-sample"
+    stages.images(benchmark, layout, dataset)
+    stages.keypoints(benchmark, layout, dataset)
+    stages.pairs(benchmark, layout, dataset)
+    table = pd.read_csv(layout.images(dataset) / "images.csv", dtype=str)
+    assert table["split"].value_counts().to_dict() == {"train": 187, "test": 199}
+    assert table.groupby("split")["person"].nunique().to_dict() == {"train": 58, "test": 77}
+    record = json.loads((layout.pairs(dataset) / "pairs.json").read_text())
+    assert {s: e["pairs"] for s, e in record["splits"].items()} == {"train": 522, "validation": 0, "test": 109}
+    # The pair rule finds in these tables what was published for these images.
+    rule = tmp_path / "rule.csv"
+    source = shared / "market1501-sample"
+    assert potgan("pairs", "--keypoints", source / "market-annotation-train.csv", "--out", rule).returncode == 0
+    published = pd.read_csv(source / "market-pairs-train.csv")
+    assert set(map(tuple, pd.read_csv(rule).to_numpy())) == set(map(tuple, published.to_numpy()))
