@@ -141,7 +141,15 @@ def caveats(benchmark: Benchmark, scores: pd.DataFrame) -> list[str]:
     if protocol.feature_network != PROTOCOLS[tables.PAPER_PROTOCOL].feature_network:
         found.append(
             f"IS and FID are not Inception's: they go through `{protocol.feature_network}`. They compare rows of one "
-            "table with each other and with nothing else, least of all with published values."
+            "table with each other and with nothing else, least of all with published values. That network learnt to name "
+            "the colours of clothes: it sees colour and texture, and hardly sees a body out of shape."
+        )
+    some = next(iter(benchmark.datasets))
+    without = [m for m in benchmark.models if not benchmark.run_settings(some, m, 0).generator.pose_transform]
+    if without and benchmark.run_settings(some, benchmark.main_model, 0).generator.pose_transform:
+        found.append(
+            f"{', '.join(f'`{m}`' for m in without)}: builds no pose transform module, so it has fewer parameters and never "
+            "sees the pose masks. A difference to it is not the warps' alone."
         )
     for name, dataset in benchmark.datasets.items():
         if dataset.kind == "synthetic":
