@@ -54,11 +54,15 @@ def new_folder(path: Path) -> Iterator[Path]:
     """A folder that appears whole or not at all: yields a temporary one, which replaces `path` if the block succeeds."""
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
+    new_parents = [parent for parent in partial.parents if not parent.exists()]
     partial.mkdir(parents=True)
     try:
         yield partial
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another job may have put something there
+            for parent in new_parents:
+                parent.rmdir()
         raise
     if path.exists():
         shutil.rmtree(path)

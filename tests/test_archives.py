@@ -82,10 +82,9 @@ def test_missing_and_broken_archives_are_named_and_kept(tmp_path, content, messa
     if content is not None:
         source.write_bytes(content)
     with pytest.raises(UserError) as error:
-        archives.prepare_images(settings(source), "m", tmp_path / "images")
+        archives.prepare_images(settings(source), "m", tmp_path / "results" / "m" / "images")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
-    assert not (tmp_path / "images").exists()
     assert [p.name for p in tmp_path.iterdir()] == ([] if content is None else ["m.zip"])
     if content is not None:
         assert source.read_bytes() == content
