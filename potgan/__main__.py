@@ -6,7 +6,6 @@ Exit codes: 0 done; 2 bad input, one line on standard error; 75 stopped by a sig
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -41,8 +40,7 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--seed", type=int, default=0, help="default: %(default)s")
         return sub
 
-    configure = verb("configure", "check a configuration and write it, resolved, beside the results", "config")
-    configure.add_argument("--json", help="the configuration itself, instead of a file (used by the workflow)")
+    verb("configure", "check a configuration and write it, resolved, beside the results", "config")
     verb("images", "fetch, unpack or render the images of a data set", "config", "dataset")
     verb("keypoints", "collect the key points of a data set's images", "config", "dataset")
     pairs = verb("pairs", "build the pair lists of a data set, or of one key-point table (--keypoints)", "config")
@@ -68,8 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
     from potgan import stages
     from potgan.config import Layout, load
 
-    text = getattr(arguments, "json", None)
-    benchmark = load(json.loads(text) if text else arguments.config)
+    benchmark = load(arguments.config)
     layout = Layout(benchmark.benchmark, arguments.root)
     if arguments.verb == "pairs" and arguments.dataset is None:
         raise UserError("pairs: name --dataset (of the configuration) or --keypoints (a table) and --out")

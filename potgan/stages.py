@@ -250,7 +250,10 @@ def _dataset(benchmark: Benchmark, dataset: str) -> Any:
 
 
 def _keypoints(layout: Layout, dataset: str) -> Any:
-    return read_keypoints(layout.keypoints(dataset) / "keypoints.csv")
+    path = layout.keypoints(dataset) / "keypoints.csv"
+    if not path.exists():
+        raise UserError(f"{path}: missing; run `potgan keypoints` first")
+    return read_keypoints(path)
 
 
 def _pairs(layout: Layout, dataset: str, split: str) -> Any:

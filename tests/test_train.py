@@ -81,7 +81,7 @@ from potgan import train
 from potgan.errors import Interrupted
 step = torch.optim.Adam.step
 def slow(self, *a, **k):  # so that a kill finds it in the middle
-    time.sleep(0.01)
+    time.sleep(0.03)
     return step(self, *a, **k)
 torch.optim.Adam.step = slow
 print("ready", flush=True)
@@ -121,16 +121,15 @@ def test_killed_at_random_moments_and_resumed_is_bit_equal_to_an_unbroken_run(tm
         lock.unlink(missing_ok=True)  # its return says that the handlers of this process are about to be set
         process = start(broken)
         wait_for(process, lock)
-        time.sleep(moments.uniform(0.1, 0.5))
+        time.sleep(moments.uniform(0.05, 0.4))
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
-        if process.returncode == 0:
+        if (broken / "done.json").exists():  # the machine was quicker than the kill
             break
         kills += 1
         if number != signal.SIGKILL:
             assert process.returncode == 75, errors
             assert "the same command continues" in errors
-        assert not (broken / "done.json").exists()
     assert kills >= 1
     run_here(broken)
     for name, tensor in final_weights(whole).items():

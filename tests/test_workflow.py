@@ -233,8 +233,8 @@ def test_stages_out_of_order_say_what_to_run(tmp_path) -> None:
     write(tmp_path, TINY)
     at = ("--config", tmp_path / "config.yaml", "--root", tmp_path, "--dataset", "synthetic")
     assert_one_clear_line(potgan("keypoints", *at), "images.csv", "potgan images")
-    assert_one_clear_line(potgan("pairs", *at), "keypoints.csv")
-    assert_one_clear_line(potgan("train", *at, "--model", "potgan"), "missing", "potgan pairs")
+    assert_one_clear_line(potgan("pairs", *at), "keypoints.csv", "potgan keypoints")
+    assert_one_clear_line(potgan("train", *at, "--model", "potgan"), "missing", "potgan keypoints")
     assert_one_clear_line(potgan("train", *at, "--model", "pot-gan"), "no model 'pot-gan'")
     assert_one_clear_line(potgan("images", *at[:-1], "sinthetic"), "no data set 'sinthetic'")
     assert not (tmp_path / "results").exists()
@@ -265,6 +265,9 @@ def test_dvc_stages_are_in_step_with_the_embedded_configuration(repository) -> N
     benchmark = load(repository / "config" / "config.yaml")
     layout = Layout(benchmark.benchmark)
     stages = yaml.safe_load((repository / "dvc.yaml").read_text())["stages"]
+    settings = yaml.safe_load((repository / "config" / "config.yaml").read_text())
+    tracked = {key for stage in stages.values() for entry in stage["params"] for key in entry["config/config.yaml"]}
+    assert tracked == set(settings)  # DVC stops at a parameter that is missing, and does not see one that is not named
     outs = {name: [next(iter(o)) for o in stage["outs"]] for name, stage in stages.items()}
     for stage in stages.values():
         for entry in [*stage["outs"], *stage.get("metrics", [])]:

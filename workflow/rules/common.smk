@@ -10,6 +10,7 @@ from potgan.config import REFERENCE_METHODS, Layout, as_tree, load
 from potgan.errors import UserError
 from potgan.metrics.protocols import PROTOCOLS
 from potgan.provenance import code_fingerprint
+from potgan.stages import configure
 
 try:
     BENCHMARK = load(dict(config))
@@ -22,6 +23,9 @@ except UserError as error:
 
 LAYOUT = Layout(BENCHMARK.benchmark)
 RESULTS = str(LAYOUT.results)
+# What every stage reads: the resolved configuration, written when a run starts (not by a dry run). It is no job's output:
+# as an ancient() input it would hide changed parameters, since Snakemake (9.27) does not look at the parameters of a job
+# that is downstream of one that has to run, and then does not run it for an ancient input either.
 CONFIGURATION = str(LAYOUT.configuration)
 LOGS = f"{RESULTS}/logs"
 REPORT = [

@@ -1,22 +1,6 @@
-rule configuration:
-    output:
-        CONFIGURATION,
-    log:
-        f"{LOGS}/configuration.log",
-    conda:
-        "../../environment.yml"
-    params:
-        tree=json.dumps(as_tree(BENCHMARK)),
-    message:
-        "Configuration of benchmark {output}"
-    shell:
-        "python -m potgan configure --json {params.tree:q} 2>&1 | tee {log}"
-
-
 rule images:
     input:
         source=source_files,
-        configuration=ancient(CONFIGURATION),
     output:
         f"{RESULTS}/{{dataset}}/images/images.csv",
         f"{RESULTS}/{{dataset}}/images/images.json",
@@ -25,19 +9,19 @@ rule images:
     conda:
         "../../environment.yml"
     params:
+        configuration=CONFIGURATION,
         settings=dataset_settings,
         code=code_fingerprint("images"),
     message:
         "Images of {wildcards.dataset}"
     shell:
-        "python -m potgan images --config {input.configuration} --dataset {wildcards.dataset} 2>&1 | tee {log}"
+        "python -m potgan images --config {params.configuration} --dataset {wildcards.dataset} 2>&1 | tee {log}"
 
 
 rule keypoints:
     input:
         images=rules.images.output,
         tables=keypoint_tables,
-        configuration=ancient(CONFIGURATION),
     output:
         f"{RESULTS}/{{dataset}}/keypoints/keypoints.csv",
         f"{RESULTS}/{{dataset}}/keypoints/keypoints.json",
@@ -46,19 +30,19 @@ rule keypoints:
     conda:
         "../../environment.yml"
     params:
+        configuration=CONFIGURATION,
         settings=dataset_settings,
         code=code_fingerprint("keypoints"),
     message:
         "Key points of {wildcards.dataset}"
     shell:
-        "python -m potgan keypoints --config {input.configuration} --dataset {wildcards.dataset} 2>&1 | tee {log}"
+        "python -m potgan keypoints --config {params.configuration} --dataset {wildcards.dataset} 2>&1 | tee {log}"
 
 
 rule pairs:
     input:
         keypoints=rules.keypoints.output,
         lists=pair_lists,
-        configuration=ancient(CONFIGURATION),
     output:
         f"{RESULTS}/{{dataset}}/pairs/pairs.json",
         f"{RESULTS}/{{dataset}}/pairs/pairs-train.csv",
@@ -69,9 +53,10 @@ rule pairs:
     conda:
         "../../environment.yml"
     params:
+        configuration=CONFIGURATION,
         settings=dataset_settings,
         code=code_fingerprint("pairs"),
     message:
         "Train, validation and test pairs of {wildcards.dataset}"
     shell:
-        "python -m potgan pairs --config {input.configuration} --dataset {wildcards.dataset} 2>&1 | tee {log}"
+        "python -m potgan pairs --config {params.configuration} --dataset {wildcards.dataset} 2>&1 | tee {log}"

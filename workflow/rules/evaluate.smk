@@ -2,7 +2,6 @@ rule generate:
     input:
         checkpoint=checkpoint,
         pairs=rules.pairs.output,
-        configuration=ancient(CONFIGURATION),
     output:
         f"{RESULTS}/{{dataset}}/{{method}}/seed{{seed}}/generate/generated.csv",
         f"{RESULTS}/{{dataset}}/{{method}}/seed{{seed}}/generate/generate.json",
@@ -13,12 +12,13 @@ rule generate:
     resources:
         gpu=GPU,
     params:
+        configuration=CONFIGURATION,
         settings=generation_settings,
         code=code_fingerprint("generate"),
     message:
         "Images of {wildcards.method}, seed {wildcards.seed}, on {wildcards.dataset}"
     shell:
-        "python -m potgan generate --config {input.configuration} --dataset {wildcards.dataset}"
+        "python -m potgan generate --config {params.configuration} --dataset {wildcards.dataset}"
         " --method {wildcards.method} --seed {wildcards.seed} 2>&1 | tee {log}"
 
 
@@ -26,7 +26,6 @@ rule evaluate:
     input:
         generated=rules.generate.output,
         network=feature_network,
-        configuration=ancient(CONFIGURATION),
     output:
         f"{RESULTS}/{{dataset}}/{{method}}/seed{{seed}}/evaluate/scores.json",
         f"{RESULTS}/{{dataset}}/{{method}}/seed{{seed}}/evaluate/per-pair.csv",
@@ -37,10 +36,11 @@ rule evaluate:
     resources:
         gpu=GPU,
     params:
+        configuration=CONFIGURATION,
         protocol=PROTOCOLS[BENCHMARK.protocol].hash,
         code=code_fingerprint("evaluate"),
     message:
         "Scores of {wildcards.method}, seed {wildcards.seed}, on {wildcards.dataset}"
     shell:
-        "python -m potgan evaluate --config {input.configuration} --dataset {wildcards.dataset}"
+        "python -m potgan evaluate --config {params.configuration} --dataset {wildcards.dataset}"
         " --method {wildcards.method} --seed {wildcards.seed} 2>&1 | tee {log}"

@@ -3,7 +3,6 @@ rule train:
     # the outputs of a failed job, and the next attempt must find it.
     input:
         pairs=rules.pairs.output,
-        configuration=ancient(CONFIGURATION),
     output:
         f"{RESULTS}/{{dataset}}/{{model}}/seed{{seed}}/train/done.json",
     log:
@@ -15,18 +14,17 @@ rule train:
     resources:
         gpu=GPU,
     params:
+        configuration=CONFIGURATION,
         settings=training_settings,
         code=code_fingerprint("train"),
     message:
         "Training {wildcards.model}, seed {wildcards.seed}, on {wildcards.dataset}"
     shell:
-        "python -m potgan train --config {input.configuration} --dataset {wildcards.dataset}"
+        "python -m potgan train --config {params.configuration} --dataset {wildcards.dataset}"
         " --model {wildcards.model} --seed {wildcards.seed} 2>&1 | tee {log}"
 
 
 rule feature_network:
-    input:
-        configuration=ancient(CONFIGURATION),
     output:
         f"{RESULTS}/feature-network/network.json",
     log:
@@ -34,9 +32,10 @@ rule feature_network:
     conda:
         "../../environment.yml"
     params:
+        configuration=CONFIGURATION,
         settings=json.dumps(BENCHMARK.feature_network),
         code=code_fingerprint("feature_network"),
     message:
         "Training the classifier behind is-synthetic and fid-synthetic"
     shell:
-        "python -m potgan feature-network --config {input.configuration} 2>&1 | tee {log}"
+        "python -m potgan feature-network --config {params.configuration} 2>&1 | tee {log}"
