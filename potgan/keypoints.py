@@ -10,7 +10,7 @@ import pandas as pd
 
 from potgan.config import Dataset
 from potgan.errors import UserError
-from potgan.files import new_folder, sha256_of, write_json, write_text
+from potgan.files import new_folder, read_json, sha256_of, write_json, write_text
 from potgan.pose import JOINTS, Keypoints, keypoints_csv, read_keypoints
 from potgan.progress import say
 
@@ -37,11 +37,12 @@ def prepare_keypoints(dataset: Dataset, name: str, images: Path, out: Path) -> d
                 raise UserError(
                     f"datasets.{name}.keypoints.{split} is missing: name the published annotation table of the {split} images"
                 )
+    skipped = skipped_images(images)
     parts, hashes, without = [], {}, {}
     for split, path in sources.items():
         keypoints = read_keypoints(path)
         known = set(table["name"][table["split"] == split])
-        everything = set(table["name"])
+        everything = set(table["name"]) | skipped
         strangers = [n for n in keypoints.names if n not in everything]
         if strangers and not dataset.allow_partial:
             raise UserError(
@@ -82,6 +83,11 @@ def prepare_keypoints(dataset: Dataset, name: str, images: Path, out: Path) -> d
         record["sha256"] = sha256_of(folder / "keypoints.csv")
         write_json(folder / "keypoints.json", record)
     return record
+
+
+def skipped_images(images: Path) -> set[str]:
+    """Names of images that could not be decoded and were left out, as the configuration allowed."""
+    return set(read_json(images / "images.json", "run `potgan images` first")["skipped"])
 
 
 def _image_table(images: Path) -> pd.DataFrame:

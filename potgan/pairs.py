@@ -86,18 +86,25 @@ def read_pairs(path: str | Path, known: set[str] | None = None) -> pd.DataFrame:
 
 
 def build(
-    train: Keypoints, test: Keypoints, settings: PairSettings, kind: str
+    train: Keypoints,
+    test: Keypoints,
+    settings: PairSettings,
+    kind: str,
+    skipped: frozenset[str] | set[str] = frozenset(),
 ) -> tuple[dict[str, pd.DataFrame], dict[str, object]]:
     """The train, validation and test pairs of a data set and their record (`pairs.json`).
 
     Validation identities are drawn from the training identities (seeded by `test_seed`) and leave the training list; every
-    choice of a setting is made on them, never on test pairs. Raises UserError if an identity stands on two sides, or if
+    choice of a setting is made on them, never on test pairs. Pairs of a published list that name a `skipped` image are
+    left out and counted. Raises UserError if an identity stands on two sides, or if
     a list is empty.
     """
-    lists = {}
+    lists, left_out = {}, {}
     for split, table, published in (("train", train, settings.train), ("test", test, settings.test)):
         if published is not None:
-            lists[split] = read_pairs(published, set(table.names))
+            listed = read_pairs(published, set(table.names) | skipped)
+            gone = listed["from"].isin(skipped) | listed["to"].isin(skipped)
+            lists[split], left_out[split] = listed[~gone].reset_index(drop=True), int(gone.sum())
         else:
             lists[split] = patn_pairs(table, kind)
     if settings.test is None:
@@ -121,6 +128,7 @@ def build(
         lists["validation"] = lists["train"].iloc[:0]
 
     record: dict[str, object] = {"rule": settings.rule if settings.test is None else "published lists", "splits": {}}
+    record["pairs_of_skipped_images"] = left_out
     sides: dict[str, set[str]] = {}
     for split in ("train", "validation", "test"):
         pairs = lists[split]

@@ -14,7 +14,7 @@ import numpy as np
 from potgan.config import FIRST_CHECKPOINT_SUFFIX, REFERENCE_METHODS, Benchmark, Layout, dump, fingerprint
 from potgan.errors import UserError
 from potgan.files import new_folder, read_json, write_json, write_text
-from potgan.keypoints import prepare_keypoints, split_keypoints
+from potgan.keypoints import prepare_keypoints, skipped_images, split_keypoints
 from potgan.metrics.protocols import PROTOCOLS
 from potgan.pose import read_keypoints
 from potgan.progress import progress, say
@@ -45,8 +45,12 @@ def pairs(benchmark: Benchmark, layout: Layout, dataset: str) -> None:
 
     settings = _dataset(benchmark, dataset)
     tables = split_keypoints(_keypoints(layout, dataset), layout.images(dataset))
-    lists, record = build(tables["train"], tables["test"], settings.pairs, settings.kind)
+    skipped = skipped_images(layout.images(dataset))
+    lists, record = build(tables["train"], tables["test"], settings.pairs, settings.kind, skipped)
     record["dataset"] = dataset
+    for split, count in record["pairs_of_skipped_images"].items():
+        if count:
+            say(f"{dataset}: left out {count} {split} pairs of images that could not be decoded")
     with new_folder(layout.pairs(dataset)) as folder:
         for split, frame in lists.items():
             write_text(folder / f"pairs-{split}.csv", pairs_csv(frame))

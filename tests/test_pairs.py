@@ -81,6 +81,23 @@ def test_splits_share_no_identity_and_counts_add_up() -> None:
     assert not people["test"] & (people["train"] | people["validation"])
 
 
+def test_pairs_of_skipped_images_are_left_out_and_counted(tmp_path) -> None:
+    """An image that could not be decoded, and was skipped as the configuration allows, must not stop its list."""
+    train, test = make(range(1, 4), 3), make(range(4, 6), 3)
+    everything = {name: tmp_path / f"{name}.csv" for name in ("train", "test")}
+    for name, table_ in (("train", train), ("test", test)):
+        everything[name].write_text(pairs.pairs_csv(pairs.patn_pairs(table_)))
+    gone = train.names[0]
+    kept = pose.Keypoints(train.names[1:], train.joints[1:], train.confidence[1:])
+    chosen = PairSettings(train=str(everything["train"]), test=str(everything["test"]))
+    with pytest.raises(UserError, match=f"unknown image '{gone}'"):
+        pairs.build(kept, test, chosen, "market1501")
+    lists, record = pairs.build(kept, test, chosen, "market1501", {gone})
+    assert record["pairs_of_skipped_images"] == {"train": 4, "test": 0}  # 2 partners, both directions
+    assert len(lists["train"]) == 18 - 4
+    assert gone not in set(lists["train"].to_numpy().ravel())
+
+
 def test_shared_identity_is_refused() -> None:
     with pytest.raises(UserError, match="both sides of a split"):
         pairs.build(make(range(1, 5), 3), make(range(4, 7), 3), PairSettings(), "market1501")
