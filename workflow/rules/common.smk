@@ -1,5 +1,6 @@
 # The configuration, checked, and where results lie. No rule stands here.
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -45,9 +46,9 @@ GPU = 1 if shutil.which("nvidia-smi") else 0
 
 
 wildcard_constraints:
-    dataset="|".join(BENCHMARK.datasets),
-    model="|".join(BENCHMARK.models),
-    method="|".join(sorted(BENCHMARK.methods, key=len, reverse=True)),
+    dataset="|".join(map(re.escape, BENCHMARK.datasets)),
+    model="|".join(map(re.escape, BENCHMARK.models)),
+    method="|".join(map(re.escape, BENCHMARK.methods)),
     seed=r"\d+",
 
 
