@@ -153,7 +153,9 @@ class Decoder(nn.Module):
         previous = 0
         for j in reversed(range(SCALES)):
             outputs = channels[max(j - 1, 0)]
-            blocks.append(up_block(previous + 2 * channels[j], outputs, norm))
+            # The last block has no normalization, as the encoders' first has none (DCGAN's rule for both ends): with an
+            # instance norm at full resolution the image showed bright blobs at fixed places and lost its brightness.
+            blocks.append(up_block(previous + 2 * channels[j], outputs, norm if j > 0 else "none"))
             previous = outputs
         self.blocks = nn.ModuleList(blocks)
         self.image = nn.Conv2d(previous, 3, 3, padding=1)
