@@ -71,6 +71,17 @@ def prepare_images(dataset: Dataset, name: str, out: Path) -> dict[str, Any]:
     return record
 
 
+def read_image_table(folder: Path) -> pd.DataFrame:
+    """`images.csv` of a folder that `prepare_images` filled, indexed by name; UserError where there is none."""
+    path = folder / "images.csv"
+    try:
+        return pd.read_csv(path, dtype={"name": str, "person": str, "path": str}, keep_default_na=False).set_index(
+            "name"
+        )
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing; run `potgan images` first") from None
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The embedded data set
 

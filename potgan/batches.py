@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from potgan.archives import read_image_table
 from potgan.config import MaskSettings
 from potgan.errors import UserError
 from potgan.pose import Keypoints
@@ -100,17 +101,6 @@ def read_image(path: Path) -> np.ndarray:
         state = "cannot be decoded as an image" if path.exists() else "is missing"
         raise UserError(f"{path}: {state}; fetch the data set again or run `potgan images`")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def read_image_table(folder: Path) -> pd.DataFrame:
-    """`images.csv` of an images folder, indexed by name."""
-    path = folder / "images.csv"
-    try:
-        return pd.read_csv(path, dtype={"name": str, "person": str, "path": str}, keep_default_na=False).set_index(
-            "name"
-        )
-    except FileNotFoundError:
-        raise UserError(f"{path}: missing; run `potgan images` first") from None
 
 
 def load_pairs(

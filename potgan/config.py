@@ -182,7 +182,7 @@ class Benchmark:
             (f"models.{model}", self.models[model]),
         ):
             sections = _merge(sections, override, where)
-        return _build(
+        return build(
             RunSettings,
             {**sections, "dataset": dataset, "seed": seed, "image_size": settings.image_size},
             f"models.{model}",
@@ -251,7 +251,7 @@ def load(source: str | Path | dict[str, typing.Any]) -> Benchmark:
             raise UserError(f"{where}: is not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(tree, dict):
         raise UserError(f"{where}: must be a mapping of settings, and is {type(tree).__name__}")
-    benchmark = _build(Benchmark, tree, where, root=True)
+    benchmark = build(Benchmark, tree, where, root=True)
     _check(benchmark, where)
     return benchmark
 
@@ -284,7 +284,7 @@ def _unknown_key(key: str, known: typing.Iterable[str], where: str) -> str:
     return f"{where}: unknown key {key!r}; {hint}"
 
 
-def _build(cls: type, tree: typing.Any, where: str, root: bool = False) -> typing.Any:
+def build(cls: type, tree: typing.Any, where: str, root: bool = False) -> typing.Any:
     """An instance of dataclass `cls` from nested mappings, every type checked."""
     if not isinstance(tree, dict):
         raise UserError(f"{where}: must be a mapping, and is {tree!r}")
@@ -309,7 +309,7 @@ def _convert(kind: typing.Any, value: typing.Any, where: str) -> typing.Any:
     if origin in (typing.Union, types.UnionType):
         return None if value is None else _convert(arguments[0], value, where)
     if dataclasses.is_dataclass(kind):
-        return value if isinstance(value, kind) else _build(kind, value, where)
+        return value if isinstance(value, kind) else build(kind, value, where)
     if origin is dict:
         if not isinstance(value, dict):
             raise UserError(f"{where}: must be a mapping, and is {value!r}")

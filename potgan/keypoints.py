@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from potgan.archives import read_image_table
 from potgan.config import Dataset
 from potgan.errors import UserError
 from potgan.files import new_folder, read_json, sha256_of, write_json, write_text
@@ -25,7 +25,7 @@ def prepare_keypoints(dataset: Dataset, name: str, images: Path, out: Path) -> d
     (`datasets.<name>.keypoints`). Rows keep their table's order. Raises UserError if a table names images that are not
     there (unless `allow_partial`), or if too few images have any joint.
     """
-    table = _image_table(images)
+    table = read_image_table(images)
     if dataset.kind == "synthetic":
         sources = {split: images / "annotation.csv" for split in ("train", "test")}
         estimator = "exact (synthetic renderer); hidden joints missing, hidden torso joints with confidence 0.5"
@@ -41,8 +41,8 @@ def prepare_keypoints(dataset: Dataset, name: str, images: Path, out: Path) -> d
     parts, hashes, without = [], {}, {}
     for split, path in sources.items():
         keypoints = read_keypoints(path)
-        known = set(table["name"][table["split"] == split])
-        everything = set(table["name"]) | skipped
+        known = set(table.index[table["split"] == split])
+        everything = set(table.index) | skipped
         strangers = [n for n in keypoints.names if n not in everything]
         if strangers and not dataset.allow_partial:
             raise UserError(
@@ -90,17 +90,9 @@ def skipped_images(images: Path) -> set[str]:
     return set(read_json(images / "images.json", "run `potgan images` first")["skipped"])
 
 
-def _image_table(images: Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(images / "images.csv", dtype=str, keep_default_na=False)
-    except FileNotFoundError:
-        raise UserError(f"{images / 'images.csv'}: missing; run `potgan images` first") from None
-
-
 def split_keypoints(keypoints: Keypoints, images: Path) -> dict[str, Keypoints]:
     """The rows of each split, in the table's order."""
-    table = _image_table(images)
-    split_of = dict(zip(table["name"], table["split"], strict=True))
+    split_of = read_image_table(images)["split"].to_dict()
     result = {}
     for split in ("train", "test"):
         rows = [i for i, n in enumerate(keypoints.names) if split_of.get(n) == split]

@@ -21,7 +21,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from potgan import config, rendering, tables
-from potgan.batches import read_image, read_image_table, resize, scale_joints
+from potgan.archives import read_image_table
+from potgan.batches import read_image, resize, scale_joints
 from potgan.config import FIRST_CHECKPOINT_SUFFIX, Benchmark, Layout
 from potgan.errors import UserError
 from potgan.files import read_json, write_bytes, write_text

@@ -56,7 +56,7 @@ class SyntheticNetworkSettings:
 
 def settings_from(tree: dict[str, Any]) -> SyntheticNetworkSettings:
     """Settings from the section `feature_network` of a configuration; UserError for an unknown key or a wrong type."""
-    settings = config._build(SyntheticNetworkSettings, tree, "feature_network")
+    settings = config.build(SyntheticNetworkSettings, tree, "feature_network")
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if field.name in ("brightness", "masked_share"):
@@ -292,7 +292,7 @@ def load_feature_network(folder: Path) -> FeatureNetwork:
     remedy = "delete the folder and train the feature network again"
     record = read_json(folder / "network.json", "train the feature network again")
     try:
-        settings = config._build(SyntheticNetworkSettings, record["settings"], "settings")
+        settings = config.build(SyntheticNetworkSettings, record["settings"], "settings")
         classifier = _Classifier(settings.feature_dimension, len(record["upper_colours"]), len(record["lower_colours"]))
         expected = record["weights_sha256"]
     except (KeyError, TypeError, UserError) as error:
