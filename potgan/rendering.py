@@ -58,13 +58,15 @@ def limb_mask(joints: np.ndarray, height: int, width: int, radius: int) -> np.nd
     square whatever the image's size. Source: PG2 _getPoseMask (PROTOCOLS 4); points are truncated to whole pixels.
     """
     points = np.zeros((height + 2 * radius, width + 2 * radius), np.uint8)  # a margin, so that discs may be cut
+    joints = joints.astype(np.float64)
     for a, b in MASK_LIMBS:
         start, end = joints[a], joints[b]
         if np.isnan(start[0]) or np.isnan(end[0]):
             continue
-        count = int(np.hypot(*(end - start)) / radius)
-        steps = np.linspace(0, 1, max(count, 1) + 1)[:, None]
-        for x, y in (start + steps * (end - start)).astype(int):
+        count = max(int(np.sqrt(((end - start) ** 2).sum()) / radius), 1)
+        # Multiplied before it is divided: a sample that falls on a whole pixel must not be truncated to the one before.
+        samples = start + (end - start) * np.arange(count + 1)[:, None] / count
+        for x, y in samples.astype(int):
             if -radius <= x < width + radius and -radius <= y < height + radius:
                 points[y + radius, x + radius] = 1
     offsets = np.arange(-radius, radius + 1)

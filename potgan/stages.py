@@ -81,7 +81,7 @@ def _write_flow(settings: Any, test_pairs: Any, path: Path) -> None:
 
 
 def feature_network(benchmark: Benchmark, layout: Layout) -> None:
-    """Train the classifier of the synthetic protocol; nothing to do where the protocol measures through Inception."""
+    """Train the classifier of the synthetic protocol. The workflow asks for it only where the protocol measures so."""
     from potgan.metrics.synthetic_network import settings_from, train_feature_network
 
     train_feature_network(settings_from(benchmark.feature_network), layout.feature_network)
@@ -93,10 +93,10 @@ def train(benchmark: Benchmark, layout: Layout, dataset: str, model: str, seed: 
 
     settings = benchmark.run_settings(dataset, model, seed)
     device = pick_device()
-    data = _pair_data(benchmark, layout, dataset, "train", device)
+    data = _pair_data(benchmark, layout, dataset, "train", device, model)
     record = read_json(layout.pairs(dataset) / "pairs.json", "run `potgan pairs` first")
     validation = (
-        _pair_data(benchmark, layout, dataset, "validation", device)
+        _pair_data(benchmark, layout, dataset, "validation", device, model)
         if record["splits"]["validation"]["pairs"]
         else None
     )
@@ -112,16 +112,16 @@ def generate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
     from potgan.train import load_generator, pick_device
 
     device = pick_device()
-    data = _pair_data(benchmark, layout, dataset, "test", device)
+    model = benchmark.main_model if method in REFERENCE_METHODS else method.removesuffix(FIRST_CHECKPOINT_SUFFIX)
+    data = _pair_data(benchmark, layout, dataset, "test", device, model)
     test_pairs = _pairs(layout, dataset, "test")
     record: dict[str, Any] = {"method": method, "seed": seed, "iteration": None, "training": None}
     if method in REFERENCE_METHODS:
         mean = None
         if method == "mean-image":
-            mean = generation.mean_image(_pair_data(benchmark, layout, dataset, "train", "cpu"))
+            mean = generation.mean_image(_pair_data(benchmark, layout, dataset, "train", "cpu", model))
         pictures = generation.reference_images(method, data, mean)
     else:
-        model = method.removesuffix(FIRST_CHECKPOINT_SUFFIX)
         run = layout.train(dataset, benchmark.trained_as(dataset, model), seed)
         done = read_json(run / "done.json", "run `potgan train` first")
         checkpoint = _checkpoint(done, first=method != model)
@@ -147,7 +147,8 @@ def evaluate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
 
     protocol = PROTOCOLS[benchmark.protocol]
     test_pairs = _pairs(layout, dataset, "test")
-    data = _pair_data(benchmark, layout, dataset, "test", "cpu")
+    # Images and joints only: the masks of metrics are the protocol's, whatever masks the model was given.
+    data = _pair_data(benchmark, layout, dataset, "test", "cpu", benchmark.main_model)
     folder = layout.generate(dataset, method, seed)
     generated = evaluation.read_generated(folder, test_pairs)
     targets = data.images[data.targets].permute(0, 2, 3, 1).numpy()
@@ -266,10 +267,11 @@ def _pairs(layout: Layout, dataset: str, split: str) -> Any:
     return read_pairs(layout.pairs(dataset) / f"pairs-{split}.csv")
 
 
-def _pair_data(benchmark: Benchmark, layout: Layout, dataset: str, split: str, device: Any) -> Any:
+def _pair_data(benchmark: Benchmark, layout: Layout, dataset: str, split: str, device: Any, model: str) -> Any:
+    """The pairs of a split with the masks and heat maps that `model` is given (an ablation may set its own)."""
     from potgan.batches import load_pairs
 
-    settings = benchmark.run_settings(dataset, benchmark.main_model, 0)
+    settings = benchmark.run_settings(dataset, model, 0)
     return load_pairs(
         layout.images(dataset),
         _keypoints(layout, dataset),

@@ -196,6 +196,19 @@ def test_without_a_file_the_embedded_benchmark_is_planned_and_settings_are_laid_
     assert "results/another/" in plan.stdout
 
 
+def test_a_model_sees_the_masks_that_its_own_entry_asks_for(finished) -> None:
+    """An ablation of the masks would otherwise train on the main model's, under another fingerprint."""
+    from potgan import stages
+
+    tree = json.loads(json.dumps(TINY))
+    tree["models"]["thick"] = {"masks": {"limb_radius": 4, "heatmap_sigma": 1}}
+    benchmark, layout = load(tree), Layout("tiny", finished)
+    thin, thick = (stages._pair_data(benchmark, layout, "synthetic", "test", "cpu", m) for m in ("potgan", "thick"))
+    assert (thick.masks >= thin.masks).float().mean() > 0.99
+    assert thick.masks.sum() > 1.2 * thin.masks.sum()
+    assert (thin.sigma, thick.sigma) == (3, 1)
+
+
 def test_results_of_other_settings_are_refused_by_the_report(finished, tmp_path) -> None:
     """What a pull or a copy of old results could slip in: the page must not be made from it."""
     changed = json.loads(json.dumps(TINY))
