@@ -11,8 +11,11 @@ import signal
 import sys
 from pathlib import Path
 
+from potgan.config import Dataset
 from potgan.errors import Interrupted, UserError
 
+KINDS = ("market1501", "dukemtmc", "deepfashion")
+FORMATS = ("own", "patn", "patn-x-first", "coco17", "openpose")
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: the same command continues
 
@@ -23,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
 
     def verb(name: str, description: str, *selectors: str) -> argparse.ArgumentParser:
         sub = verbs.add_parser(name, help=description, description=description)
+        sub.set_defaults(call=stage)
         if "config" in selectors:
             sub.add_argument("--config", type=Path, default=Path("config/config.yaml"), help="default: %(default)s")
             sub.add_argument("--root", type=Path, default=Path(), help="where results/ and reports/ lie; default: here")
@@ -41,17 +45,47 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     verb("configure", "check a configuration and write it, resolved, beside the results", "config")
-    verb("images", "fetch, unpack or render the images of a data set", "config", "dataset")
+    images = verb("images", "fetch, unpack or render the images of a data set, or of one archive (KIND)", "config")
+    images.add_argument("--dataset", help="a data set of the configuration")
+    _add_copy(images, optional=True)
+    images.add_argument("--out", type=Path, help="the folder to fill (with KIND); it appears whole or not at all")
+    images.add_argument("--complete", action="store_true", help="refuse a part of the data set (with KIND)")
+    images.add_argument(
+        "--skip-unreadable", action="store_true", help="leave out and count images that cannot be decoded"
+    )
+    images.set_defaults(call=images_verb)
+    check = verb("verify", "is a copy of a data set the published one, and if not, what differs?")
+    _add_copy(check)
+    check.add_argument("--names", type=Path, nargs="+", default=[], metavar="TABLE",
+                       help="compare single files with images.csv of an earlier run, annotation tables or lists of names")  # fmt: skip
+    check.add_argument("--quick", action="store_true", help="do not decode the images")
+    check.add_argument("--out", type=Path, help="write the whole answer, with all names, as JSON")
+    check.set_defaults(call=verify_verb)
     verb("keypoints", "collect the key points of a data set's images", "config", "dataset")
+    convert = verb("convert", "write a table of key points in another format, without loss where the format allows it")
+    convert.add_argument("table", type=Path, help="a file or folder in any format that is read; it tells which")
+    convert.add_argument("out", type=Path, help="the file (or, for openpose, the folder) to write")
+    convert.add_argument("--to", required=True, choices=FORMATS, help="the format to write")
+    convert.add_argument("--images", type=Path, help="folder of the stage `images`: coco17 then has the images' sizes")
+    convert.set_defaults(call=convert_verb)
     pairs = verb("pairs", "build the pair lists of a data set, or of one key-point table (--keypoints)", "config")
     pairs.add_argument("--dataset", help="a data set of the configuration")
     pairs.add_argument("--keypoints", type=Path, help="instead: a keypoints.csv or a published annotation table")
-    pairs.add_argument("--rule", choices=["patn"], default="patn", help="the pair rule; default: %(default)s")
-    pairs.add_argument("--kind", choices=["market1501", "dukemtmc", "deepfashion"], default="market1501",
+    pairs.add_argument("--rule", default="patn", help="the pair rule, patn or pg2; default: %(default)s")
+    pairs.add_argument("--kind", choices=KINDS, default="market1501",
                        help="the file-name grammar; default: %(default)s")  # fmt: skip
     pairs.add_argument("--sample", type=int, help="draw that many pairs without replacement, as the peers do")
     pairs.add_argument("--sample-seed", type=int, default=0, help="default: %(default)s")
     pairs.add_argument("--out", type=Path, help="the pair list to write (with --keypoints)")
+    pairs.set_defaults(call=pairs_verb)
+    imitate = verb("imitate", "write an archive in the layout of a real data set, filled with synthetic people")
+    imitate.add_argument("kind", choices=KINDS)
+    imitate.add_argument("--out", type=Path, required=True, help="the folder to write archive, tables and lists into")
+    imitate.add_argument("--train-identities", type=int, default=12, help="default: %(default)s")
+    imitate.add_argument("--test-identities", type=int, default=6, help="default: %(default)s")
+    imitate.add_argument("--images-per-identity", type=int, default=6, help="default: %(default)s")
+    imitate.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    imitate.set_defaults(call=imitate_verb)
     verb("feature-network", "train the small classifier behind is-synthetic and fid-synthetic", "config")
     verb("train", "train one model", "config", "dataset", "model", "seed")
     verb("generate", "synthesise the test pairs of one method", "config", "dataset", "method", "seed")
@@ -60,36 +94,137 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def run(arguments: argparse.Namespace) -> None:
-    if arguments.verb == "pairs" and arguments.keypoints is not None:
-        return pairs_of_table(arguments)
+def _add_copy(sub: argparse.ArgumentParser, optional: bool = False) -> None:
+    """Arguments that say which copy of which data set, without a configuration."""
+    sub.add_argument("kind", metavar="KIND", nargs="?" if optional else None, choices=KINDS,
+                     help=f"the data set: {', '.join(KINDS)}")  # fmt: skip
+    sub.add_argument("--source", "--archive", dest="source", help="archive, folder or address; default: the data folder, "
+                     "data or $POTGAN_DATA" + (", or the published sources" if optional else ""))  # fmt: skip
+    sub.add_argument("--checksum", help="sha256:<digits> of the archive; default: the published one")
+    sub.add_argument(
+        "--splits", type=Path, nargs=2, metavar=("TRAIN.LST", "TEST.LST"), help="DeepFashion's lists (PATN)"
+    )
+
+
+def _copy_of(arguments: argparse.Namespace, **settings: object) -> tuple[Dataset, str, Path]:
+    """(data set, its name, data folder) of a verb that is called with KIND."""
+    from potgan.archives import facts_of
+    from potgan.config import Layout
+
+    kind = arguments.kind
+    lists = dict(zip(("train", "test"), map(str, arguments.splits), strict=True)) if arguments.splits else {}
+    dataset = Dataset(kind, facts_of(kind)["label"], source=arguments.source, checksum=arguments.checksum, splits=lists,
+                      **settings)  # fmt: skip
+    return dataset, kind, Layout(kind).data
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Verbs
+
+
+def stage(arguments: argparse.Namespace) -> int:
+    """A stage of a configured benchmark."""
     from potgan import stages
     from potgan.config import Layout, load
 
     benchmark = load(arguments.config)
     layout = Layout(benchmark.benchmark, arguments.root)
-    if arguments.verb == "pairs" and arguments.dataset is None:
-        raise UserError("pairs: name --dataset (of the configuration) or --keypoints (a table) and --out")
     selectors = {
         name: getattr(arguments, name) for name in ("dataset", "model", "method", "seed") if hasattr(arguments, name)
     }
     getattr(stages, arguments.verb.replace("-", "_"))(benchmark, layout, **selectors)
+    return 0
 
 
-def pairs_of_table(arguments: argparse.Namespace) -> None:
+def images_verb(arguments: argparse.Namespace) -> int:
+    if arguments.kind is None:
+        if arguments.dataset is None:
+            raise UserError("images: name a data set of the configuration (--dataset), or KIND, --source and --out")
+        return stage(arguments)
+    from potgan.image_folder import prepare_images
+    from potgan.progress import say
+
+    if arguments.out is None:
+        raise UserError("images: --out is missing: the folder to fill")
+    dataset, name, data = _copy_of(
+        arguments,
+        allow_partial=not arguments.complete,
+        unreadable_images="skip" if arguments.skip_unreadable else "stop",
+    )
+    record = prepare_images(dataset, name, arguments.out, data)
+    counts = " and ".join(f"{count:,} {split}" for split, count in record["images"].items())
+    part = "; a part of the published data set" if record["partial"] else ""
+    say(f"{arguments.out}: {counts} images{part}")
+    return 0
+
+
+def verify_verb(arguments: argparse.Namespace) -> int:
+    """Exit code 0 for ok, 2 for anything else."""
+    import dataclasses
+
+    from potgan.files import write_json
+    from potgan.verification import verify
+
+    dataset, name, data = _copy_of(arguments)
+    answer = verify(dataset, name, data, arguments.names, arguments.quick)
+    if arguments.out:
+        write_json(arguments.out, dataclasses.asdict(answer))
+    print(answer.text())
+    return 0 if answer.state == "ok" else EXIT_BAD_INPUT
+
+
+def convert_verb(arguments: argparse.Namespace) -> int:
+    from potgan.image_folder import ImageFolder
+    from potgan.pose_files import read_keypoints, write_keypoints
+    from potgan.progress import say
+
+    keypoints = read_keypoints(arguments.table)
+    sizes = None
+    if arguments.images:
+        folder = ImageFolder(arguments.images)
+        sizes = {name: folder.size(name) for name in keypoints.names if name in folder.table.index}
+    write_keypoints(keypoints, arguments.out, arguments.to, sizes)
+    say(f"{arguments.out}: key points of {len(keypoints):,} images")
+    return 0
+
+
+def pairs_verb(arguments: argparse.Namespace) -> int:
+    if arguments.keypoints is None:
+        if arguments.dataset is None:
+            raise UserError("pairs: name --dataset (of the configuration) or --keypoints (a table) and --out")
+        return stage(arguments)
     from potgan.files import write_text
-    from potgan.pairs import pairs_csv, patn_pairs, sample
-    from potgan.pose import read_keypoints
+    from potgan.pairs import PAIR_RULES, pairs_csv
+    from potgan.pose_files import read_keypoints
     from potgan.progress import say
 
     if arguments.out is None:
         raise UserError("pairs: --out is missing: the pair list to write")
     if arguments.sample is not None and arguments.sample < 1:
         raise UserError(f"pairs: --sample must be at least 1, and is {arguments.sample}")
-    found = patn_pairs(read_keypoints(arguments.keypoints), arguments.kind)
-    chosen = sample(found, arguments.sample, arguments.sample_seed)
+    if arguments.rule not in PAIR_RULES:
+        raise UserError(f"pairs: no rule {arguments.rule!r}; there are {', '.join(PAIR_RULES)}")
+    rule = PAIR_RULES[arguments.rule]
+    found = rule.pairs(read_keypoints(arguments.keypoints), arguments.kind)
+    chosen = rule.sample(found, arguments.sample, arguments.sample_seed)
     write_text(arguments.out, pairs_csv(chosen))
     say(f"{arguments.out}: {len(chosen):,} pairs" + (f" of {len(found):,}" if arguments.sample else ""))
+    return 0
+
+
+def imitate_verb(arguments: argparse.Namespace) -> int:
+    from potgan.config import SyntheticSettings
+    from potgan.imitations import write_archive
+    from potgan.progress import say
+
+    settings = SyntheticSettings(
+        train_identities=arguments.train_identities,
+        test_identities=arguments.test_identities,
+        images_per_identity=arguments.images_per_identity,
+    )
+    record = write_archive(arguments.kind, arguments.out, settings, arguments.seed)
+    say(f"{arguments.out}: {record}")
+    return 0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -98,7 +233,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `potgan ... | head` is no error
     arguments = parser().parse_args(argv)
     try:
-        run(arguments)
+        return arguments.call(arguments)
     except UserError as error:
         print(f"potgan {arguments.verb}: error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -113,7 +248,6 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"potgan {arguments.verb}: error: {error.filename or ''}: {os.strerror(error.errno)}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    return 0
 
 
 if __name__ == "__main__":

@@ -9,14 +9,13 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
 
-from potgan.archives import read_image_table
 from potgan.config import MaskSettings
 from potgan.errors import UserError
+from potgan.image_folder import ImageFolder, resize, scale_joints
 from potgan.pose import Keypoints
 from potgan.progress import progress
 from potgan.rendering import heatmaps, pose_mask
@@ -79,30 +78,6 @@ class PairData:
         )
 
 
-def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(h, w, 3) uint8 -> (H, W, 3): area average when shrinking (antialiased), cubic when growing; unchanged if equal."""
-    height, width = size
-    if image.shape[:2] == (height, width):
-        return image
-    shrinks = image.shape[0] > height
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-
-
-def scale_joints(joints: np.ndarray, old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
-    """(..., 2) joints of an image of size `old` (height, width) in the image resized to `new`; pixel centres stay centres."""
-    factor = np.array([new[1] / old[1], new[0] / old[0]], np.float32)
-    return ((joints + 0.5) * factor - 0.5).astype(np.float32)
-
-
-def read_image(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB. Raises UserError naming a file that cannot be decoded."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        state = "cannot be decoded as an image" if path.exists() else "is missing"
-        raise UserError(f"{path}: {state}; fetch the data set again or run `potgan images`")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
 def load_pairs(
     images_folder: Path,
     keypoints: Keypoints,
@@ -112,11 +87,11 @@ def load_pairs(
     device: torch.device | str = "cpu",
 ) -> PairData:
     """Read each image of `pairs` once, resize it with its joints if need be, and draw its mask."""
-    table = read_image_table(images_folder)
+    folder = ImageFolder(images_folder)
     names = sorted(set(pairs["from"]) | set(pairs["to"]))
     for name in names:
-        if name not in table.index or name not in keypoints.row:
-            where = "images" if name not in table.index else "key points"
+        if name not in folder.table.index or name not in keypoints.row:
+            where = "images" if name not in folder.table.index else "key points"
             raise UserError(
                 f"pair list: {name!r} is unknown to the {where} in {images_folder.parent}; rebuild the pairs"
             )
@@ -125,7 +100,7 @@ def load_pairs(
     drawn = np.empty((len(names), 1, height, width), np.uint8)
     joints = np.empty((len(names), *keypoints.joints.shape[1:]), np.float32)
     for i, name in enumerate(progress(names, len(names), "reading images", "images")):
-        image = read_image(images_folder / table.at[name, "path"])
+        image = folder.read(name)
         joints[i] = scale_joints(keypoints.of(name), image.shape[:2], size)
         images[i] = resize(image, size)
         drawn[i, 0] = pose_mask(joints[i], height, width, masks.limb_radius)

@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import os
 import re
 import types
 import typing
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import yaml
 
+from potgan.download import check_checksum_text
 from potgan.errors import UserError
 
 STAGES = ("images", "keypoints", "pairs", "train", "generate", "evaluate", "tabulate")
@@ -55,15 +57,50 @@ class PairSettings:
 
 
 @dataclass(frozen=True)
+class OpenPifPafSettings:
+    """Key points by OpenPifPaf, in an environment of its own (`workflow/envs/openpifpaf`)."""
+
+    checkpoint: str = "shufflenetv2k16"  # a published one (`potgan/pretrained.py`), or the path of a checkpoint file
+    checkpoint_sha256: str | None = None  # of a file; checked before it is unpickled. null: the published one's
+    scale: float = 3.0  # images are enlarged by it before detection: networks fail on people 100 pixels high
+    batch_size: int = 8  # images
+    workers: int = 2  # processes; the decoder is sequential, so that more of them is what speeds it up
+    shard_size: int = 256  # images; a killed run goes on after the last finished shard
+    device: str = "auto"  # auto | cpu | cuda
+
+
+@dataclass(frozen=True)
+class KeypointSettings:
+    """Where the key points come from, and when they are too bad to go on."""
+
+    estimator: str = "table"  # table: the files below | openpifpaf. Synthetic images: table means the exact ones
+    train: str | None = None  # published table, COCO or OpenPose JSON; with openpifpaf: what it is compared with
+    test: str | None = None
+    frame: str = "original"  # original | cropped: whose pixels the tables count, where crop_columns is set
+    minimum_detection_rate: float = 0.5  # share of images with any joint, below which something is broken
+    openpifpaf: OpenPifPafSettings = OpenPifPafSettings()
+
+    @property
+    def tables(self) -> dict[str, str]:
+        """split -> path, of the tables that are named."""
+        named = {"train": self.train, "test": self.test}
+        return {split: path for split, path in named.items() if path is not None}
+
+
+@dataclass(frozen=True)
 class Dataset:
     """One data set of the benchmark."""
 
     kind: str  # synthetic | market1501 | dukemtmc | deepfashion: the layout and the file-name grammar
     label: str  # as the tables print it
     image_size: tuple[int, int] = (128, 64)  # height, width in pixels; images of other sizes are resized once
-    source: str | None = None  # the user's archive or folder (real data sets)
+    # The user's archive or folder, an address (http://, https://, drive:<id>), or null: what lies in the data folder,
+    # else what benchmarks/<kind>.yaml says where to fetch.
+    source: str | None = None
+    checksum: str | None = None  # sha256:<digits> (or md5:, sha1:) of the archive; null: the published one
+    crop_columns: tuple[int, int] | None = None  # first, and one past the last; PATN's DeepFashion: [40, 216]
     splits: dict[str, str] = field(default_factory=dict)  # split -> list of image names (DeepFashion only)
-    keypoints: dict[str, str] = field(default_factory=dict)  # split -> published annotation table
+    keypoints: KeypointSettings = KeypointSettings()
     unreadable_images: str = "stop"  # stop | skip: what happens when an image cannot be decoded (skip counts them)
     allow_partial: bool = False  # accept an archive with fewer images than the published counts
     synthetic: SyntheticSettings = SyntheticSettings()
@@ -153,6 +190,7 @@ class Benchmark:
     training: TrainingSettings = TrainingSettings()
     feature_network: dict[str, typing.Any] = field(default_factory=dict)  # of the synthetic protocol; see its module
     differences_from_paper: tuple[str, ...] = ()  # printed in the report
+    absent: dict[str, str] = field(default_factory=dict)  # data set -> why it is not run; the workflow fills it in
 
     @property
     def main_model(self) -> str:
@@ -379,7 +417,7 @@ def _check(benchmark: Benchmark, where: str) -> None:
         at = f"datasets.{name}"
         one_of(dataset.kind, ("synthetic", "market1501", "dukemtmc", "deepfashion"), f"{at}.kind")
         one_of(dataset.unreadable_images, ("stop", "skip"), f"{at}.unreadable_images")
-        one_of(dataset.pairs.rule, ("patn",), f"{at}.pairs.rule")
+        one_of(dataset.pairs.rule, ("patn", "pg2"), f"{at}.pairs.rule")
         require(min(dataset.image_size) >= 32, f"{at}.image_size must be at least 32 x 32")
         require(
             all(side % 16 == 0 for side in dataset.image_size),
@@ -390,12 +428,19 @@ def _check(benchmark: Benchmark, where: str) -> None:
             or tuple(dataset.image_size) == (dataset.synthetic.height, dataset.synthetic.width),
             f"{at}.image_size must equal synthetic.height and .width, so that the true flow fits the images",
         )
+        for split in dataset.splits:
+            one_of(split, ("train", "test"), f"{at}.splits")
+        _check_keypoints(dataset.keypoints, f"{at}.keypoints", require, one_of)
+        if dataset.checksum is not None:
+            check_checksum_text(dataset.checksum, f"{where}: {at}.checksum")
+        if dataset.crop_columns is not None:
+            first, last = dataset.crop_columns
+            require(0 <= first < last, f"{at}.crop_columns must be two rising columns, and is {[first, last]}")
+            require(dataset.kind != "synthetic", f"{at}.crop_columns: synthetic images are not cropped")
         require(
-            dataset.kind == "synthetic" or dataset.source is not None,
-            f"{at}.source is missing: the archive or folder of {dataset.label}",
+            dataset.keypoints.frame == "original" or dataset.crop_columns is not None,
+            f"{at}.keypoints.frame is cropped, but there are no crop_columns",
         )
-        for split in (*dataset.keypoints, *dataset.splits):
-            one_of(split, ("train", "test"), f"{at}.keypoints and {at}.splits")
         for model in benchmark.models:
             run = benchmark.run_settings(name, model, benchmark.seeds[0])
             at = f"models.{model}"
@@ -424,6 +469,16 @@ def _check(benchmark: Benchmark, where: str) -> None:
             )
 
 
+def _check_keypoints(settings: KeypointSettings, at: str, require: typing.Callable, one_of: typing.Callable) -> None:
+    one_of(settings.estimator, ("table", "openpifpaf"), f"{at}.estimator")
+    one_of(settings.frame, ("original", "cropped"), f"{at}.frame")
+    one_of(settings.openpifpaf.device, ("auto", "cpu", "cuda"), f"{at}.openpifpaf.device")
+    require(0 <= settings.minimum_detection_rate <= 1, f"{at}.minimum_detection_rate must lie between 0 and 1")
+    require(settings.openpifpaf.scale > 0, f"{at}.openpifpaf.scale must be positive")
+    for name in ("batch_size", "workers", "shard_size"):
+        require(getattr(settings.openpifpaf, name) >= 1, f"{at}.openpifpaf.{name} must be at least 1")
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Where results lie
 
@@ -442,6 +497,11 @@ class Layout:
     @property
     def reports(self) -> Path:
         return self.root / "reports" / self.benchmark
+
+    @property
+    def data(self) -> Path:
+        """The folder of archives, tables and weights that the user has or that were fetched."""
+        return Path(os.environ["POTGAN_DATA"]) if os.environ.get("POTGAN_DATA") else self.root / "data"
 
     @property
     def configuration(self) -> Path:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from potgan.batches import read_image
 from potgan.config import GeneratorSettings
 from potgan.errors import UserError
 from potgan.files import write_json, write_text
+from potgan.image_folder import read_image
 from potgan.metrics.inception import measure_distribution
 from potgan.metrics.protocols import Protocol
 from potgan.metrics.ssim import masked_ssim, ssim

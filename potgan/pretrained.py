@@ -7,22 +7,26 @@ the message says what to put where.
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from potgan.download import fetch
 from potgan.errors import UserError
 from potgan.files import sha256_of
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """One published file. size: bytes."""
+    """One published file. sha256: 64 hexadecimal digits, or the first 8 where its name publishes no more; size: bytes."""
 
     file_name: str
     url: str
     sha256: str
-    size: int
+    size: int | None
+
+    @property
+    def checksum(self) -> str:
+        return ("sha256:" if len(self.sha256) == 64 else "sha256-prefix:") + self.sha256
 
 
 WEIGHTS = {
@@ -39,6 +43,22 @@ WEIGHTS = {
         url="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
         sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
         size=95_628_359,
+    ),
+    # OpenPifPaf 0.13's own choice for COCO key points. It publishes no more of the SHA-256 than the name's 8 digits; the
+    # whole one of the file that was used is in `keypoints.json`, and can be pinned as openpifpaf.checkpoint_sha256.
+    "shufflenetv2k16": WeightFile(
+        file_name="shufflenetv2k16-210820-232500-cocokp-slurm726069-edge513-o10s-7189450a.pkl",
+        url="https://github.com/openpifpaf/torchhub/releases/download/v0.13/"
+        "shufflenetv2k16-210820-232500-cocokp-slurm726069-edge513-o10s-7189450a.pkl",
+        sha256="7189450a",
+        size=None,
+    ),
+    "mobilenetv3small": WeightFile(
+        file_name="mobilenetv3small-210822-213409-cocokp-slurm726252-edge513-o10s-803b24ae.pkl",
+        url="https://github.com/openpifpaf/torchhub/releases/download/v0.13/"
+        "mobilenetv3small-210822-213409-cocokp-slurm726252-edge513-o10s-803b24ae.pkl",
+        sha256="803b24ae",
+        size=None,
     ),
 }
 
@@ -57,68 +77,13 @@ def weight_file(name: str, folder: Path | None = None) -> Path:
     folder = Path(folder or os.environ.get("POTGAN_WEIGHTS") or Path("data", "weights"))
     path = folder / weights.file_name
     if not path.exists():
-        _fetch(weights, path)
+        by_hand = f"download it on another machine and put it at {path.absolute()}, or set POTGAN_WEIGHTS to its folder"
+        fetch(weights.url, path, checksum=weights.checksum, size=weights.size, by_hand=by_hand)
         return path
     found = sha256_of(path)
-    if found != weights.sha256:
+    if not found.startswith(weights.sha256):
         raise UserError(
             f"{path}: is not the published file (SHA-256 {found}, expected {weights.sha256}); move it away, "
             f"and it is fetched anew from {weights.url}"
         )
     return path
-
-
-def _fetch(weights: WeightFile, path: Path) -> None:
-    by_hand = f"download {weights.url} on another machine and put it at {path.absolute()}"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A name of its own, so that two processes that fetch at once do not write into one file.
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-    except OSError as error:
-        raise UserError(
-            f"{path.parent}: cannot be written ({error.strerror}); set POTGAN_WEIGHTS to a folder that can"
-        ) from None
-    os.close(handle)
-    partial = Path(name)
-    try:
-        _download(weights, partial, by_hand)
-        found = sha256_of(partial)
-        if found != weights.sha256:
-            raise UserError(
-                f"{weights.url}: sent {partial.stat().st_size} bytes{_looks_like(partial)} that are not the published "
-                f"file of {weights.size} bytes (SHA-256 {found}, expected {weights.sha256}); nothing kept: {by_hand}"
-            )
-        partial.chmod(0o644)  # mkstemp makes files that only their owner can read
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _download(weights: WeightFile, partial: Path, by_hand: str) -> None:
-    # Only here: the rest of the package must run where pooch is not installed.
-    import pooch
-    import requests
-    from tqdm import tqdm
-
-    # None: shown where stderr is a terminal.
-    with tqdm(total=weights.size, desc=weights.file_name, unit="B", unit_scale=True, disable=None) as bar:
-        try:
-            with partial.open("wb") as file:
-                pooch.HTTPDownloader(progressbar=bar, timeout=30)(weights.url, file, None)
-        except requests.exceptions.HTTPError as error:
-            reason = f"the server answered {error.response.status_code}"
-        except requests.exceptions.Timeout:
-            reason = "the server did not answer within 30 s"
-        except requests.exceptions.ConnectionError:
-            reason = "no connection"
-        except (requests.exceptions.RequestException, OSError) as error:
-            reason = " ".join(str(error).split())[:100]
-        else:
-            return
-    raise UserError(f"{weights.url}: cannot be fetched ({reason}); {by_hand}")
-
-
-def _looks_like(file: Path) -> str:
-    with file.open("rb") as content:
-        start = content.read(64).lstrip().lower()
-    return " of a web page" if start.startswith((b"<!doctype", b"<html")) else ""

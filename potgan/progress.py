@@ -39,3 +39,31 @@ def progress(
 def say(message: str) -> None:
     """One line to standard error, at once."""
     print(message, file=sys.stderr, flush=True)
+
+
+class TransferProgress:
+    """Progress of one file's transfer in bytes: a bar on a terminal, a line every `interval` seconds elsewhere."""
+
+    def __init__(self, what: str, total: int | None, interval: float = 10.0) -> None:
+        self.what, self.total, self.interval = what, total, interval
+        self.bar: tqdm | None = None
+        self.last = time.monotonic()
+
+    def __enter__(self) -> TransferProgress:
+        if sys.stderr.isatty():
+            self.bar = tqdm(total=self.total, desc=self.what, unit="B", unit_scale=True, dynamic_ncols=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def update(self, done: int, total: int | None) -> None:
+        """`done` bytes of `total` (None: unknown) have arrived."""
+        if self.bar is not None:
+            self.bar.total = total or self.total
+            self.bar.update(done - self.bar.n)
+        elif time.monotonic() - self.last >= self.interval:
+            self.last = time.monotonic()
+            of = f" of {total / 1e6:.1f}" if total else ""
+            say(f"{self.what}: {done / 1e6:.1f}{of} MB")

@@ -10,15 +10,16 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent
 #: Modules (and data files) that decide what a stage writes. Progress, errors and the command line do not.
 STAGE_FILES = {
-    "images": ("archives.py", "synthetic.py", "../benchmarks/market1501.yaml", "../benchmarks/dukemtmc.yaml",
-               "../benchmarks/deepfashion.yaml"),
-    "keypoints": ("keypoints.py", "pose.py"),
-    "pairs": ("pairs.py", "pose.py", "synthetic.py"),
+    "images": ("archives.py", "image_folder.py", "synthetic.py", "pose_files.py", "../benchmarks/market1501.yaml",
+               "../benchmarks/dukemtmc.yaml", "../benchmarks/deepfashion.yaml"),
+    "keypoints": ("keypoints.py", "pose.py", "pose_files.py", "detection.py", "openpifpaf_worker.py"),
+    "pairs": ("pairs.py", "pose.py", "pose_files.py", "synthetic.py"),
     "train": ("train.py", "batches.py", "losses.py", "rendering.py", "models/*.py"),
     "feature_network": ("metrics/synthetic_network.py", "synthetic.py"),
     "generate": ("generate.py", "batches.py", "rendering.py", "models/*.py"),
     "evaluate": ("evaluate.py", "rendering.py", "metrics/*.py", "models/tps.py"),
-    "tabulate": ("tables.py", "report.py", "templates/*", "../benchmarks/published.csv"),
+    "imitate": ("imitations.py", "synthetic.py"),
+    "tabulate": ("tables.py", "report.py", "datasheet.py", "templates/*", "../benchmarks/published.csv"),
 }  # fmt: skip
 
 

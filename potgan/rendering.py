@@ -7,6 +7,7 @@ set is loaded, heat maps are built per batch on the training device.
 from __future__ import annotations
 
 import colorsys
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import cv2
@@ -27,6 +28,8 @@ MASK_LIMBS = (
     (8, 2),
     (16, 17),
 )
+_LIMB_ENDS = np.array(MASK_LIMBS)  # (23, 2)
+_SQUARE = np.ones((5, 5), np.uint8)  # of the closing in both peers' masks
 #: Section IV-C, "depicting head and torso areas as polygons". The paper shows them in Fig. 4 without naming corners:
 #: VUNet's torso quadrilateral, and the convex hull of what is seen of the head (PROTOCOLS 7.2 item 22).
 TORSO_POLYGON = tuple(JOINT[n] for n in ("right_shoulder", "left_shoulder", "left_hip", "right_hip"))
@@ -57,22 +60,27 @@ def limb_mask(joints: np.ndarray, height: int, width: int, radius: int) -> np.nd
     Discs of `radius` px at both ends of each limb and every `radius` px between them, then a grey closing with a 5 x 5
     square whatever the image's size. Source: PG2 _getPoseMask (PROTOCOLS 4); points are truncated to whole pixels.
     """
+    ends = joints.astype(np.float64)[_LIMB_ENDS]  # (23, 2 ends, 2)
+    ends = ends[~np.isnan(ends[:, :, 0]).any(axis=1)]
+    start, along = ends[:, 0], ends[:, 1] - ends[:, 0]
+    count = np.maximum((np.sqrt((along * along).sum(axis=1)) / radius).astype(int), 1)
+    # All limbs' samples in one list: limb l has the samples 0 to count[l].
+    limb = np.repeat(np.arange(len(count)), count + 1)
+    step = np.arange(len(limb)) - np.repeat(np.cumsum(count + 1) - count - 1, count + 1)
+    # Multiplied before it is divided: a sample that falls on a whole pixel must not be truncated to the one before.
+    samples = start[limb] + along[limb] * step[:, None] / count[limb, None]
+    x, y = (samples.astype(int) + radius).T
+    inside = (x >= 0) & (x < width + 2 * radius) & (y >= 0) & (y < height + 2 * radius)
     points = np.zeros((height + 2 * radius, width + 2 * radius), np.uint8)  # a margin, so that discs may be cut
-    joints = joints.astype(np.float64)
-    for a, b in MASK_LIMBS:
-        start, end = joints[a], joints[b]
-        if np.isnan(start[0]) or np.isnan(end[0]):
-            continue
-        count = max(int(np.sqrt(((end - start) ** 2).sum()) / radius), 1)
-        # Multiplied before it is divided: a sample that falls on a whole pixel must not be truncated to the one before.
-        samples = start + (end - start) * np.arange(count + 1)[:, None] / count
-        for x, y in samples.astype(int):
-            if -radius <= x < width + radius and -radius <= y < height + radius:
-                points[y + radius, x + radius] = 1
+    points[y[inside], x[inside]] = 1
+    mask = cv2.dilate(points, _disc(radius))[radius : radius + height, radius : radius + width]
+    return cv2.morphologyEx(mask, cv2.MORPH_CLOSE, _SQUARE)
+
+
+@lru_cache(maxsize=16)
+def _disc(radius: int) -> np.ndarray:
     offsets = np.arange(-radius, radius + 1)
-    disc = (offsets[:, None] ** 2 + offsets[None, :] ** 2 <= radius**2).astype(np.uint8)
-    mask = cv2.dilate(points, disc)[radius : radius + height, radius : radius + width]
-    return cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+    return (offsets[:, None] ** 2 + offsets[None, :] ** 2 <= radius**2).astype(np.uint8)
 
 
 def pose_mask(joints: np.ndarray, height: int, width: int, limb_radius: int) -> np.ndarray:
@@ -98,34 +106,55 @@ def metric_mask(joints: np.ndarray, height: int, width: int) -> np.ndarray:
 
     The same limbs as filled rectangles of half-width 4, discs of radius 4 at every joint, 5 x 5 closing. Source:
     Deformable GAN pose_utils.produce_ma_mask, also used by PATN and GFLA, which draw with scikit-image: a rectangle holds
-    its edge, a disc does not. A limb whose ends coincide is skipped (theirs divides by zero).
+    its edge, a disc does not.
+    Differs: a limb whose ends coincide is skipped (theirs divides by zero); pixels exactly on a slanted edge are all
+    inside (theirs: whatever rounding says, 2 of 100,000 pixels).
     """
     radius = 4
-    mask = np.zeros((height, width), np.uint8)
     joints = joints.astype(np.float64)
-    for a, b in MASK_LIMBS:
-        start, end = joints[a], joints[b]
-        length = np.hypot(*(end - start))
-        if length > 0:  # not so for a missing joint either
-            y, x, box = _pixels_near(np.stack([start, end]), radius, height, width)
-            along_x, along_y = (end - start) / length
-            along = (x - start[0]) * along_x + (y - start[1]) * along_y
-            across = (y - start[1]) * along_x - (x - start[0]) * along_y
-            edge = 1e-9  # pixels exactly on the edge are inside, whatever rounding says
-            mask[box] |= (np.abs(across) <= radius + edge) & (along >= -edge) & (along <= length + edge)
-    for joint in joints[~np.isnan(joints[:, 0])]:
-        y, x, box = _pixels_near(joint[None], radius, height, width)
-        mask[box] |= (x - joint[0]) ** 2 + (y - joint[1]) ** 2 < radius**2
-    return cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+    row = np.arange(height)
+    # A row of pixels meets a rectangle or a disc in one run, whose ends (first, last) follow from the shape's edges.
+    # Rectangles: the run lies in two strips, across the limb and along it. All (limbs, rows) at once.
+    start, end = joints[_LIMB_ENDS[:, 0]], joints[_LIMB_ENDS[:, 1]]
+    length = np.hypot(end[:, 0] - start[:, 0], end[:, 1] - start[:, 1])
+    drawn = length > 0  # not so for a missing joint either
+    start, length = start[drawn], length[drawn, None]
+    along = (end[drawn] - start) / length
+    along[along == 0] = 1e-300  # a strip that lies along the row holds all of it or nothing of it
+    along_x, along_y = along[:, :1], along[:, 1:]
+    down = row - start[:, 1:]
+    edge = 1e-9  # pixels exactly on the edge are inside, whatever rounding says
+    first, last = _run(down * along_x, along_y, -radius - edge, radius + edge)
+    first_along, last_along = _run(down * -along_y, along_x, -edge, length + edge)
+    first = np.ceil(np.maximum(first, first_along) + start[:, :1])
+    last = np.floor(np.minimum(last, last_along) + start[:, :1])
+
+    # Discs: without their edge.
+    joints = joints[~np.isnan(joints[:, 0])]
+    half = radius**2 - (row - joints[:, 1:]) ** 2
+    half = np.sqrt(half, out=np.full_like(half, -1), where=half > 0)
+    first = np.concatenate([first, np.floor(joints[:, :1] - half) + 1])
+    last = np.concatenate([last, np.ceil(joints[:, :1] + half) - 1])
+    mask = _fill_runs(first, last, width)
+    return cv2.morphologyEx(mask, cv2.MORPH_CLOSE, _SQUARE)
 
 
-def _pixels_near(points: np.ndarray, margin: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray, tuple]:
-    """Rows, columns and slices of the box that holds (N, 2) points and a margin around them, cut at the frame."""
-    left, top = np.maximum(np.floor(points.min(axis=0)).astype(int) - margin, 0)
-    right, bottom = np.maximum(np.ceil(points.max(axis=0)).astype(int) + margin + 1, 0)
-    box = (slice(top, min(bottom, height)), slice(left, min(right, width)))
-    y, x = np.ogrid[box]
-    return y, x, box
+def _run(offset: np.ndarray, slope: np.ndarray, low: object, high: object) -> tuple[np.ndarray, np.ndarray]:
+    """Least and greatest x with low <= slope * x - offset <= high; slope is not 0."""
+    a, b = (offset + low) / slope, (offset + high) / slope
+    return np.minimum(a, b), np.maximum(a, b)
+
+
+def _fill_runs(first: np.ndarray, last: np.ndarray, width: int) -> np.ndarray:
+    """(rows, width) uint8 in {0, 1}: the union of runs of pixels. first, last: (shapes, rows), last < first = no run."""
+    first, last = np.maximum(first, 0), np.minimum(last, width - 1)
+    shape, row = np.nonzero(first <= last)
+    # Along the row-major picture, one more where a run begins and one less where it has ended.
+    begin = row * (width + 1) + first[shape, row].astype(int)
+    after = row * (width + 1) + last[shape, row].astype(int) + 1
+    size = first.shape[1] * (width + 1)
+    depth = np.cumsum(np.bincount(begin, minlength=size) - np.bincount(after, minlength=size))
+    return (depth > 0).reshape(-1, width + 1)[:, :width].astype(np.uint8)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

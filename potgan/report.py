@@ -21,13 +21,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from potgan import config, rendering, tables
-from potgan.archives import read_image_table
-from potgan.batches import read_image, resize, scale_joints
 from potgan.config import FIRST_CHECKPOINT_SUFFIX, Benchmark, Layout
+from potgan.datasheet import datasheets
 from potgan.errors import UserError
 from potgan.files import read_json, write_bytes, write_text
+from potgan.image_folder import ImageFolder, read_image, resize, scale_joints
 from potgan.metrics.protocols import METRIC_LABELS, METRICS, PROTOCOLS
-from potgan.pose import read_keypoints
+from potgan.pose_files import read_keypoints
 
 #: Okabe and Ito's colours, which people with colour-blindness tell apart; markers differ as well.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -39,7 +39,7 @@ THEMES = {
 PLOT_DPI = 160
 #: Rows of the image grids: where in the order of the main model's per-pair SSIM, best first.
 QUANTILES = (("best", 0.0), ("75 %", 0.25), ("median", 0.5), ("25 %", 0.75), ("worst", 1.0))
-PREVIEW_IMAGES = 6
+PREVIEW_IMAGES = 10
 DRAWING_HEIGHT = 384  # pixels; skeletons of small images are drawn larger, so that they are readable
 LOSSES = {
     "reconstruction": r"$L_{\mathrm{recon}}$, Eq. 4",
@@ -93,6 +93,7 @@ def write_report(benchmark: Benchmark, layout: Layout, published: str | Path = t
     summary = {
         "caveats": caveats(benchmark, scores),
         "datasets": dataset_summary(benchmark, layout),
+        "datasheets": datasheets(benchmark, layout),
         "models": model_summary(benchmark, layout),
         "findings": findings(benchmark, layout, scores, comparisons),
     }
@@ -157,6 +158,8 @@ def caveats(benchmark: Benchmark, scores: pd.DataFrame) -> list[str]:
             found.append(f"{dataset.label}: rendered figures, not photographs. What helps here need not help there.")
         elif dataset.allow_partial or name not in tables.PAPER_DATASETS:
             found.append(f"{dataset.label}: a part of the published data set; nothing here compares with its tables.")
+    for name, reason in benchmark.absent.items():
+        found.append(f"Without data set `{name}`: {reason}.")
     seeds = len(benchmark.seeds)
     if seeds == 1:
         found.append("One seed per model: nothing here speaks about how much another training would differ.")
@@ -177,7 +180,7 @@ def dataset_summary(benchmark: Benchmark, layout: Layout) -> list[dict[str, obje
     """Images, identities and pairs per split of each data set, from `images.csv` and `pairs.json`."""
     summaries = []
     for name, dataset in benchmark.datasets.items():
-        images = read_image_table(layout.images(name))
+        images = ImageFolder(layout.images(name)).table
         pairs = read_json(layout.pairs(name) / "pairs.json", "run `potgan pairs`")
         splits = []
         for split in sorted(set(images["split"]) | set(pairs["splits"]), key=_split_order):
@@ -401,14 +404,16 @@ def data_preview(benchmark: Benchmark, layout: Layout, dataset: str) -> Exhibit:
         mask = rendering.pose_mask(joints, *photos.size, settings.limb_radius)
         heat = rendering.heatmaps_preview(joints, *photos.size, settings.heatmap_sigma)
         kinds["Image"].append(Picture(image))
-        kinds["Joints"].append(Picture(_skeleton(joints, *photos.size, image), small=False))
+        count = int((~np.isnan(joints[:, 0])).sum())
+        drawn = _skeleton(joints, *photos.size, image)
+        kinds["Joints"].append(Picture(drawn, note=f"{count} of {len(joints)}", small=False))
         kinds["Heat maps P"].append(Picture(heat, small=False))
-        kinds["Mask M"].append(Picture(_mask_picture(mask)))
+        kinds["Mask M"].append(Picture(_mask_picture(mask), note=f"{mask.mean():.0%}"))
     grid = Grid(tuple("" for _ in places), tuple((kind, tuple(pictures)) for kind, pictures in kinds.items()))
     _write_grid(layout, f"data-{dataset}", grid)
     caption = (
-        f"Inputs of {label}: {len(places)} evenly spaced test images with their joints, the 18 heat maps in one "
-        f"picture (σ = {settings.heatmap_sigma:g} px) and the refined full body mask (Section IV-C, limbs of radius "
+        f"Inputs of {label}: {len(places)} evenly spaced test images with a pose: joints (how many of 18 were "
+        f"found), the 18 heat maps in one picture (σ = {settings.heatmap_sigma:g} px) and, with its area, the refined full body mask (Section IV-C, limbs of radius "
         f"{settings.limb_radius} px)."
     )
     return Exhibit(f"data-{dataset}", caption, grid=grid)
@@ -418,20 +423,19 @@ class _Photos:
     """The images of a data set with their joints, by name, at the size that the models see."""
 
     def __init__(self, layout: Layout, dataset: str, size: tuple[int, int]) -> None:
-        self.folder = layout.images(dataset)
+        self.folder = ImageFolder(layout.images(dataset))
         self.size = size
-        self.table = read_image_table(self.folder)
         self.keypoints = read_keypoints(layout.keypoints(dataset) / "keypoints.csv")
         present = self.keypoints.present.any(axis=1)
         self.test_names = [
             name
             for name, seen in zip(self.keypoints.names, present, strict=True)
-            if seen and name in self.table.index and self.table.loc[name, "split"] == "test"
+            if seen and name in self.folder.table.index and self.folder.table.at[name, "split"] == "test"
         ]
 
     def of(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """(H, W, 3) uint8 image and (18, 2) joints of it."""
-        image = read_image(self.folder / self.table.loc[name, "path"])
+        image = self.folder.read(name)
         joints = scale_joints(self.keypoints.of(name), image.shape[:2], self.size)
         return resize(image, self.size), joints
 

@@ -6,17 +6,20 @@ images -> keypoints -> pairs -> train -> generate -> evaluate -> tabulate
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from potgan.acquisition import why_absent
 from potgan.config import FIRST_CHECKPOINT_SUFFIX, REFERENCE_METHODS, Benchmark, Layout, dump, fingerprint
 from potgan.errors import UserError
 from potgan.files import new_folder, read_json, write_json, write_text
-from potgan.keypoints import prepare_keypoints, skipped_images, split_keypoints
+from potgan.image_folder import ImageFolder, prepare_images
+from potgan.keypoints import prepare_keypoints, split_keypoints
 from potgan.metrics.protocols import PROTOCOLS
-from potgan.pose import read_keypoints
+from potgan.pose_files import read_keypoints
 from potgan.progress import progress, say
 
 # Imports that bring torch (about 2 s) stand inside the stages that need it.
@@ -27,10 +30,25 @@ def configure(benchmark: Benchmark, layout: Layout) -> None:
     write_text(layout.configuration, dump(benchmark))
 
 
-def images(benchmark: Benchmark, layout: Layout, dataset: str) -> None:
-    from potgan.archives import prepare_images
+def present(benchmark: Benchmark, data: Path) -> Benchmark:
+    """The benchmark without the data sets that cannot be had here; `absent` says why, and the tables' cells do.
 
-    record = prepare_images(_dataset(benchmark, dataset), dataset, layout.images(dataset))
+    A data set whose source is named must be there, and one that can be fetched counts as present. Raises UserError if
+    none is left. Asks no network.
+    """
+    reasons = dict(benchmark.absent)
+    for name, dataset in benchmark.datasets.items():
+        reason = why_absent(dataset, name, data)
+        if reason:
+            reasons.setdefault(name, reason)
+    left = {name: dataset for name, dataset in benchmark.datasets.items() if name not in reasons}
+    if not left:
+        raise UserError(f"no data set of benchmark {benchmark.benchmark} is here: {'; '.join(reasons.values())}")
+    return dataclasses.replace(benchmark, datasets=left, absent=reasons)
+
+
+def images(benchmark: Benchmark, layout: Layout, dataset: str) -> None:
+    record = prepare_images(_dataset(benchmark, dataset), dataset, layout.images(dataset), layout.data)
     say(f"{dataset}: {record['images']['train']} train and {record['images']['test']} test images")
 
 
@@ -45,7 +63,7 @@ def pairs(benchmark: Benchmark, layout: Layout, dataset: str) -> None:
 
     settings = _dataset(benchmark, dataset)
     tables = split_keypoints(_keypoints(layout, dataset), layout.images(dataset))
-    skipped = skipped_images(layout.images(dataset))
+    skipped = ImageFolder(layout.images(dataset)).skipped
     lists, record = build(tables["train"], tables["test"], settings.pairs, settings.kind, skipped)
     record["dataset"] = dataset
     for split, count in record["pairs_of_skipped_images"].items():

@@ -359,6 +359,8 @@ def _cell(benchmark: Benchmark, row: Row, column: Column, printed: dict, measure
 
 
 def _why_not(benchmark: Benchmark, row: Row, column: Column) -> str:
+    if column.dataset in benchmark.absent:
+        return f"not run: {benchmark.absent[column.dataset]}"
     if column.dataset not in benchmark.datasets:
         return f"not run: {PAPER_DATASETS[column.dataset]} is not in benchmark `{benchmark.benchmark}`"
     if row.method not in benchmark.methods:

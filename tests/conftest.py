@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+# A test's server is on this machine: no proxy before it, and no long waits for it.
+os.environ["NO_PROXY"] = "127.0.0.1"
+os.environ["POTGAN_DOWNLOAD_RETRIES"] = "2"
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
@@ -24,6 +27,16 @@ def shared() -> Path:
     if not (SHARED / "published").is_dir():
         pytest.skip(f"{SHARED} is absent: real Market-1501 samples and published tables are not part of the repository")
     return SHARED
+
+
+@pytest.fixture
+def server():
+    """A web server on this machine; its pages are the test's."""
+    from servers import Server
+
+    running = Server()
+    yield running
+    running.close()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -16,7 +16,8 @@ from test_tables import a_benchmark, write_all, write_run
 from potgan import report
 from potgan.config import Layout
 from potgan.errors import UserError
-from potgan.pose import JOINTS, Keypoints, keypoints_csv
+from potgan.pose import JOINTS, Keypoints
+from potgan.pose_files import keypoints_csv
 
 NAMES = [f"{person:04d}_c1s1_{frame:06d}_00.png" for person in (1, 2, 3) for frame in range(3)]
 PAIRS = [(a, b) for a in NAMES for b in NAMES if a != b and a[:4] == b[:4]]
@@ -51,11 +52,16 @@ def results(benchmark, root):
         rows.append([name, "test", name[:4], 1, 128, 64, "0", f"images/{name}"])
     columns = ["name", "split", "person", "camera", "height", "width", "sha256", "path"]
     pd.DataFrame(rows, columns=columns).to_csv(layout.images(dataset) / "images.csv", index=False)
+    record = {"skipped": [], "kind": "synthetic", "images": {"train": 0, "test": 9}}
+    (layout.images(dataset) / "images.json").write_text(json.dumps(record))
     joints = random.uniform((4, 4), (60, 124), (len(NAMES), len(JOINTS), 2)).astype(np.float32)
     joints[0, 5] = np.nan
     layout.keypoints(dataset).mkdir(parents=True)
     table = Keypoints(NAMES, joints, np.ones((len(NAMES), len(JOINTS)), np.float32))
     (layout.keypoints(dataset) / "keypoints.csv").write_text(keypoints_csv(table))
+    rates = {joint: 0.5 for joint in JOINTS}
+    record = {"estimator": "exact", "images": 9, "detection_rate": 1.0, "joint_rate": rates, "without_row": {"test": 0}}
+    (layout.keypoints(dataset) / "keypoints.json").write_text(json.dumps(record))
     layout.pairs(dataset).mkdir(parents=True)
     split = {"pairs": len(PAIRS), "identities": 3, "images": 9, "targets": 9, "sha256": "0"}
     record = {"rule": "patn", "splits": {"test": split}, "identity_overlap": {"train-test": 0}}

@@ -8,13 +8,18 @@ from pathlib import Path
 sys.path.insert(0, str(Path(workflow.basedir).parent))
 
 from potgan.config import REFERENCE_METHODS, Layout, as_tree, load
+from potgan.download import is_address
 from potgan.errors import UserError
+from potgan.files import sha256_of
+from potgan.keypoints import openpifpaf_environment, openpifpaf_recipe
 from potgan.metrics.protocols import PROTOCOLS
 from potgan.provenance import code_fingerprint
-from potgan.stages import configure
+from potgan.stages import configure, present
 
 try:
     BENCHMARK = load(dict(config))
+    # Data sets that cannot be had here leave the graph; the tables' cells say why.
+    BENCHMARK = present(BENCHMARK, Layout(BENCHMARK.benchmark).data)
 except UserError as error:
     print(
         f"snakemake: error: {' '.join(map(str, workflow.configfiles)) or 'config/config.yaml'}: {error}",
@@ -22,8 +27,13 @@ except UserError as error:
     )
     sys.exit(2)
 
+for name, reason in BENCHMARK.absent.items():
+    print(f"without {name}: {reason}", file=sys.stderr)
+
 LAYOUT = Layout(BENCHMARK.benchmark)
 RESULTS = str(LAYOUT.results)
+IMITATIONS = str(LAYOUT.data / "imitations")
+OPENPIFPAF = str(openpifpaf_environment() / "ready")
 # What every stage reads: the resolved configuration, written when a run starts (not by a dry run). It is no job's output:
 # as an ancient() input it would hide changed parameters, since Snakemake (9.27) does not look at the parameters of a job
 # that is downstream of one that has to run, and then does not run it for an ancient input either.
@@ -41,6 +51,8 @@ REPORT = [
         ),
     )
 ]
+# A checkpoint for synthetic people, which the workflow trains where a configuration names it.
+SYNTHETIC_CHECKPOINT = "results/openpifpaf-synthetic/checkpoint.pkl.json"
 # A GPU runs one training at a time (profiles/default); on a CPU trainings share the cores.
 GPU = 1 if shutil.which("nvidia-smi") else 0
 
@@ -52,28 +64,57 @@ wildcard_constraints:
     seed=r"\d+",
 
 
+def files_of_the_user(paths):
+    """What stages read from outside the results. Files that the rule `imitate` writes stand for its record; others are
+    tracked where they are files. The same list before and after a run, or Snakemake would run all again."""
+    found = []
+    for path in filter(None, paths):
+        if Path(path).is_relative_to(IMITATIONS):
+            kind = Path(path).relative_to(IMITATIONS).parts[0]
+            found.append(f"{IMITATIONS}/{kind}/imitation.json")
+        elif not is_address(path) and Path(path).is_file():
+            found.append(path)
+    return sorted(set(found))
+
+
 def source_files(wildcards):
-    """What the user must have: the archive and tables of a real data set. Folders are not tracked."""
+    """The archive and lists that the configuration names. What lies in the data folder or is fetched is not tracked:
+    its place is not known before it is there."""
     settings = BENCHMARK.datasets[wildcards.dataset]
-    found = [settings.source] if settings.source else []
-    return [path for path in found if Path(path).is_file()]
+    return files_of_the_user([settings.source, *settings.splits.values()])
 
 
 def keypoint_tables(wildcards):
-    return [
-        path
-        for path in BENCHMARK.datasets[wildcards.dataset].keypoints.values()
-        if Path(path).is_file()
-    ]
+    return files_of_the_user(
+        BENCHMARK.datasets[wildcards.dataset].keypoints.tables.values()
+    )
+
+
+def detector(wildcards):
+    """What OpenPifPaf needs, where it is asked for: its environment, and a checkpoint that the workflow trains."""
+    settings = BENCHMARK.datasets[wildcards.dataset].keypoints
+    if settings.estimator != "openpifpaf":
+        return []
+    own = [f"{settings.openpifpaf.checkpoint}.json"]
+    return [OPENPIFPAF] + [path for path in own if path == SYNTHETIC_CHECKPOINT]
+
+
+def detection_threads(wildcards):
+    settings = BENCHMARK.datasets[wildcards.dataset].keypoints
+    return settings.openpifpaf.workers if settings.estimator == "openpifpaf" else 1
+
+
+def keypoint_settings(wildcards):
+    """Without what changes only the speed: another number of workers finds the same joints."""
+    tree = as_tree(BENCHMARK)["datasets"][wildcards.dataset]
+    for name in ("batch_size", "workers", "shard_size", "device"):
+        del tree["keypoints"]["openpifpaf"][name]
+    return json.dumps(tree)
 
 
 def pair_lists(wildcards):
     settings = BENCHMARK.datasets[wildcards.dataset].pairs
-    return [
-        path
-        for path in (settings.train, settings.test)
-        if path and Path(path).is_file()
-    ]
+    return files_of_the_user([settings.train, settings.test])
 
 
 def dataset_settings(wildcards):
@@ -160,6 +201,10 @@ def print_summary():
         print(
             f"\nBenchmark {BENCHMARK.benchmark}: {len(BENCHMARK.models)} models, {len(BENCHMARK.seeds)} seed(s), "
             f"data sets {', '.join(BENCHMARK.datasets)}.\n"
-            f"  page    {page}\n  tables  {LAYOUT.reports / 'tables'}\n  scores  {LAYOUT.reports / 'metrics.json'}",
+            + "".join(
+                f"  without {name}: {reason}\n"
+                for name, reason in BENCHMARK.absent.items()
+            )
+            + f"  page    {page}\n  tables  {LAYOUT.reports / 'tables'}\n  scores  {LAYOUT.reports / 'metrics.json'}",
             file=sys.stderr,
         )

@@ -1,3 +1,23 @@
+# Archives in the layouts of the real data sets, filled with synthetic people: a configuration that names them as sources
+# takes the real paths from beginning to end, with no download.
+rule imitate:
+    output:
+        f"{IMITATIONS}/{{kind}}/imitation.json",
+    log:
+        f"{IMITATIONS}/logs/{{kind}}.log",
+    wildcard_constraints:
+        kind="market1501|dukemtmc|deepfashion",
+    conda:
+        "../../environment.yml"
+    params:
+        folder=f"{IMITATIONS}/{{kind}}",
+        code=code_fingerprint("imitate"),
+    message:
+        "An archive in the layout of {wildcards.kind}, filled with synthetic people"
+    shell:
+        "python -m potgan imitate {wildcards.kind} --out {params.folder} 2>&1 | tee {log}"
+
+
 rule images:
     input:
         source=source_files,
@@ -18,10 +38,30 @@ rule images:
         "python -m potgan images --config {params.configuration} --dataset {wildcards.dataset} 2>&1 | tee {log}"
 
 
+# OpenPifPaf lives in an environment of its own, built from its lock (workflow/envs/openpifpaf); nothing else imports it.
+# Building compiles its decoder: some minutes, a C++ compiler and Python 3.10 or 3.11.
+rule openpifpaf_environment:
+    output:
+        OPENPIFPAF,
+    log:
+        "results/openpifpaf-environment.log",
+    conda:
+        "../../environment.yml"
+    params:
+        script=str(openpifpaf_recipe() / "build.sh"),
+        folder=str(Path(OPENPIFPAF).parent),
+        lock=sha256_of(openpifpaf_recipe() / "requirements.lock"),
+    message:
+        "Building the environment of OpenPifPaf in {params.folder}"
+    shell:
+        "bash {params.script} {params.folder} 2>&1 | tee {log}"
+
+
 rule keypoints:
     input:
         images=rules.images.output,
         tables=keypoint_tables,
+        detector=detector,
     output:
         f"{RESULTS}/{{dataset}}/keypoints/keypoints.csv",
         f"{RESULTS}/{{dataset}}/keypoints/keypoints.json",
@@ -29,9 +69,10 @@ rule keypoints:
         f"{LOGS}/keypoints/{{dataset}}.log",
     conda:
         "../../environment.yml"
+    threads: detection_threads
     params:
         configuration=CONFIGURATION,
-        settings=dataset_settings,
+        settings=keypoint_settings,
         code=code_fingerprint("keypoints"),
     message:
         "Key points of {wildcards.dataset}"

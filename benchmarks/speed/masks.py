@@ -1,0 +1,58 @@
+"""Pose masks a second on one core, and their mean area, over all published Market-1501 poses.
+
+Usage: python benchmarks/speed/masks.py [--tables FOLDER] [--every 1]
+
+FOLDER holds market-annotation-{train,test}.csv (../shared/published). Masks are 128 x 64, limbs of radius 4. The mean
+area is over the images in which a person was found; masked scores move with it (PROTOCOLS 5.7).
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from potgan import rendering
+from potgan.pose_files import read_keypoints
+
+HEIGHT, WIDTH, RADIUS = 128, 64, 4
+RECIPES = {
+    "limb_mask (PG2)": lambda joints: rendering.limb_mask(joints, HEIGHT, WIDTH, RADIUS),
+    "pose_mask (the paper's M)": lambda joints: rendering.pose_mask(joints, HEIGHT, WIDTH, RADIUS),
+    "metric_mask (Deformable GAN)": lambda joints: rendering.metric_mask(joints, HEIGHT, WIDTH),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tables", type=Path, default=Path("../shared/published"))
+    parser.add_argument("--every", type=int, default=1, help="use every n-th pose only")
+    arguments = parser.parse_args()
+    cv2.setNumThreads(1)
+    tables = {
+        split: read_keypoints(arguments.tables / f"market-annotation-{split}.csv") for split in ("train", "test")
+    }
+    joints = {split: table.joints[:: arguments.every] for split, table in tables.items()}
+    people = {split: ~np.isnan(poses[:, :, 0]).all(axis=1) for split, poses in joints.items()}
+    print(", ".join(f"{split}: {len(joints[split]):,} poses, {people[split].sum():,} with a person" for split in joints))
+    for name, draw in RECIPES.items():
+        rates, areas = [], {}
+        for split, poses in joints.items():
+            area = np.empty(len(poses))
+            for first in range(0, len(poses), 1000):  # in rounds, so that a busy neighbour shows as spread
+                start = time.perf_counter()
+                masks = [draw(pose) for pose in poses[first : first + 1000]]
+                rates.append(len(masks) / (time.perf_counter() - start))
+                area[first : first + 1000] = [mask.mean() for mask in masks]
+            areas[split] = area[people[split]].mean()
+        rates.sort()
+        print(
+            f"{name}: median {rates[len(rates) // 2]:,.0f}, slowest {rates[0]:,.0f}, fastest {rates[-1]:,.0f} masks/s; "
+            + "mean area "
+            + ", ".join(f"{split} {area:.4f}" for split, area in areas.items())
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,487 @@
+"""The OpenPifPaf detector: its driver with workers that are not OpenPifPaf, PCK, and, where its environment is there,
+the real one with the small checkpoint of `tests/reference`. About 10 s without OpenPifPaf, 90 s with it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from potgan import detection
+from potgan.config import SyntheticSettings
+from potgan.detection import DetectorSettings, ImageToDetect, detect, pck
+from potgan.errors import UserError
+from potgan.pose import JOINT, JOINTS, Keypoints
+from potgan.synthetic import annotate, render_split
+
+# --------------------------------------------------------------------------------------- a worker that needs nothing
+
+#: Speaks the protocol of `openpifpaf_worker.py`. Every image's nose lies at (its number, 1). What else it does is in its
+#: name: an image `slow...` takes a second, `last...` waits for nine other shards, `die...` ends the worker, `bad...` is an
+#: error that the user can put right.
+FAKE_WORKER = """
+    import json, os, sys, time
+    options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+    origin = {"device": "none", "versions": {}}
+    print(json.dumps(origin), flush=True)
+    for line in sys.stdin:
+        job = json.loads(line)
+        rows = []
+        for image in job["images"]:
+            name = image["name"]
+            if name.startswith("slow"):
+                time.sleep(1)
+            if name.startswith("last"):
+                folder, deadline = os.path.dirname(job["shard"]), time.monotonic() + 60
+                while sum(entry.endswith(".json") for entry in os.listdir(folder)) < 9:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.01)
+            if name.startswith("die"):
+                print("Traceback: something\\nMemoryError: no room for the network", file=sys.stderr)
+                os._exit(7)
+            if name.startswith("bad"):
+                print(json.dumps({"error": name + " cannot be decoded"}), flush=True)
+                sys.exit(2)
+            rows.append({"name": name, "joints": [[int(name.split("-")[1]), 1, 0.5]] + [None] * 17})
+        done = json.dumps({**origin, "seconds": 1, "images": rows, "by": options["--number"], "pid": os.getpid()})
+        open(job["shard"], "w").write(done)
+        print(json.dumps({"shard": job["shard"], "images": len(rows), "seconds": 1, "detected": len(rows)}), flush=True)
+"""
+
+
+@pytest.fixture
+def fake(monkeypatch, tmp_path) -> DetectorSettings:
+    """Settings under which this test's own Python runs FAKE_WORKER."""
+    worker = tmp_path / "fake_worker.py"
+    worker.write_text(textwrap.dedent(FAKE_WORKER))
+    monkeypatch.setattr(detection, "WORKER", worker)
+    monkeypatch.setattr(detection, "_versions", lambda python, environment: {"openpifpaf": "fake"})
+    checkpoint = tmp_path / "checkpoint.pkl"
+    checkpoint.write_bytes(b"weights")
+    return DetectorSettings(
+        checkpoint=checkpoint,
+        checkpoint_sha256=hashlib.sha256(b"weights").hexdigest(),
+        scale=2.0,
+        batch_size=4,
+        workers=2,
+        shard_size=2,
+        device="cpu",
+        python=Path(sys.executable),
+    )
+
+
+def named(*names: str) -> list[ImageToDetect]:
+    return [
+        ImageToDetect(name, Path("nowhere") / name, hashlib.sha256(name.encode()).hexdigest(), None) for name in names
+    ]
+
+
+def content(shards: Path) -> list[dict]:
+    return [json.loads(path.read_text()) for path in sorted(shards.glob("*.json"))]
+
+
+def message(call) -> str:
+    with pytest.raises(UserError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def alive(pid: int) -> bool:
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return bool(state.strip()) and not state.startswith("Z")  # Z: has ended, and nobody has asked how
+
+
+def until(condition, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return condition()
+
+
+def test_rows_stand_in_the_order_of_the_images(fake, tmp_path):
+    images = named("slow-4", "x-2", "x-9", "x-1", "x-7")
+    keypoints, record = detect(images, fake, tmp_path / "shards")
+    assert keypoints.names == ["slow-4", "x-2", "x-9", "x-1", "x-7"]
+    assert keypoints.joints[:, 0].tolist() == [[4, 1], [2, 1], [9, 1], [1, 1], [7, 1]]
+    assert np.isnan(keypoints.joints[:, 1:]).all()
+    assert keypoints.confidence[:, 0].tolist() == [0.5] * 5
+    assert (keypoints.confidence[:, 1:] == 0).all()
+    assert (record["images"], record["persons"], record["shards"], record["reused_shards"]) == (5, 5, 3, 0)
+    assert record["weights_sha256"] == fake.checkpoint_sha256
+    assert record["input_scale"] == 2.0
+    assert record["images_per_second"] > 0
+
+
+def test_shards_go_to_whichever_worker_is_free(fake, tmp_path):
+    # The first shard is finished only after all others: whoever has it, the other worker must get the rest.
+    images = named("last-0", *(f"x-{i}" for i in range(1, 10)))
+    detect(images, replace(fake, shard_size=1), tmp_path / "shards")
+    by = {shard["images"][0]["name"]: shard["by"] for shard in content(tmp_path / "shards")}
+    assert len(by) == 10
+    assert [name for name, worker in by.items() if worker == by["last-0"]] == ["last-0"]
+
+
+def test_finished_shards_are_kept_and_not_made_again(fake, tmp_path):
+    images = named("x-0", "x-1", "x-2", "x-3", "die-4", "x-5")
+    said = message(lambda: detect(images, replace(fake, workers=1), tmp_path / "shards"))
+    assert "ended with status 7 (MemoryError: no room for the network)" in said
+    assert "run the same command again" in said
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "shards").iterdir()}
+    assert len(before) == 2
+    images[4] = replace(images[4], name="x-4")  # whatever killed it is gone
+    keypoints, record = detect(images, fake, tmp_path / "shards")
+    assert keypoints.joints[:, 0, 0].tolist() == [0, 1, 2, 3, 4, 5]
+    assert (record["shards"], record["reused_shards"]) == (3, 2)
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "shards").iterdir()}
+    assert {name: after[name] for name in before} == before
+
+    again, record = detect(images, replace(fake, python=Path("absent/bin/python")), tmp_path / "shards")
+    assert record["reused_shards"] == 3  # no worker was started: there is none
+    assert record["images_per_second"] is None
+    assert np.array_equal(again.joints, keypoints.joints, equal_nan=True)
+
+
+def test_a_driver_that_is_killed_leaves_its_shards_and_no_worker(fake, tmp_path):
+    script = tmp_path / "drive.py"
+    names = ["x-0", "x-1", "x-2", "x-3", *(f"slow-{i}" for i in range(4, 40))]
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            from pathlib import Path
+            from potgan import detection
+            detection.WORKER = Path({str(detection.WORKER)!r})
+            detection._versions = lambda python, environment: {{"openpifpaf": "fake"}}
+            images = [detection.ImageToDetect(n, Path("nowhere") / n, n, None) for n in {names!r}]
+            settings = detection.DetectorSettings(
+                Path({str(fake.checkpoint)!r}), {fake.checkpoint_sha256!r}, 2.0, 4, 2, 2, "cpu", Path({sys.executable!r})
+            )
+            detection.detect(images, settings, Path({str(tmp_path / "shards")!r}))
+            """
+        )
+    )
+    driver = subprocess.Popen([sys.executable, script], stderr=subprocess.DEVNULL, cwd=Path(__file__).parent.parent)
+    assert until(lambda: len(list((tmp_path / "shards").glob("*.json"))) >= 2, seconds=60)
+    driver.kill()
+    driver.wait()
+    # A shard of slow images takes 2 s; then the workers find that nobody asks for more.
+    assert until(lambda: not any(alive(shard["pid"]) for shard in content(tmp_path / "shards")), seconds=30)
+    assert 2 <= len(content(tmp_path / "shards")) < 20
+    fast = [replace(i, sha256=i.name) for i in named(*names[:4])]
+    _, record = detect(fast, fake, tmp_path / "shards")
+    assert record["reused_shards"] == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scale": 3.0},
+        {"checkpoint_sha256": hashlib.sha256(b"other weights").hexdigest()},
+    ],
+)
+def test_another_scale_or_checkpoint_takes_up_nothing(fake, tmp_path, change):
+    images = named("x-0", "x-1", "x-2")
+    detect(images, fake, tmp_path / "shards")
+    if "checkpoint_sha256" in change:
+        fake.checkpoint.write_bytes(b"other weights")
+    _, record = detect(images, replace(fake, **change), tmp_path / "shards")
+    assert record["reused_shards"] == 0
+    assert len(content(tmp_path / "shards")) == 4
+
+
+def test_another_image_crop_version_or_worker_takes_up_nothing(fake, tmp_path, monkeypatch):
+    images = named("x-0", "x-1")
+    detect(images, fake, tmp_path / "shards")
+
+    def reused() -> int:
+        return detect(images, fake, tmp_path / "shards")[1]["reused_shards"]
+
+    assert reused() == 1
+    for changed in (replace(images[0], sha256="f" * 64), replace(images[0], crop=(2, 20))):
+        _, record = detect([changed, images[1]], fake, tmp_path / "shards")
+        assert record["reused_shards"] == 0
+    monkeypatch.setattr(detection, "_versions", lambda python, environment: {"openpifpaf": "newer"})
+    assert reused() == 0
+    assert reused() == 1
+    detection.WORKER.write_text(detection.WORKER.read_text() + "\n# another worker\n")
+    assert reused() == 0
+
+
+def test_a_shard_that_is_not_whole_is_made_again(fake, tmp_path):
+    images = named("x-0", "x-1")
+    detect(images, fake, tmp_path / "shards")
+    (shard,) = (tmp_path / "shards").glob("*.json")
+    for broken in (shard.read_text()[:-9], '{"images": []}', "[]"):
+        shard.write_text(broken)
+        keypoints, record = detect(images, fake, tmp_path / "shards")
+        assert record["reused_shards"] == 0
+        assert keypoints.joints[:, 0, 0].tolist() == [0, 1]
+
+
+def test_an_error_ends_every_worker_at_once(fake, tmp_path, monkeypatch):
+    started = []
+    start = detection._start_worker
+    monkeypatch.setattr(detection, "_start_worker", lambda *a: started.append(start(*a)) or started[-1])
+    images = named("slow-0", "slow-1", "bad-2", *(f"slow-{i}" for i in range(3, 30)))
+    assert message(lambda: detect(images, fake, tmp_path / "shards")) == "bad-2 cannot be decoded"
+    assert len(started) == 2
+    assert all(worker.poll() is not None for worker in started)
+
+
+def test_ctrl_c_ends_every_worker(fake, tmp_path, monkeypatch):
+    started = []
+    start = detection._start_worker
+    monkeypatch.setattr(detection, "_start_worker", lambda *a: started.append(start(*a)) or started[-1])
+    interrupt = threading.Timer(1.5, signal.raise_signal, [signal.SIGINT])
+    interrupt.start()
+    with pytest.raises(KeyboardInterrupt):
+        detect(named(*(f"slow-{i}" for i in range(60))), fake, tmp_path / "shards")
+    assert len(started) == 2
+    assert all(worker.poll() is not None for worker in started)
+
+
+def test_a_missing_or_broken_environment_is_one_line_with_the_command_that_builds_it(fake, tmp_path, monkeypatch):
+    monkeypatch.undo()
+    environment = tmp_path / "environment"
+    settings = replace(fake, python=environment / "bin" / "python")
+    said = message(lambda: detect(named("x-0"), settings, tmp_path / "shards"))
+    assert said.startswith(f"{settings.python}: no such interpreter")
+    assert f"bash workflow/envs/openpifpaf/build.sh {environment}" in said
+    assert (detection.WORKER.parent.parent / "workflow" / "envs" / "openpifpaf" / "build.sh").is_file()
+
+    settings.python.parent.mkdir(parents=True)
+    settings.python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')  # a Python without OpenPifPaf
+    settings.python.chmod(0o755)
+    said = message(lambda: detect(named("x-0"), settings, tmp_path / "shards"))
+    assert "is broken" in said
+    assert "No package metadata was found for openpifpaf" in said
+    assert f"bash workflow/envs/openpifpaf/build.sh {environment}" in said
+    settings.python.write_text("no program")
+    assert "is broken" in message(lambda: detect(named("x-0"), settings, tmp_path / "shards"))
+
+
+def test_a_worker_that_does_not_start_names_the_command_that_builds_its_environment(fake, tmp_path):
+    detection.WORKER.write_text("raise ImportError('libcudart.so.13: cannot open shared object file')")
+    said = message(lambda: detect(named("x-0"), fake, tmp_path / "shards"))
+    assert "ended with status 1 (ImportError: libcudart.so.13: cannot open shared object file)" in said
+    assert "bash workflow/envs/openpifpaf/build.sh" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"scale": 0.5}, "scale is 0.5"),
+        ({"scale": float("nan")}, "scale is nan"),
+        ({"workers": 0}, "workers is 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"shard_size": 0}, "shard_size is 0"),
+        ({"device": "tpu"}, "choose one of auto, cpu, cuda"),
+        ({"checkpoint": Path("nowhere.pkl")}, "nowhere.pkl: no such checkpoint"),
+        ({"checkpoint_sha256": "0" * 64}, "expected " + "0" * 64),
+    ],
+)
+def test_wrong_settings_are_one_line(fake, tmp_path, change, part):
+    assert part in message(lambda: detect(named("x-0"), replace(fake, **change), tmp_path / "shards"))
+
+
+def test_an_image_given_twice_is_refused(fake, tmp_path):
+    assert "'x-0' is given 2 times" in message(lambda: detect(named("x-0", "x-1", "x-0"), fake, tmp_path / "shards"))
+
+
+def test_no_images_are_no_rows(fake, tmp_path):
+    keypoints, record = detect([], fake, tmp_path / "shards")
+    assert len(keypoints) == 0
+    assert keypoints.joints.shape == (0, 18, 2)
+    assert record["shards"] == 0
+
+
+# ------------------------------------------------------------------- the worker's parts that need no OpenPifPaf
+
+
+@pytest.fixture(scope="module")
+def worker_module():
+    """`openpifpaf_worker.py` by path, as it is run: nothing imports it as a part of the package."""
+    specification = importlib.util.spec_from_file_location("worker_by_path", detection.WORKER)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_the_worker_has_the_joints_of_the_pose(worker_module):
+    assert tuple(name or "neck" for name in worker_module.JOINTS) == JOINTS
+
+
+@pytest.mark.parametrize("crop", [None, (3, 19)])
+@pytest.mark.parametrize("scale", [1.0, 2.0, 2.3, 3.0])
+def test_a_lit_pixel_comes_back_to_its_place(worker_module, tmp_path, scale, crop):
+    # In the enlarged picture its centre of brightness is where a detector would put it: centres at integers.
+    index = [0 if name == "nose" else None if name is None else 1 for name in worker_module.JOINTS]
+    for x, y in [(8, 5), (11, 20), (15, 12)]:
+        picture = np.zeros((27, 23, 3), np.uint8)
+        picture[y, x] = 255
+        cv2.imwrite(str(tmp_path / "lit.png"), picture)
+        job = {"name": "lit.png", "path": str(tmp_path / "lit.png"), "crop": crop}
+        enlarged, factor = worker_module.read_enlarged(job, scale)
+        light = enlarged[:, :, 0].astype(float)
+        at = [
+            (light.sum(axis=0) * np.arange(light.shape[1])).sum(),
+            (light.sum(axis=1) * np.arange(light.shape[0])).sum(),
+        ]
+        person = np.array([[*(np.array(at) / light.sum()), 0.75], [0, 0, 0]])
+        joints = worker_module.openpose_joints(person, index, factor, enlarged.shape[:2])
+        assert joints[0] == pytest.approx([x - (crop[0] if crop else 0), y, 0.75], abs=0.06)  # uint8 rounds the light
+        assert joints[1:] == [None] * 17
+
+
+def test_an_image_is_turned_as_its_exif_says(worker_module, tmp_path):
+    from PIL import Image
+
+    picture = np.zeros((20, 12, 3), np.uint8)
+    picture[2:6, 1:4] = (250, 10, 10)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
+    Image.fromarray(np.rot90(picture)).save(tmp_path / "turned.jpg", quality=100, subsampling=0, exif=exif)
+    job = {"name": "turned.jpg", "path": str(tmp_path / "turned.jpg"), "crop": None}
+    upright, _ = worker_module.read_enlarged(job, 1)
+    assert upright.shape == picture.shape
+    assert np.abs(upright.astype(int) - picture).mean() < 8
+    assert upright[3, 2, 0] > 200  # red first
+    assert upright[3, 2, 2] < 60
+
+
+def test_the_neck_is_the_midpoint_of_the_shoulders_and_what_is_outside_is_missing(worker_module):
+    names = [name for name in worker_module.JOINTS if name]
+    index = [names.index(name) if name else None for name in worker_module.JOINTS]
+    person = np.zeros((17, 3))
+    person[names.index("right_shoulder")] = (10, 30, 0.9)
+    person[names.index("left_shoulder")] = (30, 34, 0.4)
+    person[names.index("left_wrist")] = (99.6, 50, 0.8)  # beyond the right edge, which is at 99.5
+    person[names.index("right_wrist")] = (-0.4, 50, 0.8)
+    joints = worker_module.openpose_joints(person, index, (2.0, 2.0), (200, 100))
+    assert joints[JOINT["neck"]] == pytest.approx([9.75, 15.75, 0.4])
+    assert joints[JOINT["right_shoulder"]] == pytest.approx([4.75, 14.75, 0.9])
+    assert joints[JOINT["left_wrist"]] is None
+    assert joints[JOINT["right_wrist"]] == pytest.approx([-0.45, 24.75, 0.8])
+    person[names.index("left_shoulder"), 2] = 0
+    assert worker_module.openpose_joints(person, index, (2.0, 2.0), (200, 100))[JOINT["neck"]] is None
+
+
+class Evil:
+    """A pickle that makes a file when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def run_worker(python: Path | str, *options: object, jobs: str = "") -> tuple[int, list[dict]]:
+    command = [str(word) for word in (python, "-I", detection.WORKER, *options, "--device", "cpu")]
+    run = subprocess.run(command, input=jobs, capture_output=True, text=True, check=False)
+    return run.returncode, [json.loads(line) for line in run.stdout.splitlines()]
+
+
+def test_a_checkpoint_of_another_hash_is_not_unpickled(tmp_path):
+    evil = tmp_path / "evil.pkl"
+    evil.write_bytes(pickle.dumps(Evil(tmp_path / "opened")))
+    status, answers = run_worker(sys.executable, "--checkpoint", evil, "--sha256", "0" * 64, "--scale", 1)
+    assert status == 2
+    assert hashlib.sha256(evil.read_bytes()).hexdigest() in answers[0]["error"]
+    assert "0" * 64 in answers[0]["error"]
+    assert not (tmp_path / "opened").exists()
+    pickle.loads(evil.read_bytes())
+    assert (tmp_path / "opened").exists()  # this pickle does what it is here for
+
+
+# -------------------------------------------------------------------------------------------------------------- PCK
+
+
+def table(**persons: dict[str, tuple[float, float]]) -> Keypoints:
+    joints = np.full((len(persons), 18, 2), np.nan, np.float32)
+    for i, person in enumerate(persons.values()):
+        for name, place in person.items():
+            joints[i, JOINT[name]] = place
+    return Keypoints(list(persons), joints, (~np.isnan(joints[:, :, 0])).astype(np.float32))
+
+
+def test_pck_by_hand():
+    # The torso is 50 long (30, 40, 50), so that 0.2 of it are 10 pixels.
+    torso = {"right_shoulder": (10, 10), "left_hip": (40, 50)}
+    exact = table(
+        a={**torso, "nose": (20, 5), "left_knee": (30, 70), "left_wrist": (5, 60)},
+        b={**torso, "nose": (20, 5)},
+        no_torso={"right_shoulder": (10, 10), "nose": (20, 5)},
+    )
+    found = table(
+        no_torso={"nose": (20, 5)},
+        b={},
+        a={
+            "right_shoulder": (10, 20),
+            "left_hip": (46, 58.1),
+            "nose": (20, 5),
+            "left_knee": (24, 62),
+            "left_ear": (20, 5),
+        },
+    )
+    # a: shoulder 10 away (right), hip 10.08 away (wrong), nose 0, knee 10 away (right), wrist missed, ear extra.
+    # b: three joints missed. The third image has no torso.
+    result = pck(found, exact)
+    assert (result["joints"], result["correct"], result["missed"], result["extra"]) == (8, 3, 4, 1)
+    assert result["pck"] == pytest.approx(3 / 8)
+    assert (result["images"], result["images_without_torso"]) == (2, 1)
+    assert result["detection_rate"] == pytest.approx(1 / 2)
+    by = result["by_joint"]
+    assert by["nose"] == {"pck": 0.5, "joints": 2, "correct": 1, "missed": 1, "extra": 0}
+    assert by["left_ear"] == {"pck": None, "joints": 0, "correct": 0, "missed": 0, "extra": 1}
+    assert pck(found, exact, alpha=0.202)["correct"] == 4
+
+
+def test_pck_of_other_images_is_refused():
+    with pytest.raises(UserError, match="no image 'b'"):
+        pck(table(b={}), table(a={}))
+
+
+@given(seed=st.integers(0, 2**32 - 1), factor=st.floats(0.2, 5), alpha=st.floats(0.01, 1))
+@hypothesis_settings(deadline=None, max_examples=60)
+def test_pck_has_no_unit_and_grows_with_alpha(seed, factor, alpha):
+    random = np.random.default_rng(seed)
+    joints = random.uniform(0, 100, (6, 18, 2)).astype(np.float32)
+    moved = joints + random.normal(0, 15, joints.shape).astype(np.float32)
+    joints[random.random((6, 18)) < 0.2] = np.nan
+    moved[random.random((6, 18)) < 0.2] = np.nan
+    names = [f"image-{i}" for i in range(6)]
+
+    def measure(found: np.ndarray, exact: np.ndarray, alpha: float) -> dict:
+        sure = np.ones((6, 18), np.float32)
+        return pck(Keypoints(names, found, sure), Keypoints(names, exact, sure), alpha)
+
+    result = measure(moved, joints, alpha)
+    bigger = measure(moved * np.float32(factor), joints * np.float32(factor), alpha)
+    assert abs(bigger["correct"] - result["correct"]) <= 1  # a joint may lie on the limit, up to rounding
+    assert result["correct"] <= measure(moved, joints, 1.5 * alpha)["correct"]
+    assert result["correct"] + result["missed"] <= result["joints"]
+    assert sum(joint["correct"] for joint in result["by_joint"].values()) == result["correct"]
+    itself = measure(joints, joints, alpha)
+    assert itself["correct"] == itself["joints"]
+    assert itself["missed"] == itself["extra"] == 0
+    nobody = measure(np.full_like(joints, np.nan), joints, alpha)
+    assert nobody["correct"] == nobody["extra"] == 0
+    assert nobody["missed"] == nobody["joints"]
