@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     check = verb("verify", "is a copy of a data set the published one, and if not, what differs?")
     _add_copy(check)
     check.add_argument("--names", type=Path, nargs="+", default=[], metavar="TABLE",
-                       help="compare single files with images.csv of an earlier run, annotation tables or lists of names")  # fmt: skip
+                       help="compare single files with images.csv of an earlier run, key-point tables or lists")  # fmt: skip
     check.add_argument("--quick", action="store_true", help="do not decode the images")
     check.add_argument("--out", type=Path, help="write the whole answer, with all names, as JSON")
     check.set_defaults(call=verify_verb)

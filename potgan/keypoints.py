@@ -179,8 +179,8 @@ def _detected(settings: OpenPifPafSettings, name: str, folder: ImageFolder, shar
 def checkpoint_of(settings: OpenPifPafSettings, name: str) -> tuple[Path, str]:
     """The checkpoint file and its SHA-256, which is checked before it is unpickled.
 
-    A published name is fetched once. A file of one's own needs `checkpoint_sha256`, or a record `<file>.json` beside it
-    with a `sha256` (as the recipe for synthetic people writes). UserError where it is not there or its hash not known.
+    A published name is fetched once. A file of one's own needs `checkpoint_sha256`, or a record beside it, of the same
+    name with the suffix .json, that has a `sha256` (as the recipe for synthetic people writes). UserError where it is not there or its hash not known.
     """
     if settings.checkpoint in WEIGHTS:
         path = weight_file(settings.checkpoint)
@@ -192,7 +192,7 @@ def checkpoint_of(settings: OpenPifPafSettings, name: str) -> tuple[Path, str]:
         raise UserError(f"{path}: missing; {at}.checkpoint names a checkpoint file or one of {published}")
     if settings.checkpoint_sha256:
         return path, settings.checkpoint_sha256
-    record = path.with_name(path.name + ".json")
+    record = path.with_suffix(".json")
     if not record.is_file():
         raise UserError(
             f"{path}: a checkpoint is a pickle, which runs code when it is loaded; set {at}.checkpoint_sha256 to the "

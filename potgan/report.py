@@ -413,8 +413,8 @@ def data_preview(benchmark: Benchmark, layout: Layout, dataset: str) -> Exhibit:
     _write_grid(layout, f"data-{dataset}", grid)
     caption = (
         f"Inputs of {label}: {len(places)} evenly spaced test images with a pose: joints (how many of 18 were "
-        f"found), the 18 heat maps in one picture (σ = {settings.heatmap_sigma:g} px) and, with its area, the refined full body mask (Section IV-C, limbs of radius "
-        f"{settings.limb_radius} px)."
+        f"found), the 18 heat maps in one picture (σ = {settings.heatmap_sigma:g} px) and, with its area, the refined "
+        f"full body mask (Section IV-C, limbs of radius {settings.limb_radius} px)."
     )
     return Exhibit(f"data-{dataset}", caption, grid=grid)
 

@@ -485,3 +485,182 @@ def test_pck_has_no_unit_and_grows_with_alpha(seed, factor, alpha):
     nobody = measure(np.full_like(joints, np.nan), joints, alpha)
     assert nobody["correct"] == nobody["extra"] == 0
     assert nobody["missed"] == nobody["joints"]
+
+
+# ---------------------------------------------------------------------------------------------------- the real OpenPifPaf
+
+ENVIRONMENT = Path(
+    os.environ.get("POTGAN_OPENPIFPAF_ENV")
+    or detection.WORKER.parent.parent / "workflow" / "envs" / "openpifpaf" / ".venv"
+)
+CHECKPOINT = Path(__file__).parent / "reference" / "openpifpaf-synthetic.pkl"
+#: The record of its training has 0.XX on 192 other people (workflow/envs/openpifpaf/README.md).
+PCK_MARGIN = 0.8
+openpifpaf = pytest.mark.skipif(
+    not (ENVIRONMENT / "ready").is_file(),
+    reason=f"{ENVIRONMENT} is not there: OpenPifPaf's environment is built by `{detection.BUILD} {ENVIRONMENT}`",
+)
+
+
+@pytest.fixture(scope="module")
+def real() -> DetectorSettings:
+    return DetectorSettings(
+        checkpoint=CHECKPOINT,
+        checkpoint_sha256=hashlib.sha256(CHECKPOINT.read_bytes()).hexdigest(),
+        scale=2.0,
+        batch_size=8,
+        workers=1,
+        shard_size=64,
+        device="cpu",
+        python=ENVIRONMENT / "bin" / "python",
+    )
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory) -> tuple[list[ImageToDetect], Keypoints]:
+    """64 synthetic people of a seed that the checkpoint was neither trained nor measured on, and their exact joints."""
+    folder = tmp_path_factory.mktemp("people")
+    images, joints, confidence = [], [], []
+    for render in render_split(SyntheticSettings(train_identities=0, test_identities=8, seed=901), "test"):
+        path = folder / f"{Path(render.name).stem}.png"
+        cv2.imwrite(str(path), render.image[:, :, ::-1])
+        images.append(ImageToDetect(render.name, path, hashlib.sha256(path.read_bytes()).hexdigest(), None))
+        place, sure = annotate(render)
+        joints.append(place)
+        confidence.append(sure)
+    return images, Keypoints([image.name for image in images], np.array(joints), np.array(confidence))
+
+
+@pytest.fixture(scope="module")
+def detected(real, people, tmp_path_factory) -> tuple[Keypoints, dict]:
+    return detect(people[0], real, tmp_path_factory.mktemp("shards"))
+
+
+def distances(a: Keypoints, b: Keypoints) -> np.ndarray:
+    """Of the joints that both have."""
+    both = a.present & b.present
+    return np.linalg.norm(a.joints - b.joints, axis=2)[both]
+
+
+@openpifpaf
+def test_synthetic_people_are_found(detected, people):
+    keypoints, record = detected
+    result = pck(keypoints, people[1])
+    print(result)
+    assert result["pck"] > PCK_MARGIN
+    assert result["detection_rate"] > 0.9
+    assert record["estimator"].startswith("OpenPifPaf 0.13.11")
+    assert record["device"] == "cpu"
+    shoulders = keypoints.joints[:, [JOINT["right_shoulder"], JOINT["left_shoulder"]]]
+    neck = keypoints.joints[:, JOINT["neck"]]
+    assert np.allclose(neck, shoulders.mean(axis=1), atol=1e-3, equal_nan=True)
+    assert ((keypoints.confidence > 0) == keypoints.present).all()
+
+
+@openpifpaf
+def test_coordinates_do_not_move_with_the_scale(detected, real, people, tmp_path):
+    # A shift of half a pixel of the enlarged picture would be 0.25 pixels at scale 2 and another amount at scale 2.25.
+    other, record = detect(people[0], replace(real, scale=2.25), tmp_path / "shards")
+    assert record["input_scale"] == 2.25
+    both = other.present & detected[0].present
+    offset = (other.joints - detected[0].joints)[both]
+    assert np.median(np.linalg.norm(offset, axis=1)) < 1
+    assert (np.abs(np.median(offset, axis=0)) < 0.15).all()
+
+
+@openpifpaf
+def test_no_result_depends_on_the_batch(detected, real, people, tmp_path):
+    images = [*people[0][:10]]
+    # Two more sizes among them, so that a batch of 8 is not eight neighbours.
+    for i in (2, 5, 8):
+        images[i] = replace(images[i], crop=(4, 60 - i))
+    one, _ = detect(images, replace(real, batch_size=1), tmp_path / "one")
+    eight, _ = detect(images, replace(real, shard_size=4), tmp_path / "eight")
+    assert one.present.sum() > 60
+    assert (one.present == eight.present).mean() > 0.99
+    assert distances(one, eight).max() < 0.01
+    whole = [i for i in range(10) if i not in (2, 5, 8)]
+    apart = np.linalg.norm(one.joints[whole] - detected[0].joints[whole], axis=2)
+    assert np.nanmax(apart) < 0.01
+
+
+@openpifpaf
+def test_a_crop_is_the_image_without_the_other_columns(real, people, tmp_path):
+    cropped = []
+    for image in people[0][:4]:
+        cv2.imwrite(str(tmp_path / image.path.name), cv2.imread(str(image.path))[:, 5:61])
+        cropped.append(replace(image, path=tmp_path / image.path.name))
+    by_hand, _ = detect(cropped, real, tmp_path / "shards")
+    by_crop, _ = detect([replace(image, crop=(5, 61)) for image in people[0][:4]], real, tmp_path / "shards")
+    assert np.array_equal(by_hand.joints, by_crop.joints, equal_nan=True)
+
+
+#: OpenPifPaf's own Predictor on files, as its command line uses it: `image -> [[score, 17 x [x, y, confidence]], ...]`.
+PREDICTOR = """
+import json, sys
+import openpifpaf
+predictor = openpifpaf.Predictor(checkpoint=sys.argv[1])
+found = {}
+for path in sys.argv[2:]:
+    persons, _, _ = predictor.image(path)
+    found[path] = [[float(p.score), p.data.tolist(), p.keypoints] for p in persons]
+print(json.dumps(found))
+"""
+
+
+@openpifpaf
+def test_the_worker_reports_what_openpifpafs_own_predictor_finds(real, people, tmp_path):
+    # The oracle reads the files itself; at scale 1 there is nothing between it and the worker's coordinates.
+    images = []
+    for image in people[0][:8]:
+        enlarged = cv2.resize(cv2.imread(str(image.path)), None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(tmp_path / image.path.name), enlarged)
+        images.append(replace(image, path=tmp_path / image.path.name))
+    keypoints, _ = detect(images, replace(real, scale=1), tmp_path / "shards")
+    run = subprocess.run(
+        [real.python, "-I", "-c", PREDICTOR, real.checkpoint, *(image.path for image in images)],
+        env={**os.environ, "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(run.stdout.splitlines()[-1])
+    compared = 0
+    for image in images:
+        persons = found[str(image.path)]
+        if not persons:
+            assert not keypoints.present[keypoints.row[image.name]].any()
+            continue
+        _, data, names = max(persons, key=lambda person: person[0])
+        for name, (x, y, confidence) in zip(names, data, strict=True):
+            joint, sure = (
+                keypoints.of(image.name)[JOINT[name]],
+                keypoints.confidence[keypoints.row[image.name], JOINT[name]],
+            )
+            if confidence > 0 and -0.5 <= x <= 127.5 and -0.5 <= y <= 255.5:
+                assert joint == pytest.approx([x, y], abs=0.01)
+                assert sure == pytest.approx(confidence, abs=1e-3)
+                compared += 1
+            else:
+                assert np.isnan(joint).all()
+    assert compared > 60
+
+
+@openpifpaf
+def test_what_the_worker_cannot_use_is_one_line(real, people, tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    images = [people[0][0], ImageToDetect("broken.jpg", broken, "0" * 64, None)]
+    said = message(lambda: detect(images, real, tmp_path / "shards"))
+    assert said.startswith(f"{broken}: image broken.jpg")
+    assert "cannot be decoded" in said
+    assert "has no columns 3 to 69" in message(
+        lambda: detect([replace(people[0][0], crop=(3, 70))], real, tmp_path / "shards")
+    )
+    foreign = tmp_path / "foreign.pkl"
+    foreign.write_bytes(pickle.dumps({"model": "no network"}))
+    digest = hashlib.sha256(foreign.read_bytes()).hexdigest()
+    settings = replace(real, checkpoint=foreign, checkpoint_sha256=digest)
+    assert "is no checkpoint that OpenPifPaf 0.13.11 can read" in message(
+        lambda: detect(images[:1], settings, tmp_path / "shards")
+    )

@@ -162,6 +162,26 @@ def test_the_papers_data_set_under_its_protocol_is_compared(tmp_path):
     assert "not in benchmark" in cells_of(table)["potgan", "deepfashion", "ssim", True].reason
 
 
+def test_the_cells_of_an_absent_data_set_say_why(tmp_path):
+    """The workflow leaves out what cannot be had; its reason stands in every cell, also after the round trip as YAML."""
+    from potgan.config import as_tree
+    from potgan.stages import present
+
+    whole = a_benchmark(datasets={"synthetic": ("synthetic", "S"), "dukemtmc": ("dukemtmc", "Duke")})
+    tree = as_tree(whole)
+    tree["datasets"]["dukemtmc"]["source"] = None
+    benchmark = load(as_tree(present(load(tree), tmp_path / "data")))
+    assert list(benchmark.datasets) == ["synthetic"]
+    layout = Layout("trial", tmp_path)
+    write_all(benchmark, layout)
+    table = tables.build_tables(benchmark, layout, tables.read_published())[1]
+    cell = cells_of(table)["potgan", "dukemtmc", "ssim", True]
+    assert cell.value is None
+    assert cell.reason.startswith("not run: DukeMTMC-reID is not here (withdrawn by Duke University in 2019")
+    assert cell.paper_value is not None
+    assert "withdrawn by Duke University" in tables.markdown(table)
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "label", "protocol"),
     [

@@ -242,6 +242,21 @@ def test_unknown_key_stops_the_workflow_before_any_job(repository, tmp_path) -> 
     assert_one_clear_line(potgan("configure", "--config", tmp_path / "config.yaml", "--root", tmp_path), "traning")
 
 
+def test_a_data_set_that_cannot_be_had_leaves_the_graph_and_the_rest_is_planned(repository, tmp_path) -> None:
+    absent = {"kind": "dukemtmc", "label": "DukeMTMC-reID", "pairs": {"validation_identities": 1}}
+    write(tmp_path, TINY | {"datasets": TINY["datasets"] | {"dukemtmc": absent}})
+    run = snakemake(repository, tmp_path, "-n")
+    assert run.returncode == 0, run.stderr
+    assert "without dukemtmc: DukeMTMC-reID is not here (withdrawn by Duke University in 2019" in run.stderr
+    assert "dukemtmc/" not in run.stdout.replace("without dukemtmc", "")
+    assert jobs(run.stdout)["images"] == 1
+    write(tmp_path, TINY | {"datasets": {"dukemtmc": absent}})
+    run = snakemake(repository, tmp_path, "-n")
+    assert run.returncode == 2
+    assert "no data set of benchmark tiny is here: DukeMTMC-reID is not here" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
 def test_stages_out_of_order_say_what_to_run(tmp_path) -> None:
     write(tmp_path, TINY)
     at = ("--config", tmp_path / "config.yaml", "--root", tmp_path, "--dataset", "synthetic")

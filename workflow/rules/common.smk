@@ -51,8 +51,8 @@ REPORT = [
         ),
     )
 ]
-# A checkpoint for synthetic people, which the workflow trains where a configuration names it.
-SYNTHETIC_CHECKPOINT = "results/openpifpaf-synthetic/checkpoint.pkl.json"
+# A small checkpoint of OpenPifPaf for synthetic people, which the workflow trains where a configuration names it.
+SYNTHETIC_CHECKPOINT = "results/openpifpaf-synthetic/openpifpaf-synthetic.pkl"
 # A GPU runs one training at a time (profiles/default); on a CPU trainings share the cores.
 GPU = 1 if shutil.which("nvidia-smi") else 0
 
@@ -66,7 +66,8 @@ wildcard_constraints:
 
 def files_of_the_user(paths):
     """What stages read from outside the results. Files that the rule `imitate` writes stand for its record; others are
-    tracked where they are files. The same list before and after a run, or Snakemake would run all again."""
+    tracked where they are files. The same list before and after a run, or Snakemake would run all again.
+    """
     found = []
     for path in filter(None, paths):
         if Path(path).is_relative_to(IMITATIONS):
@@ -95,8 +96,8 @@ def detector(wildcards):
     settings = BENCHMARK.datasets[wildcards.dataset].keypoints
     if settings.estimator != "openpifpaf":
         return []
-    own = [f"{settings.openpifpaf.checkpoint}.json"]
-    return [OPENPIFPAF] + [path for path in own if path == SYNTHETIC_CHECKPOINT]
+    trained = settings.openpifpaf.checkpoint == SYNTHETIC_CHECKPOINT
+    return [OPENPIFPAF, *([SYNTHETIC_CHECKPOINT] if trained else [])]
 
 
 def detection_threads(wildcards):

@@ -57,6 +57,27 @@ rule openpifpaf_environment:
         "bash {params.script} {params.folder} 2>&1 | tee {log}"
 
 
+rule openpifpaf_synthetic:
+    input:
+        environment=OPENPIFPAF,
+    output:
+        SYNTHETIC_CHECKPOINT,
+        str(Path(SYNTHETIC_CHECKPOINT).with_suffix(".json")),
+    log:
+        "results/openpifpaf-synthetic.log",
+    conda:
+        "../../environment.yml"
+    threads: 2
+    params:
+        script=str(openpifpaf_recipe() / "train_synthetic.py"),
+        folder=str(Path(SYNTHETIC_CHECKPOINT).parent),
+        environment=str(Path(OPENPIFPAF).parent),
+    message:
+        "Training OpenPifPaf on synthetic people"
+    shell:
+        "python {params.script} --out {params.folder} --environment {params.environment} 2>&1 | tee {log}"
+
+
 rule keypoints:
     input:
         images=rules.images.output,

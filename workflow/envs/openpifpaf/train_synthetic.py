@@ -14,7 +14,6 @@ network and the augmentation come from the plugin beside this file, `openpifpaf_
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import subprocess
@@ -216,7 +215,9 @@ def main() -> int:
     )
     for name in JOINTS:
         joint = test["by_joint"][name]
-        say(f"  {name:15} PCK {joint['pck']:.3f} of {joint['joints']}, {joint['missed']} missed, {joint['extra']} extra")
+        say(
+            f"  {name:15} PCK {joint['pck']:.3f} of {joint['joints']}, {joint['missed']} missed, {joint['extra']} extra"
+        )
     return 0
 
 
