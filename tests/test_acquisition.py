@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ import gdown
 import pytest
 import servers
 from test_archives import market
+from test_workflow import TINY, snakemake, write
 
 from potgan import acquisition, download
 from potgan.config import Dataset
@@ -351,6 +353,43 @@ def test_a_fetch_killed_at_random_moments_leaves_nothing_that_is_taken_for_compl
     assert tree_of_local(place, Path("made.zip")) == fetched
     assert everything(place / "data") == [NAME]
     assert not list(place.glob(".out*"))
+
+
+@pytest.mark.slow
+def test_the_rule_fetches_refuses_and_resumes_as_the_verb_does(repository, server, place, archive) -> None:
+    """Through Snakemake: the line of a refused archive stands in its output and in the log, and no result is left."""
+    target = "results/tiny/m/images/images.csv"
+
+    def run(way: str, page, **changes: str) -> subprocess.CompletedProcess:
+        server.pages[f"/{way}/{NAME}"] = page
+        dataset = {"kind": "market1501", "label": "M", "source": server.url(f"/{way}/{NAME}"), "allow_partial": True}
+        write(place, TINY | {"datasets": {"m": dataset | changes}})
+        shutil.rmtree(place / "data", ignore_errors=True)
+        return snakemake(repository, place, target=target)
+
+    for way, (page, changes, message) in {
+        "checksum": (servers.whole(archive), {"checksum": "sha256:" + "0" * 64}, "not the published"),
+        "truncated": (BAD["truncated"][0](archive), {}, BAD["truncated"][1]),
+        "html": (BAD["quota"][0](archive), {}, BAD["quota"][1]),
+        "404": (BAD["404"][0](archive), {}, BAD["404"][1]),
+        "climbs": (BAD["climbs"][0](archive), {}, BAD["climbs"][1]),
+    }.items():
+        failed = run(way, page, **changes)
+        assert failed.returncode == 1, failed.stderr  # Snakemake's own code; the job's is 2
+        log = (place / "results/tiny/logs/images/m.log").read_text()
+        assert message in log
+        assert [line for line in log.splitlines() if "error:" in line][0] in failed.stdout + failed.stderr
+        assert not (place / "results/tiny/m").exists() or everything(place / "results/tiny/m") == []
+        assert not (place / "data").exists()
+
+    whole = run("whole", servers.whole(archive))
+    assert whole.returncode == 0, whole.stderr
+    wanted = tree(place / "results/tiny/m/images")
+    shutil.rmtree(place / "results")
+    resumed = run("resumed", servers.whole(archive, break_after=[1_200_000]))
+    assert resumed.returncode == 0, resumed.stderr
+    assert tree(place / "results/tiny/m/images") == wanted
+    assert "Nothing to be done" in snakemake(repository, place, target=target).stderr
 
 
 def test_the_real_sample_through_http_equals_the_file(server, place, shared) -> None:

@@ -46,7 +46,9 @@ TINY = {
 }  # fmt: skip
 
 
-def snakemake(repository: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+def snakemake(
+    repository: Path, folder: Path, *arguments: str, target: str = "all"
+) -> subprocess.CompletedProcess:
     command = [
         sys.executable,
         "-m",
@@ -60,7 +62,7 @@ def snakemake(repository: Path, folder: Path, *arguments: str) -> subprocess.Com
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SNAKEMAKE_")}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     return subprocess.run(
-        [*command, "--cores", "2", "--configfile", str(folder / "config.yaml"), *arguments, "--", "all"],
+        [*command, "--cores", "2", "--configfile", str(folder / "config.yaml"), *arguments, "--", target],
         capture_output=True, text=True, env=environment, check=False,
     )  # fmt: skip
 
