@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -485,6 +486,81 @@ def test_pck_has_no_unit_and_grows_with_alpha(seed, factor, alpha):
     nobody = measure(np.full_like(joints, np.nan), joints, alpha)
     assert nobody["correct"] == nobody["extra"] == 0
     assert nobody["missed"] == nobody["joints"]
+
+
+# --------------------------------------------------------------------------------------------------- its environment
+
+FOLDER = detection.WORKER.parent.parent / "workflow" / "envs" / "openpifpaf"
+
+
+def build(*arguments: object, **environment: str) -> tuple[int, str]:
+    run = subprocess.run(
+        ["bash", FOLDER / "build.sh", *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return run.returncode, run.stdout + run.stderr
+
+
+def script(path: Path, text: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_the_environment_is_built_once_for_a_lock(tmp_path):
+    # Nothing is built here: `uv` is one that fails.
+    script(tmp_path / "uv", 'echo "uv was called: $1" >&2; exit 1')
+    python = script(tmp_path / "python3.11", "exit 0")
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    environment = tmp_path / "environment"
+    (environment / "bin").mkdir(parents=True)
+    script(environment / "bin" / "python", "exit 0")
+    (environment / "pyvenv.cfg").touch()
+    (environment / "ready").write_text(hashlib.sha256((FOLDER / "requirements.lock").read_bytes()).hexdigest() + "\n")
+    status, said = build(environment, PATH=path)
+    assert (status, said) == (0, f"{environment}: complete\n")
+    (environment / "ready").write_text("another lock\n")
+    status, said = build(environment, python, PATH=path)
+    assert status != 0
+    assert "uv was called: venv" in said
+    assert not (environment / "ready").exists()  # a build that was begun is not taken for complete
+
+
+def test_what_the_environment_needs_is_said_in_one_line(tmp_path):
+    newer = script(tmp_path / "python3.13", "exit 1")
+    fitting = script(tmp_path / "python3.11", "exit 0")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "me.jpg").touch()
+    for arguments, environment, part in [
+        ([], {}, "usage: build.sh ENV_FOLDER [PYTHON]"),
+        ([tmp_path / "new", newer], {}, f"{newer} is not Python 3.10 or 3.11"),
+        ([tmp_path / "new", fitting], {"CXX": "no-such-compiler"}, "no C++ compiler (no-such-compiler)"),
+        ([tmp_path / "photos", fitting], {"PATH": f"{tmp_path}:{os.environ['PATH']}"}, "is no virtual environment"),
+    ]:
+        script(tmp_path / "uv", "exit 1")
+        status, said = build(*arguments, **environment)
+        assert status == 2
+        assert part in said
+        assert said.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+    assert (tmp_path / "photos" / "me.jpg").exists()
+
+
+def test_the_lock_has_hashes_and_the_projects_torch():
+    lock = (FOLDER / "requirements.lock").read_text()
+    packages = re.findall(r"^([a-z0-9-]+)==(\S+)(.*?)(?=^[a-z])", lock + "z", re.MULTILINE | re.DOTALL)
+    assert len(packages) > 30
+    assert all("--hash=sha256:" in rest for _, _, rest in packages)
+    assert "://" not in lock
+    pinned = {(name, version) for name, version, _ in packages}
+    main_lock = (FOLDER.parent.parent.parent / "requirements.lock").read_text()
+    for name in ("torch", "torchvision"):
+        ((_, version),) = [pair for pair in pinned if pair[0] == name]
+        assert f"\n{name}=={version} " in main_lock  # so that uv's cache holds it once
+    assert ("openpifpaf", "0.13.11") in pinned
 
 
 # ---------------------------------------------------------------------------------------------------- the real OpenPifPaf

@@ -32,7 +32,7 @@ for name, reason in BENCHMARK.absent.items():
 
 LAYOUT = Layout(BENCHMARK.benchmark)
 RESULTS = str(LAYOUT.results)
-IMITATIONS = str(LAYOUT.data / "imitations")
+IMITATIONS = "data/imitations"
 OPENPIFPAF = str(openpifpaf_environment() / "ready")
 # What every stage reads: the resolved configuration, written when a run starts (not by a dry run). It is no job's output:
 # as an ancient() input it would hide changed parameters, since Snakemake (9.27) does not look at the parameters of a job

@@ -43,11 +43,11 @@ COCO_JOINTS = ("nose", *(f"{side}_{part}" for part in (
 TRAIN_SEEDS, VALIDATION_SEEDS, TEST_SEED = range(100, 124), range(200, 204), 900
 SCALE = 2.0  # of the measurement; the middle of what the network has seen
 
-#: Keeps what detection needs of a checkpoint: the network in half precision, and no paths or host name of this machine.
+#: Keeps what detection needs of a checkpoint, without the paths and the name of the machine that made it.
 STRIP = """
 import sys, torch
 checkpoint = torch.load(sys.argv[1], map_location="cpu", weights_only=False)
-torch.save({"model": checkpoint["model"].half().eval(), "epoch": checkpoint["epoch"]}, sys.argv[2])
+torch.save({"model": checkpoint["model"].eval(), "epoch": checkpoint["epoch"]}, sys.argv[2])
 """
 
 
@@ -104,10 +104,10 @@ def training_command(python: Path, data: Path, output: Path, arguments: argparse
         "cocokp-train-image-dir": data / "train",
         "cocokp-val-annotations": data / "val.json",
         "cocokp-val-image-dir": data / "val",
+        "cocokp-upsample": 2,
         "batch-size": 8,
         "loader-workers": 1,
         "epochs": arguments.epochs,
-        "val-interval": arguments.epochs,
         "adam": None,
         "lr": 2e-3,
         "lr-warm-up-epochs": 0.2,
