@@ -14,7 +14,7 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,10 @@ RATIO_FREE = 256 * 2**20  # bytes that any archive may unpack to
 
 class NotTheDataset(UserError):
     """What lies there is no copy of the data set at all: a web page, an empty file, a folder without its images."""
+
+
+class ListsMissing(UserError):
+    """The lists that say which image belongs to which split are not there."""
 
 
 @dataclass(frozen=True)
@@ -293,6 +297,24 @@ def survey(source: Source, facts: dict[str, Any], lists: dict[str, Path] | None 
     return found
 
 
+def count_images(source: Source, facts: dict[str, Any]) -> int:
+    """How many different images of the data set lie in a source, whatever their split."""
+    pattern = re.compile(facts["name_pattern"])
+    names = (_flat_name(file.path, facts) for file in source.files())
+    return len({_key(name) for name in names if pattern.fullmatch(name)})
+
+
+def lists_of(named: dict[str, str], places: Iterable[Path]) -> dict[str, Path]:
+    """The lists of the splits: those that are named, else train.lst and test.lst in the first of `places` that has them."""
+    if named:
+        return {split: Path(path) for split, path in named.items()}
+    for place in places:
+        found = {split: place / f"{split}.lst" for split in SPLITS}
+        if all(path.is_file() for path in found.values()):
+            return found
+    return {}
+
+
 def read_lists(lists: dict[str, Path], facts: dict[str, Any]) -> dict[str, tuple[str, str]]:
     """key of a name -> (its name in the list, its split), from the lists of flat names (PATN's train.lst and test.lst)."""
     splits: dict[str, tuple[str, str]] = {}
@@ -300,7 +322,7 @@ def read_lists(lists: dict[str, Path], facts: dict[str, Any]) -> dict[str, tuple
         path = lists.get(split)
         if path is None or not path.is_file():
             where = f"{path}: missing; " if path else ""
-            raise UserError(
+            raise ListsMissing(
                 f"{where}{facts['label']} needs the list of its {split} images, PATN's {split}.lst; name it as "
                 f"splits.{split} ({facts['lists_page']})"
             )

@@ -261,17 +261,23 @@ def _feed(worker: subprocess.Popen, log: Any, number: int, waiting, answers, sha
             worker.stdin.flush()
             answer = json.loads(worker.stdout.readline())
             answers.put((None, answer["error"]) if "error" in answer else (shard, None))
-    except (OSError, ValueError):  # its pipes are closed or end in the middle: it is dead
-        status = worker.wait()
-        with contextlib.suppress(OSError, ValueError):
-            log.seek(0)
-            reason = _last_line(log.read())
-            if shard is None:
-                remedy = f"build its environment again: {BUILD} {environment}"
-            else:
-                remedy = f"the finished shards are kept in {shards}: run the same command again"
+    except Exception as error:  # usually its pipes are closed or end in the middle of an answer: it is dead
+        try:
+            status = worker.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            died, reason = "answered what is no answer", repr(error)
+        else:
             died = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-            answers.put((None, f"OpenPifPaf worker {number} {died}{f' ({reason})' if reason else ''}; {remedy}"))
+            reason = ""
+            with contextlib.suppress(OSError, ValueError):  # the driver has already stopped, and closed the log
+                log.seek(0)
+                reason = _last_line(log.read())
+        if shard is None:
+            remedy = f"build its environment again: {BUILD} {environment}"
+        else:
+            remedy = f"the finished shards are kept in {shards}: run the same command again"
+        answers.put((None, f"OpenPifPaf worker {number} {died}{f' ({reason})' if reason else ''}; {remedy}"))
 
 
 def _last_line(text: str) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from potgan.acquisition import Copy, acquire
-from potgan.archives import SPLITS, Source, Survey, facts_of, password_of, survey
+from potgan.archives import SPLITS, Source, Survey, facts_of, lists_of, password_of, survey
 from potgan.config import Dataset, SyntheticSettings
 from potgan.download import check_checksum_text, digest_of, is_address
 from potgan.errors import UserError
@@ -146,7 +146,7 @@ def prepare_images(dataset: Dataset, name: str, out: Path, data: Path) -> dict[s
     copy = acquire(dataset, name, data)
     record = {"source": copy.path.name, "origin": copy.origin, **_check_archive(dataset, copy)}
     facts = facts_of(dataset.kind)
-    lists = {split: Path(path) for split, path in dataset.splits.items()}
+    lists = lists_of(dataset.splits, (data, copy.path, copy.path.parent))
     with _open(copy, facts, data) as source:
         found = survey(source, facts, lists)
         _check_counts(found, dataset, facts, copy.path)

@@ -18,13 +18,12 @@ each person once. All encoders' marks (versions of OpenCV and zlib) are those of
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import io
 import json
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,6 @@ import cv2
 import numpy as np
 
 from potgan import synthetic
-from potgan.archives import KINDS, facts_of
 from potgan.config import SyntheticSettings
 from potgan.errors import UserError
 from potgan.files import new_folder, sha256_of, write_bytes, write_json, write_text
@@ -42,11 +40,13 @@ from potgan.pose import JOINTS, Keypoints
 from potgan.pose_files import annotation_csv
 
 DEFAULTS = SyntheticSettings(train_identities=12, test_identities=6, images_per_identity=6)
-#: In the written folder; says that these are no real data, and of which kind and seed.
+#: In the written folder: what stands where, and that these are no real data.
 RECORD = "imitation.json"
 NOTICE = "An imitation with synthetic people, written by potgan; not the data set whose layout it has.\n"
 #: First seed of each kind, so that no person appears in two of them, nor in the embedded data set (seed 0 and on).
 _FIRST_SEED = {"market1501": 1_501_000, "dukemtmc": 1_812_000, "deepfashion": 7_982_000}
+_ARCHIVES = {"market1501": "Market-1501-v15.09.15.zip", "dukemtmc": "DukeMTMC-reID.zip", "deepfashion": "Img/img.zip"}
+_PARTITION = "Eval/list_eval_partition.txt"  # DeepFashion's official split, for retrieval
 #: How the peers' tables of a kind begin (PATN's README; Duke: this project's name, since none are published).
 _TABLES = {"market1501": "market", "dukemtmc": "duke", "deepfashion": "fasion"}
 _PUBLISHED_SAMPLE = 12_000  # test pairs of Deformable GAN's and PATN's lists
@@ -58,9 +58,9 @@ _MATLAB = b"MATLAB 5.0 MAT-file, written by potgan".ljust(124) + b"\0\1IM"  # a 
 _STUDIO, _BAR = 240, 40  # grey of DeepFashion's background; white columns left and right of the 176 of the picture
 #: DeepFashion's views of a person: sides that show it (in this order of preference), the picture's rows before the crop.
 _VIEWS = {
-    "1_front": (("front",), 352),
-    "3_back": (("back",), 352),
-    "2_side": (("side",), 352),
+    "1_front": (("front", "side", "back"), 352),
+    "3_back": (("back", "side", "front"), 352),
+    "2_side": (("side", "back", "front"), 352),
     "4_full": (("front", "side", "back"), 256),
     "7_additional": (("side", "back", "front"), 440),
 }
@@ -75,9 +75,9 @@ _CATEGORIES = (
 
 @dataclass(frozen=True)
 class _Picture:
-    """One JPEG of an archive. folder: of the archive; joints: (18, 2) in its pixels, NaN = missing, None = in no table."""
+    """One JPEG. path: in the archive; name: in tables; joints: (18, 2) in its pixels, NaN = missing, None = in no table."""
 
-    folder: str
+    path: str
     name: str
     content: bytes
     joints: np.ndarray | None = None
@@ -85,9 +85,8 @@ class _Picture:
 
 @dataclass
 class _Contents:
-    """What a kind's folder gets. pictures: split ("train", "test" or "" for others) -> pictures; files: path -> content."""
+    """What a kind's folder gets. pictures: "train", "test" or "" (others) -> pictures; the rest: path -> content."""
 
-    archive: str
     pictures: dict[str, list[_Picture]] = field(default_factory=lambda: {"train": [], "test": [], "": []})
     inside: dict[str, bytes] = field(default_factory=dict)  # of the archive, beside the pictures
     beside: dict[str, bytes] = field(default_factory=dict)  # of the folder, beside archive and tables
@@ -105,14 +104,18 @@ def write_archive(
     The folder holds the archive, `<name>-annotation-{train,test}.csv`, for Market-1501 and DeepFashion
     `<name>-pairs-{train,test}.csv`, for DeepFashion also `Eval/list_eval_partition.txt`, `train.lst` and `test.lst`, and
     `imitation.json`, which is returned: kind, seed, archive, lists, tables and pairs by split (paths inside the folder),
-    images and identities by split, and the SHA-256 of every file. Tables are the renderer's exact joints, truncated to
+    images by split, and the SHA-256 of every file. Tables are the renderer's exact joints, truncated to
     whole pixels of the stored image as the peers' are, in no order, as theirs.
 
     Raises UserError for an unknown kind, numbers out of range, and a folder that holds anything but such an imitation.
     """
-    if kind not in KINDS:
-        raise UserError(f"no data set is known as {kind!r}; there are {', '.join(KINDS)}")
-    for name, least, most in (("train_identities", 1, 500), ("test_identities", 1, 500), ("images_per_identity", 2, 40)):
+    if kind not in _MAKERS:
+        raise UserError(f"no data set is known as {kind!r}; there are {', '.join(_MAKERS)}")
+    for name, least, most in (
+        ("train_identities", 1, 500),
+        ("test_identities", 1, 500),
+        ("images_per_identity", 2, 40),
+    ):
         value = getattr(settings, name)
         if not least <= value <= most:
             raise UserError(f"imitation of {kind}: {name} is {value}; choose {least} to {most}")
@@ -137,14 +140,14 @@ def write_archive(
         "notice": NOTICE.strip(),
         "seed": seed,
         "settings": dict(zip(("train_identities", "test_identities", "images_per_identity"), numbers, strict=True)),
-        "archive": contents.archive,
+        "archive": _ARCHIVES[kind],
         "tables": {split: f"{_TABLES[kind]}-annotation-{split}.csv" for split in tables},
         "pairs": {} if kind == "dukemtmc" else {split: f"{_TABLES[kind]}-pairs-{split}.csv" for split in tables},
         "lists": {split: f"{split}.lst" for split in tables} if kind == "deepfashion" else {},
         "images": {split: len(contents.pictures[split]) for split in tables},
     }
     with new_folder(out_folder) as folder:
-        _write_zip(folder / contents.archive, contents)
+        _write_zip(folder / _ARCHIVES[kind], contents)
         for path, content in contents.beside.items():
             write_bytes(folder / path, content)
         for split, table in tables.items():
@@ -160,20 +163,41 @@ def write_archive(
 
 
 def _refuse_other_content(folder: Path, kind: str) -> None:
-    """A whole folder is replaced, so it must be ours: real archives took somebody an agreement and a day."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    """A whole folder is replaced, so it must be ours: real archives took somebody an agreement and a day.
+
+    The archive's comment decides. `imitation.json` is no mark, since Snakemake removes an output before it makes it anew.
+    """
+    if not folder.exists():
         return
+    if not folder.is_dir():
+        raise UserError(f"{folder}: is no folder; name a folder that is new or empty")
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    there = next((other for other, archive in _ARCHIVES.items() if _is_imitation(folder / archive)), None)
+    if files and there != kind:
+        what = f"an imitation of {there}" if there else f"other files (the first: {files[0]})"
+        raise UserError(f"{folder}: holds {what}; name a folder that is new or empty")
+    strange = [file for file in files if file != RECORD and file not in _files_of(kind)]
+    if strange:
+        raise UserError(f"{folder}: holds other files (the first: {strange[0]}); name a folder that is new or empty")
+
+
+def _is_imitation(path: Path) -> bool:
     try:
-        there = json.loads((folder / RECORD).read_text(encoding="utf-8"))["imitation_of"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{folder}: holds other files; name a folder that is new or empty") from None
-    if there != kind:
-        raise UserError(f"{folder}: holds an imitation of {there}; name another folder for {kind}")
+        with zipfile.ZipFile(path) as archive:
+            return archive.comment == NOTICE.encode()
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def _files_of(kind: str) -> set[str]:
+    lists = {"train.lst", "test.lst", _PARTITION} if kind == "deepfashion" else set()
+    tables = {f"{_TABLES[kind]}-{what}-{split}.csv" for what in ("annotation", "pairs") for split in ("train", "test")}
+    return {_ARCHIVES[kind], *lists, *tables}
 
 
 def _write_zip(path: Path, contents: _Contents) -> None:
     """All times are 1980-01-01, the first that a zip archive knows: the bytes depend on the content alone."""
-    members = {f"{p.folder}/{p.name}": p.content for split in contents.pictures.values() for p in split}
+    members = {p.path: p.content for split in contents.pictures.values() for p in split}
     if len(members) != sum(map(len, contents.pictures.values())):
         raise AssertionError("two pictures of an imitation have one name")
     members |= contents.inside
@@ -229,13 +253,13 @@ def _ids(count: int, largest: int, random: np.random.Generator) -> Iterator[int]
 
 def _market1501(seed: int, train: int, test: int, images: int, random: np.random.Generator) -> _Contents:
     top = "Market-1501-v15.09.15"
-    contents = _Contents(facts_of("market1501")["archive"])
+    contents = _Contents()
     ids = _ids(train + test, 1501, random)
     used: Counter[str] = Counter()
 
     def name_of(render: synthetic.Render, person: str, box: str | None = None) -> str:
         """Market-1501's grammar; the boxes of a frame are counted, since all junk is one "person"."""
-        start = f"{person}_{render.name[5:18]}"
+        start = f"{person}_{render.name[5:16]}"
         used[start] += 1
         return f"{start}_{box or f'{used[start]:02d}'}.jpg"
 
@@ -248,12 +272,12 @@ def _market1501(seed: int, train: int, test: int, images: int, random: np.random
             render = _render(seed, person, index, 128, 64)
             name = name_of(render, identity) + suffix
             joints = synthetic.annotate(render)[0]
-            contents.pictures[split].append(_Picture(f"{top}/{folder}", name, _encode(render.image), joints))
+            contents.pictures[split].append(_Picture(f"{top}/{folder}/{name}", name, _encode(render.image), joints))
         render = _render(seed, person, images, 128, 64)  # boxes drawn by hand; for test people also the queries
         name, content = name_of(render, identity, "00"), _encode(render.image)
-        contents.pictures[""].append(_Picture(f"{top}/gt_bbox", name, content))
+        contents.pictures[""].append(_Picture(f"{top}/gt_bbox/{name}", name, content))
         if split == "test":
-            contents.pictures[""].append(_Picture(f"{top}/query", name, content))
+            contents.pictures[""].append(_Picture(f"{top}/query/{name}", name, content))
             for quality in ("good", "junk"):
                 contents.inside[f"{top}/gt_query/{name.removesuffix('.jpg')}_{quality}.mat"] = _MATLAB
 
@@ -262,11 +286,11 @@ def _market1501(seed: int, train: int, test: int, images: int, random: np.random
         render = _render(seed, 1000 + i, 0, 128, 192)
         beside, joints = _cut(render, 0, 0 if i % 2 else 128, 128, 64)  # what stands beside a person
         name = name_of(render, "0000")
-        contents.pictures["test"].append(_Picture(f"{top}/bounding_box_test", name, _encode(beside), _nobody()))
+        contents.pictures["test"].append(_Picture(f"{top}/bounding_box_test/{name}", name, _encode(beside), _nobody()))
         part, joints = _cut(render, 0, 64 + (24 if i % 2 else -24), 128, 64)  # half a person
         name = name_of(render, "-1")
         shown = joints if i % 4 == 0 else _nobody()
-        contents.pictures["test"].append(_Picture(f"{top}/bounding_box_test", name, _encode(part), shown))
+        contents.pictures["test"].append(_Picture(f"{top}/bounding_box_test/{name}", name, _encode(part), shown))
 
     for folder in ("bounding_box_train", "bounding_box_test", "query", "gt_bbox"):
         contents.inside[f"{top}/{folder}/Thumbs.db"] = _THUMBS
@@ -276,7 +300,7 @@ def _market1501(seed: int, train: int, test: int, images: int, random: np.random
 
 def _dukemtmc(seed: int, train: int, test: int, images: int, random: np.random.Generator) -> _Contents:
     top = "DukeMTMC-reID"
-    contents = _Contents(facts_of("dukemtmc")["archive"])
+    contents = _Contents()
     distractors = max(2, test // 2)  # people of one camera only: valid people, but no query
     ids = _ids(train + test + distractors, 7140, random)
 
@@ -289,7 +313,7 @@ def _dukemtmc(seed: int, train: int, test: int, images: int, random: np.random.G
         grey = (person + index) % 11 == 0
         image = cv2.cvtColor(render.image, cv2.COLOR_RGB2GRAY) if grey else render.image
         name = f"{identity}_c{camera}_f{frame:07d}.jpg"
-        return _Picture(f"{top}/{folder}", name, _encode(image), synthetic.annotate(render)[0])
+        return _Picture(f"{top}/{folder}/{name}", name, _encode(image), synthetic.annotate(render)[0])
 
     for person in range(1, train + test + distractors + 1):
         identity = f"{next(ids):04d}"
@@ -305,7 +329,7 @@ def _dukemtmc(seed: int, train: int, test: int, images: int, random: np.random.G
 
 
 def _deepfashion(seed: int, train: int, test: int, images: int, random: np.random.Generator) -> _Contents:
-    contents = _Contents(f"Img/{facts_of('deepfashion')['archive']}")
+    contents = _Contents()
     items = [f"{item:08d}" for item in _ids(train + test, 7982, random)]
     # Outfits of each item: (split, item, outfit of the item). Every third training item has two; every second test outfit
     # is one more of a training item, every other one of an item of its own.
@@ -329,25 +353,18 @@ def _deepfashion(seed: int, train: int, test: int, images: int, random: np.rando
         if person % 3 == 1 and images > len(_VIEWS):
             views.append(("6_flat", _flat_clothes(random), _nobody()))
         for view, image, joints in sorted(views, key=lambda shown: shown[0]):
-            file = f"{outfit:02d}_{view}.jpg"
+            path = f"{folder}/{outfit:02d}_{view}.jpg"
             flat = f"fashion{gender}{category}id{items[item]}{outfit:02d}_{view.replace('_', '')}.jpg"
             lists[split].append(flat)
-            # The archive's path and the tables' flat name; the folder of a picture goes up to the item.
-            contents.pictures[split].append(_Picture(folder, file, _encode(image), joints))
+            contents.pictures[split].append(_Picture(path, flat, _encode(image), joints))
+            # The official retrieval split goes by items. Peers do not use it.
             status = "train" if item % 2 else ("query" if view == "1_front" else "gallery")
-            partition.append((f"{folder}/{file}", f"id_{items[item]}", status))
-    # In the tables an image has its flat name, so pictures for the archive and rows for the tables part here.
-    for split in ("train", "test"):
-        shown = contents.pictures[split]
-        contents.inside |= {f"{p.folder}/{p.name}": p.content for p in shown}
-        contents.pictures[split] = [
-            dataclasses.replace(p, folder="", name=flat) for p, flat in zip(shown, lists[split], strict=True)
-        ]
+            partition.append((path, f"id_{items[item]}", status))
     for split, names in lists.items():
         contents.beside[f"{split}.lst"] = "".join(f"{name}\n" for name in _shuffled(names, random)).encode()
     rows = "".join(f"{path:<70} {item:<12} {status}\n" for path, item, status in sorted(partition))
     header = f"{len(partition)}\nimage_name item_id evaluation_status\n"
-    contents.beside["Eval/list_eval_partition.txt"] = (header + rows).encode()
+    contents.beside[_PARTITION] = (header + rows).encode()
     return contents
 
 
@@ -384,7 +401,8 @@ def _flat_clothes(random: np.random.Generator) -> np.ndarray:
     image = np.full((256, 256, 3), 255, np.uint8)
     image[:, _BAR : _BAR + 176] = _STUDIO
     half = np.array([(0, 62), (22, 52), (66, 84), (52, 112), (40, 104), (44, 208), (0, 212)])
-    outline = np.concatenate([half, half[::-1] * (-1, 1)]) + (128, 0)
+    outline = np.vstack([half, half[::-1] * (-1, 1)])
+    outline[:, 0] += 128
     cv2.fillPoly(image, [outline.astype(np.int32)], random.integers(30, 210, 3).tolist(), cv2.LINE_AA)
     return image
 

@@ -59,9 +59,11 @@ class Detector:
         # starts with `openpifpaf_` for a plugin, so this file's folder must not be on it.
         here = Path(__file__).resolve().parent
         sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != here]
+        import cv2
         import openpifpaf
         import torch
 
+        cv2.setNumThreads(1)  # as for PyTorch, by the driver's OMP_NUM_THREADS: workers are the parallelism
         if device == "cuda" and not torch.cuda.is_available():
             raise JobError("device cuda: PyTorch finds no GPU; choose device cpu, or auto")
         if device == "auto":

@@ -193,9 +193,13 @@ def read_pairs(path: str | Path, known: Iterable[str] | None = None, kind: str |
     except FileNotFoundError:
         raise UserError(f"{path}: no such pair list") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: is no pair list (not a text file); expected a CSV file with the header 'from,to'") from None
+        raise UserError(
+            f"{path}: is no pair list (not a text file); expected a CSV file with the header 'from,to'"
+        ) from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); expected a CSV file with the header 'from,to'") from None
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); expected a CSV file with the header 'from,to'"
+        ) from None
     reader = csv.reader(io.StringIO(text, newline=None))
     rows, lines = [], []
     try:

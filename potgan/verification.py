@@ -17,7 +17,18 @@ from typing import Any
 import pandas as pd
 
 from potgan.acquisition import locate, why_absent
-from potgan.archives import Entry, NotTheDataset, Source, Survey, facts_of, password_of, survey
+from potgan.archives import (
+    Entry,
+    ListsMissing,
+    NotTheDataset,
+    Source,
+    Survey,
+    count_images,
+    facts_of,
+    lists_of,
+    password_of,
+    survey,
+)
 from potgan.config import Dataset
 from potgan.download import check_checksum_text, digest_of
 from potgan.errors import UserError
@@ -69,12 +80,19 @@ def verify(dataset: Dataset, name: str, data: Path, names: Iterable[Path] = (), 
         step = why_absent(dataset, name, data) or f"run `potgan images {dataset.kind} --out FOLDER`: it is fetched"
         return Verification(name, "absent", None, next_step=step)
     answer = Verification(name, "ok", str(copy.path))
-    lists = {split: Path(path) for split, path in dataset.splits.items()}
+    lists = lists_of(dataset.splits, (data, copy.path, copy.path.parent))
     try:
         with Source(copy.path, facts, password_of(facts, data)) as source:
             if source.archive is not None:
                 _compare_archive(answer, source.path, dataset.checksum or facts["checksum"])
-            found = survey(source, facts, lists)
+            try:
+                found = survey(source, facts, lists)
+            except ListsMissing as error:
+                _worse(answer, "partial")
+                total = f"{count_images(source, facts):,} of {sum(facts['counts'].values()):,} images"
+                answer.differences.append(f"the lists of its splits are not here ({total}, of all splits, are)")
+                answer.next_step = str(error).replace("name it as", "put both lists into the data folder, or name it as")
+                return answer
             answer.layout = found.layout
             answer.facts.append(f"layout: {found.layout}")
             _compare_counts(answer, found, facts)

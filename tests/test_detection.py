@@ -250,10 +250,12 @@ def test_ctrl_c_ends_every_worker(fake, tmp_path, monkeypatch):
     started = []
     start = detection._start_worker
     monkeypatch.setattr(detection, "_start_worker", lambda *a: started.append(start(*a)) or started[-1])
-    interrupt = threading.Timer(1.5, signal.raise_signal, [signal.SIGINT])
+    interrupt = threading.Timer(1.5, os.kill, [os.getpid(), signal.SIGINT])
     interrupt.start()
+    start_time = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        detect(named(*(f"slow-{i}" for i in range(60))), fake, tmp_path / "shards")
+        detect(named(*(f"slow-{i}" for i in range(60))), replace(fake, shard_size=30), tmp_path / "shards")
+    assert time.monotonic() - start_time < 20  # a shard takes 30 s
     assert len(started) == 2
     assert all(worker.poll() is not None for worker in started)
 

@@ -140,7 +140,7 @@ def test_a_checkpoint_needs_a_hash_that_somebody_vouches_for(tmp_path) -> None:
     with pytest.raises(UserError, match=r"own\.pkl: missing; .* names a checkpoint file or one of shufflenetv2k16"):
         keypoints.checkpoint_of(OpenPifPafSettings(checkpoint=str(path)), "d")
     path.write_bytes(b"pickle")
-    with pytest.raises(UserError, match="a checkpoint is a pickle, which runs code when it is loaded; set datasets.d"):
+    with pytest.raises(UserError, match="a checkpoint is a pickle, which runs code when it is loaded; set datasets"):
         keypoints.checkpoint_of(OpenPifPafSettings(checkpoint=str(path)), "d")
     path.with_suffix(".json").write_text('{"sha256": "abc"}')
     assert keypoints.checkpoint_of(OpenPifPafSettings(checkpoint=str(path)), "d") == (path, "abc")
@@ -167,6 +167,6 @@ def test_missing_tables_name_where_they_are_had(tmp_path) -> None:
     dataset = Dataset("market1501", "M", source=str(source), allow_partial=True)
     prepare(dataset, "m", tmp_path / "images")
     with pytest.raises(
-        UserError, match=r"keypoints\.train is missing: .* estimator to openpifpaf \(market-annotation.*PATN"
+        UserError, match=r"keypoints\.train is missing: .*estimator to openpifpaf \(market-annotation.*PATN"
     ):
         keypoints.prepare_keypoints(dataset, "m", tmp_path / "images", tmp_path / "keypoints")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from test_acquisition import potgan
-from test_archives import TEST, TRAIN, jpeg, market
+from test_archives import FASHION, TEST, TRAIN, jpeg, market
 
 from potgan import archives, image_folder, verification
 from potgan.config import Dataset
@@ -101,6 +101,23 @@ def test_files_that_are_no_archive(tmp_path, facts, content, state, said) -> Non
     assert answer.state == state
     assert said in answer.differences[0]
     assert answer.next_step
+
+
+def test_deepfashion_without_its_lists_is_counted_and_asks_for_them(tmp_path) -> None:
+    for i, tree in enumerate(FASHION):
+        path = tmp_path / "source" / "img" / tree
+        path.parent.mkdir(parents=True)
+        path.write_bytes(jpeg(i, (256, 256)))
+    dataset = Dataset("deepfashion", "D", source=str(tmp_path / "source" / "img"))
+    answer = verification.verify(dataset, "d", tmp_path / "data")
+    assert answer.state == "partial"
+    assert "2 of 52,712 images" in answer.differences[0]
+    assert "PATN's train.lst" in answer.next_step
+    for split, name in zip(("train", "test"), FASHION.values(), strict=True):  # found beside the images
+        (tmp_path / "source" / f"{split}.lst").write_text(name + "\n")
+    answer = verification.verify(dataset, "d", tmp_path / "data")
+    assert "train: 1 of 48,674 images, 1 of 12,029 people" in answer.differences
+    assert "all images are 256 x 256" in answer.facts
 
 
 def test_absent_names_the_one_next_step(tmp_path) -> None:

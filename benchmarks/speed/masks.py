@@ -30,12 +30,12 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="use every n-th pose only")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
-    tables = {
-        split: read_keypoints(arguments.tables / f"market-annotation-{split}.csv") for split in ("train", "test")
-    }
+    tables = {split: read_keypoints(arguments.tables / f"market-annotation-{split}.csv") for split in ("train", "test")}
     joints = {split: table.joints[:: arguments.every] for split, table in tables.items()}
     people = {split: ~np.isnan(poses[:, :, 0]).all(axis=1) for split, poses in joints.items()}
-    print(", ".join(f"{split}: {len(joints[split]):,} poses, {people[split].sum():,} with a person" for split in joints))
+    print(
+        ", ".join(f"{split}: {len(joints[split]):,} poses, {people[split].sum():,} with a person" for split in joints)
+    )
     for name, draw in RECIPES.items():
         rates, areas = [], {}
         for split, poses in joints.items():
