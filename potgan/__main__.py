@@ -223,7 +223,8 @@ def imitate_verb(arguments: argparse.Namespace) -> int:
         images_per_identity=arguments.images_per_identity,
     )
     record = write_archive(arguments.kind, arguments.out, settings, arguments.seed)
-    say(f"{arguments.out}: {record}")
+    counts = " and ".join(f"{count:,} {split}" for split, count in record["images"].items())
+    say(f"{arguments.out}: {record['archive']}, {counts} images of synthetic people, and their tables")
     return 0
 
 

@@ -65,12 +65,8 @@ def _images_text(benchmark: Benchmark, name: str, record: dict[str, Any]) -> str
     if benchmark.datasets[name].kind == "synthetic":
         return f"{counts} images from the synthetic renderer"
     facts = facts_of(record["kind"])
-    whole = (
-        "all of the published data set"
-        if not record["partial"]
-        else "a part of the published data set: it has "
-        + (" and ".join(f"{facts['counts'][s]:,} {s}" for s in ("train", "test")))
-    )
+    published = " and ".join(f"{facts['counts'][s]:,} {s}" for s in ("train", "test"))
+    whole = f"a part of the published {published}" if record["partial"] else "all of the published data set"
     text = f"{counts} images, {whole}; from `{record['source']}` ({_origin(record['origin'])}), {record['layout']}"
     if record["checksum"]:
         same = {True: "the published archive", False: "not the published archive", None: "none is published"}

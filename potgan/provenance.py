@@ -18,7 +18,7 @@ STAGE_FILES = {
     "feature_network": ("metrics/synthetic_network.py", "synthetic.py"),
     "generate": ("generate.py", "batches.py", "rendering.py", "models/*.py"),
     "evaluate": ("evaluate.py", "rendering.py", "metrics/*.py", "models/tps.py"),
-    "imitate": ("imitations.py", "synthetic.py"),
+    "imitate": ("imitations.py", "synthetic.py", "pairs.py", "pose.py", "pose_files.py"),
     "tabulate": ("tables.py", "report.py", "datasheet.py", "templates/*", "../benchmarks/published.csv"),
 }  # fmt: skip
 

@@ -30,14 +30,16 @@ def configure(benchmark: Benchmark, layout: Layout) -> None:
     write_text(layout.configuration, dump(benchmark))
 
 
-def present(benchmark: Benchmark, data: Path) -> Benchmark:
+def present(benchmark: Benchmark, data: Path, made: Path | None = None) -> Benchmark:
     """The benchmark without the data sets that cannot be had here; `absent` says why, and the tables' cells do.
 
-    A data set whose source is named must be there, and one that can be fetched counts as present. Raises UserError if
-    none is left. Asks no network.
+    A data set whose source is named must be there, unless it lies in `made`, a folder that the workflow fills itself;
+    one that can be fetched counts as present. Raises UserError if none is left. Asks no network.
     """
     reasons = dict(benchmark.absent)
     for name, dataset in benchmark.datasets.items():
+        if made is not None and dataset.source and Path(dataset.source).is_relative_to(made):
+            continue
         reason = why_absent(dataset, name, data)
         if reason:
             reasons.setdefault(name, reason)

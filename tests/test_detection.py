@@ -565,6 +565,35 @@ def test_the_lock_has_hashes_and_the_projects_torch():
     assert ("openpifpaf", "0.13.11") in pinned
 
 
+def test_synthetic_people_become_coco_annotations(tmp_path):
+    specification = importlib.util.spec_from_file_location("train_synthetic", FOLDER / "train_synthetic.py")
+    recipe = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(recipe)
+    # COCO's order, from its data format page.
+    names = "nose,left_eye,right_eye,left_ear,right_ear,left_shoulder,right_shoulder,left_elbow,right_elbow,left_wrist,"
+    names += "right_wrist,left_hip,right_hip,left_knee,right_knee,left_ankle,right_ankle"
+    assert recipe.write_coco(tmp_path / "people", range(5, 6), 2) == 16
+    tree = json.loads((tmp_path / "people.json").read_text())
+    assert tree["categories"][0]["keypoints"] == names.split(",")
+    renders = recipe.people(5, 2)
+    assert len(tree["annotations"]) == len(tree["images"]) == len(renders) == 16
+    for render, image, annotation in zip(renders, tree["images"], tree["annotations"], strict=True):
+        assert annotation["image_id"] == image["id"]
+        written = cv2.imread(str(tmp_path / "people" / image["file_name"]))[:, :, ::-1]
+        assert np.array_equal(written, render.image)
+        points = np.array(annotation["keypoints"]).reshape(17, 3)
+        for name, (x, y, visibility) in zip(names.split(","), points, strict=True):
+            joint = JOINT[name]
+            assert (visibility == 2) == render.visible[joint]
+            if visibility:
+                assert (x, y) == pytest.approx(render.joints[joint], abs=1e-3)
+            else:
+                assert (x, y) == (0, 0)
+        assert annotation["num_keypoints"] == (points[:, 2] > 0).sum()
+        x, y, width, height = annotation["bbox"]
+        assert render.body[y : y + height, x : x + width].sum() == render.body.sum() == annotation["area"]
+
+
 # ---------------------------------------------------------------------------------------------------- the real OpenPifPaf
 
 ENVIRONMENT = Path(

@@ -16,7 +16,7 @@ from potgan import archives, imitations, pairs
 from potgan.config import Dataset, KeypointSettings, PairSettings, SyntheticSettings
 from potgan.errors import UserError
 from potgan.image_folder import prepare_images
-from potgan.keypoints import prepare_keypoints, skipped_images, split_keypoints
+from potgan.keypoints import prepare_keypoints, split_keypoints
 from potgan.pose import JOINT, TORSO
 from potgan.pose_files import read_keypoints
 
@@ -149,9 +149,10 @@ def test_deepfashion_has_its_tree_bars_lists_and_shared_items(written) -> None:
         seen.add(number + view)
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
         assert image.shape == (256, 256, 3)
-        assert image[:, :38].min() > 250  # the last columns beside the picture carry its JPEG ringing
-        assert image[:, 218:].min() > 250
-        assert image[:, 40:216].min() < 200
+        column = image.mean(axis=(0, 2))  # white bars beside a picture whose background is light grey
+        assert (column[:40] > 251).all()
+        assert (column[40:216] < 246).all()
+        assert (column[216:] > 251).all()
     assert seen == views
     assert any("_" in path.split("/")[2] for path in made.members)
     train, test = ((made.folder / f"{split}.lst").read_text().split() for split in ("train", "test"))
@@ -271,27 +272,26 @@ def test_the_stages_take_it_as_the_real_archive(written, kind, tmp_path) -> None
     table = read_keypoints(tmp_path / "keypoints" / "keypoints.csv")
     assert len(table) == sum(record["images"].values())
     split = split_keypoints(table, tmp_path / "images")
-    skipped = skipped_images(tmp_path / "images")
-    lists, found = pairs.build(split["train"], split["test"], dataset.pairs, kind, skipped)
+    lists, found = pairs.build(split["train"], split["test"], dataset.pairs, kind)
     assert found["identity_overlap"]["train-test"] == 0
     if kind == "deepfashion":
         assert found["item_overlap"]["train-test"] == 2
     else:
         assert found["splits"]["train"]["same_camera"] > 0
         assert found["splits"]["train"]["cross_camera"] > 0
-    by_rule = pairs.build(split["train"], split["test"], PairSettings(), kind, skipped)[0]
+    by_rule = pairs.build(split["train"], split["test"], PairSettings(), kind)[0]
     for part in ("train", "test"):
         assert set(lists[part].itertuples(index=False)) == set(by_rule[part].itertuples(index=False))
 
 
 def encrypt(source: Path, target: Path, password: bytes) -> None:
     """Write a zip archive anew with the traditional encryption (APPNOTE 6.1), as `zip -P` does and zipfile cannot."""
-    table = [zlib.crc32(bytes([i])) ^ 0xFF000000 ^ zlib.crc32(b"\0") ^ zlib.crc32(b"\0") for i in range(256)]
+    table = []
     for i in range(256):  # the bare table of CRC-32, without the inversions of zlib.crc32
         value = i
         for _ in range(8):
             value = value >> 1 ^ (0xEDB88320 if value & 1 else 0)
-        table[i] = value
+        table.append(value)
 
     def cipher(plain: bytes) -> bytes:
         a, b, c = 0x12345678, 0x23456789, 0x34567890

@@ -65,6 +65,16 @@ def test_limb_mask_equals_its_definition(joints, radius) -> None:
     np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.parametrize(("length", "radius"), [(75, 5), (154, 7), (176, 8)])
+def test_a_sample_on_a_whole_pixel_stays_there(length, radius) -> None:
+    """A share that is rounded first (i / n, then times the length) falls below the whole pixel and is truncated to the one
+    before. With radius 4 the closing hides it; PG2 uses 7 and 8 too."""
+    joints = np.full((18, 2), np.nan, np.float32)
+    joints[[2, 3]] = [(30, 10), (30, 10 + length)]
+    found = rendering.limb_mask(joints, 200, 64, radius)
+    np.testing.assert_array_equal(found, limb_mask_by_definition(joints, 200, 64, radius))
+
+
 @given(poses)
 @settings(max_examples=30, deadline=None)
 def test_full_mask_holds_the_limb_mask_and_is_binary(joints) -> None:

@@ -7,6 +7,7 @@ lists under the rule, the test's sample, the record with its statistics and hash
 """
 
 import argparse
+import itertools
 import tempfile
 import time
 from pathlib import Path
@@ -42,7 +43,7 @@ def main() -> None:
                 marks.append(time.perf_counter())
                 read_pairs(folder / "pairs-train.csv", train.names, "market1501")
                 marks.append(time.perf_counter())
-            times.append([b - a for a, b in zip(marks, marks[1:], strict=False)])
+            times.append([b - a for a, b in itertools.pairwise(marks)])
         built, written, read = (sorted(column) for column in zip(*times, strict=True))
         middle = arguments.rounds // 2
         print(

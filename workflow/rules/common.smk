@@ -16,10 +16,13 @@ from potgan.metrics.protocols import PROTOCOLS
 from potgan.provenance import code_fingerprint
 from potgan.stages import configure, present
 
+# Archives that the rule `imitate` makes, in the layouts of the real data sets.
+IMITATIONS = "data/imitations"
+
 try:
     BENCHMARK = load(dict(config))
     # Data sets that cannot be had here leave the graph; the tables' cells say why.
-    BENCHMARK = present(BENCHMARK, Layout(BENCHMARK.benchmark).data)
+    BENCHMARK = present(BENCHMARK, Layout(BENCHMARK.benchmark).data, Path(IMITATIONS))
 except UserError as error:
     print(
         f"snakemake: error: {' '.join(map(str, workflow.configfiles)) or 'config/config.yaml'}: {error}",
@@ -32,7 +35,6 @@ for name, reason in BENCHMARK.absent.items():
 
 LAYOUT = Layout(BENCHMARK.benchmark)
 RESULTS = str(LAYOUT.results)
-IMITATIONS = "data/imitations"
 OPENPIFPAF = str(openpifpaf_environment() / "ready")
 # What every stage reads: the resolved configuration, written when a run starts (not by a dry run). It is no job's output:
 # as an ancient() input it would hide changed parameters, since Snakemake (9.27) does not look at the parameters of a job

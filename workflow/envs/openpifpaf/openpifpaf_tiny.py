@@ -49,7 +49,7 @@ class SyntheticPeople(CocoKp):
     network in a small time cannot learn. Options are those of `cocokp` (`--cocokp-train-annotations` ...).
     """
 
-    enlargement = (1.5, 2.2)  # of the 128 x 64 images; the worker's usual scale, 2, is in the middle
+    enlargement = (1.5, 2.2)  # of the 128 x 64 images; 2, the scale it is measured at, is inside
     canvas = (145, 289)  # width, height in pixels that hold the largest; multiples of the stride, plus one
 
     @classmethod

@@ -41,7 +41,7 @@ COCO_JOINTS = ("nose", *(f"{side}_{part}" for part in (
 #: Seeds of the embedded data set that are learned from, that the trainer's validation loss is taken on, and that are
 #: measured on. A seed has its own people, clothes, cameras and streets.
 TRAIN_SEEDS, VALIDATION_SEEDS, TEST_SEED = range(100, 124), range(200, 204), 900
-SCALE = 2.0  # of the measurement; the middle of what the network has seen
+SCALE = 2.0  # of the measurement; the network has seen 1.5 to 2.2
 
 #: Keeps what detection needs of a checkpoint, without the paths and the name of the machine that made it.
 STRIP = """
