@@ -316,6 +316,41 @@ def test_dvc_stages_are_in_step_with_the_embedded_configuration(repository) -> N
     assert sorted(outs["evaluate"]) == sorted(evaluate)
 
 
+@pytest.mark.slow
+def test_archives_in_all_three_real_layouts_fill_their_columns_of_the_four_tables(repository, tmp_path) -> None:
+    """config/three-layouts.yaml, shrunk: archives are made, read, paired, trained on, measured; a second run does nothing."""
+    tree = yaml.safe_load((repository / "config" / "three-layouts.yaml").read_text())
+    tree["models"] = {"potgan": {}}
+    tree["generator"]["width"] = tree["discriminator"]["width"] = 4
+    tree["training"] |= {"iterations": 2, "decay_from": 1, "batch_size": 2, "checkpoints": 2, "log_every": 1}
+    tree["feature_network"] = TINY["feature_network"]
+    for dataset in tree["datasets"].values():
+        dataset.pop("overrides", None)
+        dataset["pairs"] |= {"validation_identities": 0}
+    tree["datasets"]["deepfashion-layout"]["image_size"] = [128, 64]  # resized: 256 x 256 would take minutes
+    write(tmp_path, tree)
+    run = snakemake(repository, tmp_path)
+    assert run.returncode == 0, run.stdout + run.stderr
+    layout = Layout("three-layouts", tmp_path)
+    for name, style in (("market1501", "published folders"), ("dukemtmc", "published folders"), ("deepfashion", "tree")):
+        record = json.loads((layout.images(f"{name}-layout") / "images.json").read_text())
+        assert style in record["layout"]
+        assert record["partial"]
+    duke = pd.read_csv(layout.images("dukemtmc-layout") / "images.csv")
+    assert duke["height"].nunique() > 10
+    columns = {1: {"market1501", "deepfashion"}, 2: {"dukemtmc"}, 3: {"market1501", "dukemtmc", "deepfashion"}}
+    for number, kinds in (columns | {4: columns[3]}).items():
+        table = pd.read_csv(tmp_path / f"reports/three-layouts/tables/table{number}.csv")
+        ours = table[(table["method"] == "potgan") & table["value"].notna()]
+        assert set(ours["dataset"]) == {f"{kind}-layout" for kind in kinds}
+    page = (tmp_path / "reports/three-layouts/index.html").read_text()
+    assert "rule <code>pg2</code>" in page
+    assert "clothing items stand in train and in test" in page
+    assert "mean area over" in page
+    again = snakemake(repository, tmp_path)
+    assert "Nothing to be done" in again.stdout + again.stderr
+
+
 def test_real_images_go_through_the_same_stages(repository, shared, tmp_path) -> None:
     """386 real Market-1501 images: the counts that ../shared/README.md states for the archive and its tables."""
     from potgan import stages

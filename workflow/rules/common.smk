@@ -1,11 +1,16 @@
 # The configuration, checked, and where results lie. No rule stands here.
 import json
+import os
 import re
 import shutil
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir).parent))
+# Jobs run with the Python that runs Snakemake, also where it was called by its path and its environment is not active.
+os.environ["PATH"] = (
+    f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+)
 
 from potgan.config import REFERENCE_METHODS, Layout, as_tree, load
 from potgan.download import is_address

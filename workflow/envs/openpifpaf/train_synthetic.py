@@ -4,8 +4,10 @@ Usage, with the project's own Python:
 
     python workflow/envs/openpifpaf/train_synthetic.py --out FOLDER [--epochs 12] [--environment ENV_FOLDER]
 
-Writes FOLDER/openpifpaf-synthetic.pkl and, last, FOLDER/openpifpaf-synthetic.json with the checkpoint's SHA-256, every
-setting, the losses and what it reaches on people, clothes and streets of another seed: PCK by joint, detection rate.
+Writes FOLDER/openpifpaf-synthetic.pkl, openpifpaf-synthetic.png (found joints against exact ones) and, last,
+openpifpaf-synthetic.json with the checkpoint's SHA-256, every setting, the losses and what it reaches on people, clothes
+and streets of another seed: PCK by joint, detection rate. With `--checkpoint FILE` nothing is trained: FILE is measured,
+and only the picture and the JSON are written.
 
 The images go to OpenPifPaf as COCO key points and are learned by OpenPifPaf's own trainer (`openpifpaf.train`). The
 network and the augmentation come from the plugin beside this file, `openpifpaf_tiny.py`.
@@ -144,24 +146,23 @@ def train(python: Path, data: Path, output: Path, arguments: argparse.Namespace)
     return final[0], losses
 
 
-def measure(python: Path, checkpoint: Path, folder: Path, scale: float = SCALE, number: int = 24) -> dict:
-    """What the checkpoint reaches on `number` people (8 images each) of a seed that it has not seen."""
-    images, joints, confidence = [], [], []
-    folder.mkdir(parents=True, exist_ok=True)
-    for render in people(TEST_SEED, number):
+def measure(python: Path, checkpoint: Path, folder: Path, scale: float, picture: Path, number: int = 24) -> dict:
+    """What the checkpoint reaches on `number` people (8 images each) of a seed that it has not seen; also writes
+    `picture`, of some of them."""
+    renders = people(TEST_SEED, number)
+    images = []
+    for render in renders:
         path = folder / f"{Path(render.name).stem}.png"
         cv2.imwrite(str(path), render.image[:, :, ::-1])
         images.append(ImageToDetect(render.name, path, sha256_of(path), None))
-        place, sure = annotate(render)
-        joints.append(place)
-        confidence.append(sure)
-    exact = Keypoints([image.name for image in images], np.array(joints), np.array(confidence))
+    joints, confidence = (np.array(column) for column in zip(*map(annotate, renders), strict=True))
+    exact = Keypoints([image.name for image in images], joints, confidence)
     settings = DetectorSettings(checkpoint, sha256_of(checkpoint), scale, 8, 1, 64, "auto", python)
     found, record = detect(images, settings, folder / "shards")
+    write_bytes(picture, drawn(renders[:: len(renders) // 16][:16], found, exact))
     offset = found.joints - exact.joints
     offset[:, JOINT["neck"]] = np.nan  # which is defined otherwise
     return {
-        "scale": scale,
         **pck(found, exact),
         "median_error_pixels": round(float(np.nanmedian(np.linalg.norm(offset, axis=2))), 3),
         "median_offset_pixels": [round(float(value), 3) for value in np.nanmedian(offset, axis=(0, 1))],
@@ -169,40 +170,70 @@ def measure(python: Path, checkpoint: Path, folder: Path, scale: float = SCALE, 
     }
 
 
+def drawn(renders: list[Render], found: Keypoints, exact: Keypoints, enlargement: int = 4) -> bytes:
+    """A PNG of the people in two rows: exact joints as green rings, found ones as red dots, and a line from one to the
+    other, so that a ring without a line is a missed joint and a dot without one is too much."""
+    tiles = []
+    for render in renders:
+        height, width = render.image.shape[:2]
+        size = (width * enlargement, height * enlargement)
+        tile = cv2.resize(render.image[:, :, ::-1], size, interpolation=cv2.INTER_CUBIC)
+
+        def place(joint: np.ndarray) -> tuple[int, int]:
+            return tuple(round(float(value)) for value in (joint + 0.5) * enlargement - 0.5)
+
+        for there, right in zip(found.of(render.name), exact.of(render.name), strict=True):
+            if not np.isnan(there).any() and not np.isnan(right).any():
+                cv2.line(tile, place(there), place(right), (0, 255, 255), 1, cv2.LINE_AA)
+            if not np.isnan(right).any():
+                cv2.circle(tile, place(right), 5, (0, 220, 0), 1, cv2.LINE_AA)
+            if not np.isnan(there).any():
+                cv2.circle(tile, place(there), 2, (0, 0, 255), -1, cv2.LINE_AA)
+        tiles.append(tile)
+    half = len(tiles) // 2
+    rows = [np.concatenate(row, axis=1) for row in (tiles[:half], tiles[half : 2 * half])]
+    return cv2.imencode(".png", np.concatenate(rows))[1].tobytes()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint and its record")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--people", type=int, default=25, help="of each of the 24 training seeds; 8 images each")
+    parser.add_argument("--checkpoint", type=Path, help="measure this one, train nothing")
+    parser.add_argument("--scale", type=float, default=SCALE, help="enlargement at which it is measured")
     parser.add_argument("--environment", type=Path, default=HERE / ".venv", help="OpenPifPaf's environment")
     arguments = parser.parse_args()
     python = arguments.environment.absolute() / "bin" / "python"
+    picture = arguments.out / f"{NAME}.png"
+    record: dict = {"test_seed": TEST_SEED, "scale": arguments.scale}
     try:
         if not (arguments.environment / "ready").is_file():
             raise UserError(f"{arguments.environment}: is no complete environment; run {BUILD} {arguments.environment}")
         with tempfile.TemporaryDirectory() as scratch:
             data = Path(scratch)
-            number = write_coco(data / "train", TRAIN_SEEDS, arguments.people)
-            write_coco(data / "val", VALIDATION_SEEDS, 8)
-            start = time.monotonic()
-            trained, losses = train(python, data, data / "model.pkl", arguments)
-            seconds = time.monotonic() - start
-            subprocess.run([python, "-I", "-c", STRIP, trained, data / "stripped.pkl"], check=True)
-            checkpoint = arguments.out / f"{NAME}.pkl"
-            write_bytes(checkpoint, (data / "stripped.pkl").read_bytes())
-            command = training_command(Path("python"), Path("DATA"), Path("model.pkl"), arguments)
-            record = {
+            checkpoint = arguments.checkpoint
+            if checkpoint is None:
+                checkpoint = arguments.out / f"{NAME}.pkl"
+                number = write_coco(data / "train", TRAIN_SEEDS, arguments.people)
+                write_coco(data / "val", VALIDATION_SEEDS, 8)
+                start = time.monotonic()
+                trained, losses = train(python, data, data / "model.pkl", arguments)
+                record |= {
+                    "command": " ".join(training_command(Path("python"), Path("DATA"), Path("model.pkl"), arguments)),
+                    "training_images": number,
+                    "training_seeds": [TRAIN_SEEDS[0], TRAIN_SEEDS[-1]],
+                    "epochs": arguments.epochs,
+                    "training_seconds": round(time.monotonic() - start, 1),
+                    "losses": losses,
+                }
+                subprocess.run([python, "-I", "-c", STRIP, trained, data / "stripped.pkl"], check=True)
+                write_bytes(checkpoint, (data / "stripped.pkl").read_bytes())
+            record |= {
                 "checkpoint": checkpoint.name,
                 "sha256": sha256_of(checkpoint),
                 "bytes": checkpoint.stat().st_size,
-                "command": " ".join(command),
-                "training_images": number,
-                "training_seeds": [TRAIN_SEEDS[0], TRAIN_SEEDS[-1]],
-                "epochs": arguments.epochs,
-                "training_seconds": round(seconds, 1),
-                "losses": losses,
-                "test_seed": TEST_SEED,
-                "test": measure(python, checkpoint, data / "test"),
+                "test": measure(python, checkpoint, data, arguments.scale, picture),
             }
             write_json(arguments.out / f"{NAME}.json", record)
     except UserError as error:
