@@ -291,6 +291,9 @@ def survey(source: Source, facts: dict[str, Any], lists: dict[str, Path] | None 
     if not entries:
         wanted = "images that its lists name" if listed else f"a folder {' or '.join(folder_split)} with images"
         more = f"; {len(found.unlisted):,} images are there that no list names" if found.unlisted else ""
+        inner = next((file.path for file in files if file.path.endswith(".zip")), None)
+        if inner and not more:
+            more = f"; it holds {inner}: unpack the outer archive and name its folder"
         raise NotTheDataset(f"{source.path}: holds no image of {facts['label']}; expected {wanted}{more}")
     found.entries = sorted(entries.values(), key=lambda e: (SPLITS.index(e.split), e.name))
     found.layout = " and ".join(sorted(styles, key=styles.get, reverse=True))

@@ -284,6 +284,13 @@ def test_a_half_unpacked_deepfashion_folder_is_read_through_its_inner_archive(tm
     assert record["images"] == {"train": 1, "test": 1}
 
 
+def test_an_archive_in_an_archive_is_named(tmp_path) -> None:
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as archive:
+        archive.writestr("In-shop/Img/img.zip", b"PK")
+    with pytest.raises(UserError, match=r"it holds In-shop/Img/img\.zip: unpack the outer archive"):
+        prepare(fashion(tmp_path / "outer.zip", tmp_path), "d", tmp_path / "images")
+
+
 def test_lists_that_are_missing_or_name_one_image_twice_are_refused(tmp_path) -> None:
     (tmp_path / "source" / "img").mkdir(parents=True)
     (tmp_path / "source" / "x.jpg").write_bytes(b"")

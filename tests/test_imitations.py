@@ -1,8 +1,11 @@
 """Archives in the real layouts: the grammar and structure of PROTOCOLS 1, key points that lie on the people, real readers."""
 
 import json
+import os
 import re
 import struct
+import subprocess
+import sys
 import zipfile
 import zlib
 from collections import defaultdict
@@ -344,6 +347,26 @@ def test_an_encrypted_archive_needs_its_password_and_gives_the_same_images(writt
         read(None)
     with pytest.raises(UserError, match="the password does not open it"):
         read(b"a guess")
+
+
+def test_the_password_opens_the_archive_through_the_verb_and_is_written_nowhere(written, tmp_path) -> None:
+    made = written["deepfashion"]
+    encrypt(made.archive, tmp_path / "img.zip", b"a-very-secret-agreement")
+    command = [sys.executable, "-m", "potgan", "images", "deepfashion", "--archive", "img.zip", "--out", "out",
+               "--splits", *(str(made.folder / f"{split}.lst") for split in ("train", "test"))]  # fmt: skip
+    for password, code, said in (
+        ("", 2, "img.zip: is encrypted; put its password into the environment variable POTGAN_DEEPFASHION_PASSWORD"),
+        ("a guess", 2, "img.zip: the password does not open it"),
+        ("a-very-secret-agreement", 0, "64 train and 32 test images"),
+    ):
+        environment = os.environ | {"POTGAN_DEEPFASHION_PASSWORD": password}
+        run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert run.returncode == code, run.stderr
+        assert said in run.stderr
+        assert "very-secret" not in run.stdout + run.stderr
+        assert (tmp_path / "out").exists() == (code == 0)
+    for path in (tmp_path / "out").rglob("*"):
+        assert path.is_dir() or b"very-secret" not in path.read_bytes()
 
 
 # ---------------------------------------------------------------------------------------------------------------------

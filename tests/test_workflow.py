@@ -46,9 +46,7 @@ TINY = {
 }  # fmt: skip
 
 
-def snakemake(
-    repository: Path, folder: Path, *arguments: str, target: str = "all"
-) -> subprocess.CompletedProcess:
+def snakemake(repository: Path, folder: Path, *arguments: str, target: str = "all") -> subprocess.CompletedProcess:
     command = [
         sys.executable,
         "-m",
@@ -332,7 +330,11 @@ def test_archives_in_all_three_real_layouts_fill_their_columns_of_the_four_table
     run = snakemake(repository, tmp_path)
     assert run.returncode == 0, run.stdout + run.stderr
     layout = Layout("three-layouts", tmp_path)
-    for name, style in (("market1501", "published folders"), ("dukemtmc", "published folders"), ("deepfashion", "tree")):
+    for name, style in (
+        ("market1501", "published folders"),
+        ("dukemtmc", "published folders"),
+        ("deepfashion", "tree"),
+    ):
         record = json.loads((layout.images(f"{name}-layout") / "images.json").read_text())
         assert style in record["layout"]
         assert record["partial"]
