@@ -357,7 +357,7 @@ def test_the_password_opens_the_archive_through_the_verb_and_is_written_nowhere(
     for password, code, said in (
         ("", 2, "img.zip: is encrypted; put its password into the environment variable POTGAN_DEEPFASHION_PASSWORD"),
         ("a guess", 2, "img.zip: the password does not open it"),
-        ("a-very-secret-agreement", 0, "64 train and 32 test images"),
+        ("a-very-secret-agreement", 0, "22 train and 16 test images"),
     ):
         environment = os.environ | {"POTGAN_DEEPFASHION_PASSWORD": password}
         run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
