@@ -4,7 +4,7 @@ Usage, with the project's own Python:
 
     python workflow/envs/openpifpaf/train_synthetic.py --out FOLDER [--epochs 12] [--environment ENV_FOLDER]
 
-Writes FOLDER/openpifpaf-synthetic.pkl, openpifpaf-synthetic.png (found joints against exact ones) and, last,
+Writes FOLDER/openpifpaf-synthetic.pkl, openpifpaf-synthetic.jpg (found joints against exact ones) and, last,
 openpifpaf-synthetic.json with the checkpoint's SHA-256, every setting, the losses and what it reaches on people, clothes
 and streets of another seed: PCK by joint, detection rate. With `--checkpoint FILE` nothing is trained: FILE is measured,
 and only the picture and the JSON are written.
@@ -162,16 +162,16 @@ def measure(python: Path, checkpoint: Path, folder: Path, scale: float, picture:
     write_bytes(picture, drawn(renders[:: len(renders) // 16][:16], found, exact))
     offset = found.joints - exact.joints
     offset[:, JOINT["neck"]] = np.nan  # which is defined otherwise
-    return {
-        **pck(found, exact),
-        "median_error_pixels": round(float(np.nanmedian(np.linalg.norm(offset, axis=2))), 3),
-        "median_offset_pixels": [round(float(value), 3) for value in np.nanmedian(offset, axis=(0, 1))],
-        "detector": record,
-    }
+    offset = offset[~np.isnan(offset[:, :, 0])]
+    error = shift = None  # nobody was found
+    if len(offset):
+        error = round(float(np.median(np.linalg.norm(offset, axis=1))), 3)
+        shift = [round(float(value), 3) for value in np.median(offset, axis=0)]
+    return {**pck(found, exact), "median_error_pixels": error, "median_offset_pixels": shift, "detector": record}
 
 
-def drawn(renders: list[Render], found: Keypoints, exact: Keypoints, enlargement: int = 4) -> bytes:
-    """A PNG of the people in two rows: exact joints as green rings, found ones as red dots, and a line from one to the
+def drawn(renders: list[Render], found: Keypoints, exact: Keypoints, enlargement: int = 3) -> bytes:
+    """A JPEG of the people in two rows: exact joints as green rings, found ones as red dots, and a line from one to the
     other, so that a ring without a line is a missed joint and a dot without one is too much."""
     tiles = []
     for render in renders:
@@ -192,7 +192,7 @@ def drawn(renders: list[Render], found: Keypoints, exact: Keypoints, enlargement
         tiles.append(tile)
     half = len(tiles) // 2
     rows = [np.concatenate(row, axis=1) for row in (tiles[:half], tiles[half : 2 * half])]
-    return cv2.imencode(".png", np.concatenate(rows))[1].tobytes()
+    return cv2.imencode(".jpg", np.concatenate(rows), [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
 
 
 def main() -> int:
@@ -205,7 +205,7 @@ def main() -> int:
     parser.add_argument("--environment", type=Path, default=HERE / ".venv", help="OpenPifPaf's environment")
     arguments = parser.parse_args()
     python = arguments.environment.absolute() / "bin" / "python"
-    picture = arguments.out / f"{NAME}.png"
+    picture = arguments.out / f"{NAME}.jpg"
     record: dict = {"test_seed": TEST_SEED, "scale": arguments.scale}
     try:
         if not (arguments.environment / "ready").is_file():
