@@ -4,19 +4,26 @@ PYTHON ?= python3
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 VENV := .venv
 READY := $(VENV)/ready
+OPENPIFPAF ?= workflow/envs/openpifpaf/.venv
 UV := $(VENV)/bin/uv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Without byte code every start of snakemake costs seconds.
 export UV_COMPILE_BYTECODE := 1
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
-.PHONY: all test seeds lint format lock setup clean help
+.PHONY: all test openpifpaf seeds lint format lock setup clean help
 
 all: $(READY)  ## set up, then run the embedded benchmark: images to TABLE I-IV
 	snakemake --cores $(CORES) -- all
 
+# OpenPifPaf's environment is a part of the set-up where it can be built (a C++ compiler, Python 3.10 or 3.11); elsewhere
+# its tests are skipped, and say so.
 test: $(READY)  ## set up, then run every test
+	@bash workflow/envs/openpifpaf/build.sh $(OPENPIFPAF) || echo "going on without OpenPifPaf: its tests are skipped"
 	python -m pytest -q
+
+openpifpaf: $(READY)  ## the environment of OpenPifPaf, which finds key points where none are published
+	bash workflow/envs/openpifpaf/build.sh $(OPENPIFPAF)
 
 seeds: $(READY)  ## the embedded benchmark over three seeds (reports/embedded-three-seeds)
 	snakemake --cores $(CORES) --configfile config/config.yaml config/three-seeds.yaml -- all

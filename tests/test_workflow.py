@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from potgan.config import Layout, load
+from potgan.keypoints import openpifpaf_environment
 
 TINY = {
     "benchmark": "tiny",
@@ -351,6 +352,31 @@ def test_archives_in_all_three_real_layouts_fill_their_columns_of_the_four_table
     assert "mean area over" in page
     again = snakemake(repository, tmp_path)
     assert "Nothing to be done" in again.stdout + again.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (openpifpaf_environment() / "ready").is_file(),
+    reason="OpenPifPaf's environment is not built (`make openpifpaf`)",
+)
+def test_openpifpaf_finds_the_joints_of_synthetic_people_through_the_rule(repository, tmp_path) -> None:
+    """Recorded by the recipe on people of another seed: PCK@0.2 .874, everybody found (tests/reference)."""
+    tree = yaml.safe_load((repository / "config" / "detected.yaml").read_text())
+    people = tree["datasets"]["synthetic"]
+    people["synthetic"] |= {"train_identities": 8, "test_identities": 4}
+    people["pairs"] = {"test_sample": 12}
+    checkpoint = repository / people["keypoints"]["openpifpaf"]["checkpoint"]
+    people["keypoints"]["openpifpaf"]["checkpoint"] = str(checkpoint)
+    write(tmp_path, tree)
+    run = snakemake(repository, tmp_path, target="results/detected/synthetic/pairs/pairs.json")
+    assert run.returncode == 0, run.stdout + run.stderr
+    record = json.loads((tmp_path / "results/detected/synthetic/keypoints/keypoints.json").read_text())
+    assert record["detection_rate"] > 0.95
+    assert record["agreement"]["pck@0.2"]["pck"] > 0.78
+    assert record["weights_sha256"] == json.loads(checkpoint.with_suffix(".json").read_text())["sha256"]
+    assert record["input_scale"] == 2
+    assert "images/s" in run.stdout + run.stderr
+    assert not (tmp_path / "results/detected/synthetic/.keypoints.shards").exists()
 
 
 def test_real_images_go_through_the_same_stages(repository, shared, tmp_path) -> None:
