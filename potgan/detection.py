@@ -91,15 +91,14 @@ def detect(images: list[ImageToDetect], settings: DetectorSettings, shards: Path
     if todo:
         with contextlib.closing(_run_workers(todo, settings, shards, environment)) as answers:
             done = sum(len(wanted[name]) for name in finished)
-            # One step an image, so that the rate and the time left are about images.
-            steps = (name for name in answers for _ in todo[name])
-            for name in progress(steps, len(images), "key points", "images", initial=done):
-                if name not in finished:
-                    finished[name] = _read_shard(shards / name, todo[name])
-                    if finished[name] is None:
-                        raise UserError(
-                            f"{shards / name}: was written and does not hold its images; run the same command again"
-                        )
+            for name in progress(
+                answers, len(images), "key points", "images", initial=done, weight=lambda n: len(todo[n])
+            ):
+                finished[name] = _read_shard(shards / name, todo[name])
+                if finished[name] is None:
+                    raise UserError(
+                        f"{shards / name}: was written and does not hold its images; run the same command again"
+                    )
     seconds = time.monotonic() - start
 
     rows = [row for name in wanted for row in finished[name]["images"]]

@@ -180,7 +180,8 @@ def checkpoint_of(settings: OpenPifPafSettings, name: str) -> tuple[Path, str]:
     """The checkpoint file and its SHA-256, which is checked before it is unpickled.
 
     A published name is fetched once. A file of one's own needs `checkpoint_sha256`, or a record beside it, of the same
-    name with the suffix .json, that has a `sha256` (as the recipe for synthetic people writes). UserError where it is not there or its hash not known.
+    name with the suffix .json, that has a `sha256` (as the recipe for synthetic people writes). UserError where it is not
+    there or its hash not known.
     """
     if settings.checkpoint in WEIGHTS:
         path = weight_file(settings.checkpoint)

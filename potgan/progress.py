@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -13,21 +13,31 @@ Item = TypeVar("Item")
 
 
 def progress(
-    items: Iterable[Item], total: int, what: str, unit: str, initial: int = 0, interval: float = 10.0
+    items: Iterable[Item],
+    total: int,
+    what: str,
+    unit: str,
+    initial: int = 0,
+    interval: float = 10.0,
+    weight: Callable[[Item], int] = lambda item: 1,
 ) -> Iterator[Item]:
     """Yield `items` while showing how many of `total`, how fast, and how long it will take.
 
-    On a terminal this is a tqdm bar. Elsewhere a line is printed to standard error every `interval` seconds and at the
-    end, so that a log of a night's run is some thousand lines and no carriage returns.
+    weight: how many units an item counts for, where items are parts of many. On a terminal this is a tqdm bar. Elsewhere a
+    line is printed to standard error every `interval` seconds and at the end, so that a log of a night's run is some
+    thousand lines and no carriage returns.
     """
     if sys.stderr.isatty():
-        yield from tqdm(items, total=total, desc=what, unit=f" {unit}", initial=initial, dynamic_ncols=True)
+        with tqdm(total=total, desc=what, unit=f" {unit}", initial=initial, dynamic_ncols=True) as bar:
+            for item in items:
+                yield item
+                bar.update(weight(item))
         return
     start = last = time.monotonic()
     count = initial
     for item in items:
         yield item
-        count += 1
+        count += weight(item)
         now = time.monotonic()
         if now - last >= interval or count == total:
             last = now

@@ -378,7 +378,7 @@ def test_the_rule_fetches_refuses_and_resumes_as_the_verb_does(repository, serve
         assert failed.returncode == 1, failed.stderr  # Snakemake's own code; the job's is 2
         log = (place / "results/tiny/logs/images/m.log").read_text()
         assert message in log
-        assert [line for line in log.splitlines() if "error:" in line][0] in failed.stdout + failed.stderr
+        assert next(line for line in log.splitlines() if "error:" in line) in failed.stdout + failed.stderr
         assert not (place / "results/tiny/m").exists() or everything(place / "results/tiny/m") == []
         assert not (place / "data").exists()
 

@@ -73,3 +73,9 @@ def test_progress_in_a_log_is_one_line_per_interval_and_one_at_the_end(capsys) -
 def test_progress_of_a_resumed_stage_counts_from_where_it_was(capsys) -> None:
     assert list(progress([1, 2], 10, "work", "items", initial=8)) == [1, 2]
     assert "work: 10/10" in capsys.readouterr().err
+
+
+def test_progress_of_parts_counts_their_weight(capsys) -> None:
+    assert list(progress(["abc", "de"], 5, "work", "items", interval=0.0, weight=len)) == ["abc", "de"]
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in lines] == ["work: 3/5 items", "work: 5/5 items"]
