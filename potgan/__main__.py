@@ -11,7 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
-from potgan.config import Dataset
+from potgan.config import RESULT_LAYOUTS, Dataset
 from potgan.errors import Interrupted, UserError
 
 KINDS = ("market1501", "dukemtmc", "deepfashion")
@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument(
                 "--method",
                 required=True,
-                help="a model, <model>-first-checkpoint, copy-source, mean-image or real-data",
+                help="a model, <model>-first-checkpoint, copy-source, mean-image, real-data or an external method",
             )
         if "seed" in selectors:
             sub.add_argument("--seed", type=int, default=0, help="default: %(default)s")
@@ -91,6 +91,27 @@ def parser() -> argparse.ArgumentParser:
     verb("generate", "synthesise the test pairs of one method", "config", "dataset", "method", "seed")
     verb("evaluate", "score one method's images", "config", "dataset", "method", "seed")
     verb("tabulate", "write TABLE I-IV, the ablation report and the page", "config")
+    score = verb("score", "measure a folder of results that somebody released, as it is")
+    score.add_argument("--images", type=Path, required=True, help="the folder of result images")
+    score.add_argument("--layout", required=True, choices=RESULT_LAYOUTS, help="how its files are named: plain <from>___<to>"
+                       ".png; deform <from>_<to>.png; patn <from>___<to>_vis.jpg; gfla <from>_2_<to>_vis.jpg")  # fmt: skip
+    score.add_argument("--pairs", type=Path, required=True, help="the pair list (CSV with the columns from and to)")
+    score.add_argument("--targets", type=Path, help="folder of the data set's own images, for results without targets")
+    score.add_argument("--keypoints", type=Path, nargs="+", default=[], metavar="TABLE",
+                       help="key points of the images; without them masked metrics are not measured")  # fmt: skip
+    score.add_argument("--protocol", required=True, help="a protocol's id, or all")
+    score.add_argument("--use", choices=("result", "source"), default="result",
+                       help="measure the results, or the sources in the strips as if they were; default: %(default)s")  # fmt: skip
+    score.add_argument("--as-they-are", action="store_true",
+                       help="measure also what a protocol refuses (JPEG files, targets from strips); the id says so")  # fmt: skip
+    score.add_argument("--out", type=Path, required=True, help="the folder to write; it appears whole or not at all")
+    score.set_defaults(call=score_verb)
+    compare = verb("compare", "print what differs between runs, in settings and in scores")
+    compare.add_argument("runs", type=Path, nargs="+", metavar="RUN",
+                         help="results/<benchmark>/<data set>/<method>/seed<k>, a folder of `score`, or a scores.json")  # fmt: skip
+    compare.add_argument("--json", type=Path, help="write the comparison there, too")
+    compare.add_argument("--published", metavar="DATASET", help="add the paper's literature rows on this data set")
+    compare.set_defaults(call=compare_verb)
     return top
 
 
@@ -225,6 +246,36 @@ def imitate_verb(arguments: argparse.Namespace) -> int:
     record = write_archive(arguments.kind, arguments.out, settings, arguments.seed)
     counts = " and ".join(f"{count:,} {split}" for split, count in record["images"].items())
     say(f"{arguments.out}: {record['archive']}, {counts} images of synthetic people, and their tables")
+    return 0
+
+
+def score_verb(arguments: argparse.Namespace) -> int:
+    from potgan.scoring import score_folder
+
+    text = score_folder(
+        arguments.images,
+        arguments.layout,
+        arguments.pairs,
+        arguments.protocol,
+        arguments.out,
+        targets=arguments.targets,
+        keypoint_tables=arguments.keypoints,
+        use=arguments.use,
+        waive=arguments.as_they_are,
+    )
+    print(text, end="")
+    return 0
+
+
+def compare_verb(arguments: argparse.Namespace) -> int:
+    from potgan.compare import as_tree, read_runs, text
+    from potgan.files import write_json
+
+    runs = read_runs(arguments.runs)
+    shown = text(runs, arguments.published)
+    if arguments.json:
+        write_json(arguments.json, as_tree(runs))
+    print(shown, end="")
     return 0
 
 

@@ -28,6 +28,8 @@ STAGES = ("images", "keypoints", "pairs", "train", "generate", "evaluate", "tabu
 #: Methods that need no training; every table shows them, so that a reader knows where the scale begins and ends.
 REFERENCE_METHODS = ("copy-source", "mean-image", "real-data")
 FIRST_CHECKPOINT_SUFFIX = "-first-checkpoint"
+#: Layouts of released result folders (`potgan/result_folders.py`, which says what they are).
+RESULT_LAYOUTS = ("plain", "deform", "patn", "gfla")
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,18 @@ class TrainingSettings:
 
 
 @dataclass(frozen=True)
+class ExternalMethod:
+    """Somebody else's released results, scored as a row of their own; nothing is trained (`potgan/result_folders.py`)."""
+
+    label: str  # as the tables print it, with "(re-scored)" behind it
+    dataset: str  # a data set of this configuration, whose test pairs the images must be of
+    images: str  # the folder of result images
+    layout: str  # plain | deform | patn | gfla: how its files are named and what they hold
+    targets: str | None = None  # folder of target images for results without them; null: the data set's own
+    table_row: str | None = None  # method of benchmarks/published.csv whose literature row this one stands under
+
+
+@dataclass(frozen=True)
 class Benchmark:
     """A whole configuration file."""
 
@@ -189,6 +203,7 @@ class Benchmark:
     masks: MaskSettings = MaskSettings()
     training: TrainingSettings = TrainingSettings()
     feature_network: dict[str, typing.Any] = field(default_factory=dict)  # of the synthetic protocol; see its module
+    external_methods: dict[str, ExternalMethod] = field(default_factory=dict)  # name -> somebody else's images
     differences_from_paper: tuple[str, ...] = ()  # printed in the report
     absent: dict[str, str] = field(default_factory=dict)  # data set -> why it is not run; the workflow fills it in
 
@@ -198,11 +213,25 @@ class Benchmark:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """All rows that are generated and scored: models, the main model's first checkpoint, references."""
-        return (*self.models, self.main_model + FIRST_CHECKPOINT_SUFFIX, *REFERENCE_METHODS)
+        """All rows that are scored: models, the main model's first checkpoint, references, external methods.
+
+        An external method has images of one data set only: `methods_of` says which rows a data set has.
+        """
+        return (*self.models, self.main_model + FIRST_CHECKPOINT_SUFFIX, *REFERENCE_METHODS, *self.external_methods)
+
+    def methods_of(self, dataset: str) -> tuple[str, ...]:
+        """The rows that are generated (or imported) and scored on a data set."""
+        external = self.external_methods
+        return tuple(m for m in self.methods if m not in external or external[m].dataset == dataset)
 
     def seeds_of(self, method: str) -> tuple[int, ...]:
-        return (0,) if method in REFERENCE_METHODS else self.seeds
+        return self.seeds if self.model_of(method) else (0,)
+
+    def model_of(self, method: str) -> str | None:
+        """The model behind a row; None for rows without a training, which are references and external methods."""
+        if method in REFERENCE_METHODS or method in self.external_methods:
+            return None
+        return method.removesuffix(FIRST_CHECKPOINT_SUFFIX)
 
     def run_settings(self, dataset: str, model: str, seed: int) -> RunSettings:
         """What one training and its generation see: sections <- data set's overrides <- model's entry."""
@@ -397,6 +426,7 @@ def _check(benchmark: Benchmark, where: str) -> None:
         ("benchmark", [benchmark.benchmark]),
         ("data set", benchmark.datasets),
         ("model", benchmark.models),
+        ("external method", benchmark.external_methods),
     ):
         for name in names:
             require(
@@ -406,6 +436,7 @@ def _check(benchmark: Benchmark, where: str) -> None:
     reserved = {*STAGES, *REFERENCE_METHODS}
     for name in benchmark.models:
         require(name not in reserved and not name.endswith(FIRST_CHECKPOINT_SUFFIX), f"model name {name!r} is reserved")
+    _check_external(benchmark, reserved, require, one_of)
     require(bool(benchmark.datasets), "datasets is empty")
     require(bool(benchmark.models), "models is empty")
     require(bool(benchmark.seeds), "seeds is empty")
@@ -469,12 +500,27 @@ def _check(benchmark: Benchmark, where: str) -> None:
             )
 
 
+def _check_external(
+    benchmark: Benchmark, reserved: set[str], require: typing.Callable, one_of: typing.Callable
+) -> None:
+    for name, method in benchmark.external_methods.items():
+        at = f"external_methods.{name}"
+        require(
+            name not in reserved | set(benchmark.models) and not name.endswith(FIRST_CHECKPOINT_SUFFIX),
+            f"external method name {name!r} is reserved or a model's",
+        )
+        # A data set that cannot be had here has left `datasets`; its cells say why.
+        one_of(method.dataset, (*benchmark.datasets, *benchmark.absent), f"{at}.dataset")
+        one_of(method.layout, RESULT_LAYOUTS, f"{at}.layout")
+        require(bool(method.label.strip()), f"{at}.label is empty")
+
+
 def _check_keypoints(settings: KeypointSettings, at: str, require: typing.Callable, one_of: typing.Callable) -> None:
     one_of(settings.estimator, ("table", "openpifpaf"), f"{at}.estimator")
     one_of(settings.frame, ("original", "cropped"), f"{at}.frame")
     one_of(settings.openpifpaf.device, ("auto", "cpu", "cuda"), f"{at}.openpifpaf.device")
     require(0 <= settings.minimum_detection_rate <= 1, f"{at}.minimum_detection_rate must lie between 0 and 1")
-    require(settings.openpifpaf.scale > 0, f"{at}.openpifpaf.scale must be positive")
+    require(settings.openpifpaf.scale >= 1, f"{at}.openpifpaf.scale must be at least 1: images are enlarged")
     for name in ("batch_size", "workers", "shard_size"):
         require(getattr(settings.openpifpaf, name) >= 1, f"{at}.openpifpaf.{name} must be at least 1")
 
@@ -510,6 +556,16 @@ class Layout:
     @property
     def feature_network(self) -> Path:
         return self.results / "feature-network"
+
+    @property
+    def feature_cache(self) -> Path:
+        """Features of target images, named by content hash; may be deleted at any time."""
+        return self.results / "feature-cache"
+
+    @property
+    def test_set_log(self) -> Path:
+        """One line for each time that test pairs were scored."""
+        return self.results / "test-set.log"
 
     def images(self, dataset: str) -> Path:
         """Folder of the image files, with `images.csv` in it."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import platform
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,11 @@ from potgan.errors import UserError
 from potgan.files import write_json, write_text
 from potgan.image_folder import read_image
 from potgan.metrics.inception import measure_distribution
-from potgan.metrics.protocols import Protocol
-from potgan.metrics.ssim import masked_ssim, ssim
+from potgan.metrics.protocols import IMAGE_METRICS, MASKED_METRICS, PROTOCOLS, SET_METRICS, Protocol
+from potgan.metrics.ssim import all_ssim
 from potgan.models.potgan import SCALES
 from potgan.models.tps import interpolation_matrix, resting_points
-from potgan.rendering import metric_mask
+from potgan.rendering import limb_mask, metric_mask
 
 LIBRARIES = ("torch", "torchvision", "numpy", "opencv-contrib-python-headless", "pandas")
 
@@ -28,27 +30,114 @@ LIBRARIES = ("torch", "torchvision", "numpy", "opencv-contrib-python-headless", 
 def evaluate(
     generated: np.ndarray,
     targets: np.ndarray,
-    masks: np.ndarray,
+    masks: np.ndarray | None,
     pairs: pd.DataFrame,
     network: Any,
     protocol: Protocol,
+    train_images: Iterator[np.ndarray] | None = None,
+    absent: str = "",
+    cache: Path | None = None,
 ) -> tuple[dict[str, dict[str, Any]], pd.DataFrame]:
     """All metrics of a protocol.
 
-    generated, targets: (N, H, W, 3) uint8 RGB, in the order of `pairs`; masks: (N, H, W) of the protocol's mask owner.
-    Returns metric -> {value, protocol, n, ...} and the per-pair table (from, to, ssim, mask_ssim, l1).
+    generated, targets: (N, H, W, 3) uint8 RGB, in the order of `pairs`; masks: (N, H, W) of the protocol's mask owner, or
+    None where nobody knows the poses; network: the protocol's feature network, or None where its weights are not there
+    (`absent` says why); train_images: for protocols whose FID looks at all training images, parts (n, H, W, 3); cache:
+    where features of targets are kept from row to row.
+    Returns metric -> {value, protocol, n, ...}, where a metric that cannot be measured has the value None and a `reason`,
+    and the per-pair table (from, to, and a column for each metric of an image and its target).
+    Raises UserError as the metrics do, e.g. where the protocol demands more images for FID.
     """
+    if len(generated) != len(targets) or len(generated) != len(pairs):
+        raise UserError(
+            f"evaluate: {len(generated)} images, {len(targets)} targets and {len(pairs)} pairs; run generate again"
+        )
+    generated, targets, masks = in_frame(generated, protocol), in_frame(targets, protocol), in_frame(masks, protocol, 0)
     per_pair = pairs[["from", "to"]].copy()
-    per_pair["ssim"] = ssim(targets, generated, protocol.ssim)
-    per_pair["mask_ssim"] = masked_ssim(targets, generated, masks, protocol.ssim)
-    difference = np.abs(targets.astype(np.int16) - generated.astype(np.int16))
-    per_pair["l1"] = difference.reshape(len(pairs), -1).mean(axis=1)
+    for name, values in image_metrics(generated, targets, masks, protocol).items():
+        per_pair[name] = values
     metrics = {
         name: {"value": float(per_pair[name].mean()), "protocol": protocol.metric_id(name), "n": len(pairs)}
-        for name in ("ssim", "mask_ssim", "l1")
+        for name in IMAGE_METRICS
+        if name in per_pair
     }
-    metrics |= measure_distribution(generated, targets, masks, network, protocol)
+    if network is not None:
+        metrics |= measure_distribution(generated, targets, masks, network, protocol, train_images, cache)
+    for name in (*IMAGE_METRICS, *SET_METRICS):
+        if name not in metrics:
+            reason = NO_MASKS if masks is None and name in MASKED_METRICS else absent
+            metrics[name] = {"value": None, "protocol": protocol.metric_id(name), "n": len(pairs), "reason": reason}
     return metrics, per_pair
+
+
+NO_MASKS = "no key points are known from which masks could be drawn"
+
+
+def image_metrics(
+    generated: np.ndarray, targets: np.ndarray, masks: np.ndarray | None, protocol: Protocol
+) -> dict[str, np.ndarray]:
+    """Metric -> (N,) float64 values of each image against its target; masked ones only where there are masks.
+
+    l1: mean absolute difference in grey levels. psnr: in dB for a range of 255; two equal images, whose PSNR is infinite,
+    get that of images that differ by one level in one value, so that a mean exists.
+    """
+    found = all_ssim(targets, generated, masks, protocol.ssim)
+    l1, mse = np.empty(len(generated)), np.empty(len(generated))
+    for i, (image, target) in enumerate(zip(generated, targets, strict=True)):
+        difference = image.astype(np.float64) - target
+        l1[i], mse[i] = np.abs(difference).mean(), np.square(difference).mean()
+    return found | {"l1": l1, "psnr": 10 * np.log10(255**2 / np.maximum(mse, 1 / generated[0].size))}
+
+
+def in_frame(images: np.ndarray | None, protocol: Protocol, fill: int = 255) -> np.ndarray | None:
+    """Images (N, H, W, 3) or masks (N, H, W) in the frame that the protocol measures in."""
+    if images is None or protocol.frame != "pad-256" or images.shape[1:3] != (256, 176):
+        return images
+    padding = [(0, 0), (0, 0), (40, 40), (0, 0)][: images.ndim]
+    return np.pad(images, padding, constant_values=fill)
+
+
+def masks_of(joints: np.ndarray, size: tuple[int, int], protocol: Protocol) -> np.ndarray:
+    """(N, H, W) uint8: the protocol's masks of these (N, 18, 2) poses; equal poses are drawn once."""
+    draw = {"rectangles4": metric_mask, "pg2-r4": partial(limb_mask, radius=4)}[protocol.mask_id]
+    drawn: dict[bytes, np.ndarray] = {}
+    masks = np.empty((len(joints), *size), np.uint8)
+    for i, pose in enumerate(joints):
+        key = np.ascontiguousarray(pose).tobytes()
+        if key not in drawn:
+            drawn[key] = draw(pose, *size)
+        masks[i] = drawn[key]
+    return masks
+
+
+def sensitivity(
+    generated: np.ndarray,
+    targets: np.ndarray,
+    source_joints: np.ndarray | None,
+    target_joints: np.ndarray | None,
+    strip_targets: np.ndarray | None = None,
+) -> pd.DataFrame:
+    """The same images under every protocol, as far as images alone decide: one row a protocol.
+
+    Columns: protocol, ssim, mask_ssim, foreground_ssim (means over pairs), mask_area. joints: (N, 18, 2), or None.
+    strip_targets: the targets of released strips, for protocols that measure against those. NaN where a protocol's window
+    is larger than the images, or no pose is known. `potgan-synthetic` measures images as `potgan` does, and is left out.
+    """
+    rows = []
+    for protocol in PROTOCOLS.values():
+        if protocol.feature_network == "synthetic-classifier":
+            continue
+        owner = target_joints if protocol.mask_owner == "target" else source_joints
+        masks = None if owner is None else masks_of(owner, generated.shape[1:3], protocol)
+        theirs = strip_targets if protocol.targets == "strip" and strip_targets is not None else targets
+        row = {"protocol": protocol.id, "ssim": np.nan, "mask_ssim": np.nan, "foreground_ssim": np.nan}
+        row["mask_area"] = np.nan if masks is None else float(masks.mean())
+        framed = [in_frame(images, protocol) for images in (theirs, generated)]
+        if min(framed[0].shape[1:3]) >= protocol.ssim.size:
+            scores = all_ssim(*framed, in_frame(masks, protocol, 0), protocol.ssim)
+            row |= {name: float(np.nanmean(values)) for name, values in scores.items()}
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def read_generated(folder: Path, pairs: pd.DataFrame) -> np.ndarray:
@@ -60,12 +149,6 @@ def read_generated(folder: Path, pairs: pd.DataFrame) -> np.ndarray:
     if not table[["from", "to"]].equals(pairs[["from", "to"]].astype(table["from"].dtype)):
         raise UserError(f"{folder}: was generated for another pair list; run `potgan generate` again")
     return np.stack([read_image(folder / name) for name in table["file"]])
-
-
-def metric_masks(joints: np.ndarray, rows: list[int], size: tuple[int, int]) -> np.ndarray:
-    """(N, H, W) uint8: the masks of masked metrics for these rows of `joints` (M, 18, 2), each drawn once."""
-    drawn = {row: metric_mask(joints[row], *size) for row in set(rows)}
-    return np.stack([drawn[row] for row in rows])
 
 
 def warp_errors(
@@ -126,6 +209,11 @@ def folder_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def write_scores(out: Path, record: dict[str, Any], per_pair: pd.DataFrame) -> None:
+def write_scores(
+    out: Path, record: dict[str, Any], per_pair: pd.DataFrame, under_all: pd.DataFrame | None = None
+) -> None:
+    """`scores.json` last, so that it is only there where the rest is."""
     write_text(out / "per-pair.csv", per_pair.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    if under_all is not None:
+        write_text(out / "sensitivity.csv", under_all.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
     write_json(out / "scores.json", record)

@@ -1,4 +1,5 @@
-"""The stage `generate`: one PNG per test pair, `<from stem>___<to stem>.png`, from a checkpoint or a reference method."""
+"""The stage `generate`: one PNG per test pair, `<from stem>___<to stem>.png`, from a checkpoint, a reference method, or
+somebody else's released results, which are imported bit for bit."""
 
 from __future__ import annotations
 
@@ -11,9 +12,12 @@ import pandas as pd
 import torch
 
 from potgan.batches import PairData, to_pixels
+from potgan.errors import UserError
 from potgan.files import new_folder, write_json, write_text
+from potgan.image_folder import read_image
 from potgan.models.potgan import Generator
 from potgan.progress import progress
+from potgan.result_folders import ResultFolder, TargetFolder, same_frame
 
 
 def file_name(source: str, target: str) -> str:
@@ -56,13 +60,40 @@ def mean_image(data: PairData) -> np.ndarray:
     return data.images.double().mean(dim=0).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
 
+def imported_images(results: ResultFolder, size: tuple[int, int]) -> Iterator[tuple[np.ndarray, None]]:
+    """The results of a released folder, pair by pair, in the data set's frame (height, width): see `same_frame`."""
+    for index, path in enumerate(results.files):
+        yield same_frame(results.read(index)["result"], size, path), None
+
+
+def imported_targets(results: ResultFolder, whole: TargetFolder | None, size: tuple[int, int]) -> Iterator[np.ndarray]:
+    """The targets that belong to released results, pair by pair: from the folder `whole`, or else from the strips."""
+    for index, path in enumerate(results.files):
+        if whole is None:
+            yield same_frame(results.read(index)["target"], size, path)
+        else:
+            name = whole.names[index]
+            yield same_frame(whole.read(name), size, whole.folder / name)
+
+
 def write_generated(
-    images: Iterator[tuple[np.ndarray, np.ndarray | None]], pairs: pd.DataFrame, record: dict, out: Path
+    images: Iterator[tuple[np.ndarray, np.ndarray | None]],
+    pairs: pd.DataFrame,
+    record: dict,
+    out: Path,
+    targets: Iterator[np.ndarray] | None = None,
 ) -> None:
     """Write `out`: `images/*.png`, `generated.csv` (from, to, file), `warps.npz` where there are control points, and,
-    naming all that, `generate.json`. The folder appears whole or not at all."""
+    naming all that, `generate.json`. The folder appears whole or not at all.
+
+    targets: what the images are to be measured against where that is not the data set's own image; they become
+    `targets/*.png`, and a column `target` of `generated.csv`.
+    """
     with new_folder(out) as folder:
         (folder / "images").mkdir()
+        if targets is not None:
+            (folder / "targets").mkdir()
+        table = pd.DataFrame({"from": pairs["from"], "to": pairs["to"]})
         files, warps = [], []
         total = len(pairs)
         for source, target, (image, points) in zip(
@@ -74,10 +105,25 @@ def write_generated(
             name = f"images/{file_name(source, target)}"
             cv2.imwrite(str(folder / name), image[:, :, ::-1])
             files.append(name)
+            if targets is not None:
+                cv2.imwrite(str(folder / name.replace("images/", "targets/", 1)), next(targets)[:, :, ::-1])
             if points is not None:
                 warps.append(points)
-        table = pd.DataFrame({"from": pairs["from"], "to": pairs["to"], "file": files})
+        table["file"] = files
+        if targets is not None:
+            table["target"] = [name.replace("images/", "targets/", 1) for name in files]
         write_text(folder / "generated.csv", table.to_csv(index=False, lineterminator="\n"))
         if warps:
             np.savez_compressed(folder / "warps.npz", control_points=np.stack(warps))
         write_json(folder / "generate.json", record | {"images": len(files)})
+
+
+def read_targets(folder: Path) -> np.ndarray | None:
+    """(N, H, W, 3) uint8: the targets that lie beside imported results, in the order of `generated.csv`; None for none."""
+    try:
+        table = pd.read_csv(folder / "generated.csv", dtype=str)
+    except FileNotFoundError:
+        raise UserError(f"{folder / 'generated.csv'}: missing; run `potgan generate` first") from None
+    if "target" not in table:
+        return None
+    return np.stack([read_image(folder / name) for name in table["target"]])

@@ -16,10 +16,11 @@ STAGE_FILES = {
     "pairs": ("pairs.py", "pose.py", "pose_files.py", "synthetic.py"),
     "train": ("train.py", "batches.py", "losses.py", "rendering.py", "models/*.py"),
     "feature_network": ("metrics/synthetic_network.py", "synthetic.py"),
-    "generate": ("generate.py", "batches.py", "rendering.py", "models/*.py"),
+    "generate": ("generate.py", "result_folders.py", "batches.py", "rendering.py", "models/*.py"),
     "evaluate": ("evaluate.py", "rendering.py", "metrics/*.py", "models/tps.py"),
     "imitate": ("imitations.py", "synthetic.py", "pairs.py", "pose.py", "pose_files.py"),
-    "tabulate": ("tables.py", "report.py", "datasheet.py", "templates/*", "../benchmarks/published.csv"),
+    "tabulate": ("tables.py", "report.py", "datasheet.py", "figures.py", "browser.py", "machine.py",
+                 "sensitivity.py", "templates/*", "../benchmarks/published.csv"),
 }  # fmt: skip
 
 

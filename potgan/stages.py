@@ -7,18 +7,20 @@ images -> keypoints -> pairs -> train -> generate -> evaluate -> tabulate
 from __future__ import annotations
 
 import dataclasses
+import datetime
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from potgan.acquisition import why_absent
-from potgan.config import FIRST_CHECKPOINT_SUFFIX, REFERENCE_METHODS, Benchmark, Layout, dump, fingerprint
+from potgan.config import REFERENCE_METHODS, Benchmark, Layout, dump, fingerprint
 from potgan.errors import UserError
 from potgan.files import new_folder, read_json, write_json, write_text
-from potgan.image_folder import ImageFolder, prepare_images
+from potgan.image_folder import ImageFolder, prepare_images, resize
 from potgan.keypoints import prepare_keypoints, split_keypoints
-from potgan.metrics.protocols import PROTOCOLS
+from potgan.metrics.protocols import PROTOCOLS, Protocol, unmet_demands
 from potgan.pose_files import read_keypoints
 from potgan.progress import progress, say
 
@@ -127,12 +129,15 @@ def train(benchmark: Benchmark, layout: Layout, dataset: str, model: str, seed: 
 
 
 def generate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, seed: int) -> None:
-    """The images of one method: a model's last checkpoint, its first one, or a reference."""
+    """The images of one row: a model's last checkpoint, its first one, a reference, or an external method's folder."""
+    if method in benchmark.external_methods:
+        _import_results(benchmark, layout, dataset, method, seed)
+        return
     from potgan import generate as generation
     from potgan.train import load_generator, pick_device
 
     device = pick_device()
-    model = benchmark.main_model if method in REFERENCE_METHODS else method.removesuffix(FIRST_CHECKPOINT_SUFFIX)
+    model = benchmark.model_of(method) or benchmark.main_model
     data = _pair_data(benchmark, layout, dataset, "test", device, model)
     test_pairs = _pairs(layout, dataset, "test")
     record: dict[str, Any] = {"method": method, "seed": seed, "iteration": None, "training": None}
@@ -162,8 +167,54 @@ def generate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
     generation.write_generated(pictures, test_pairs, record, layout.generate(dataset, method, seed))
 
 
+def _import_results(benchmark: Benchmark, layout: Layout, dataset: str, method: str, seed: int) -> None:
+    """An external method's folder in the form of the other rows: PNG files bit for bit, in the order of the pairs."""
+    from potgan import generate as generation
+    from potgan.result_folders import ResultFolder, TargetFolder
+
+    external, protocol = benchmark.external_methods[method], PROTOCOLS[benchmark.protocol]
+    where = f"external_methods.{method}"
+    if dataset != external.dataset:
+        raise UserError(f"{where}: its images are of {external.dataset}, and not of {dataset}")
+    test_pairs = _pairs(layout, dataset, "test")
+    results = ResultFolder(external.images, external.layout, test_pairs)
+    unmet = unmet_demands(protocol, results.file_format, from_strips=False)
+    if unmet:
+        raise UserError(
+            f"{external.images}: {unmet[0]}; choose another protocol for the benchmark, or score this folder by itself "
+            "(`potgan score --as-they-are`)"
+        )
+    size = _dataset(benchmark, dataset).image_size
+    whole = TargetFolder(external.targets, list(test_pairs["to"])) if external.targets else None
+    strips = protocol.targets == "strip" and "target" in results.has
+    record = {
+        "method": method,
+        "seed": seed,
+        "iteration": None,
+        "training": None,
+        "settings": _external_fingerprint(benchmark, method),
+        "origin": external.images,
+        "layout": external.layout,
+        "file_format": results.file_format,
+        "panels": results.panels,
+        "files_sha256": results.sha256(),
+        "targets": external.targets or ("strip" if strips else "dataset"),
+    }
+    generation.write_generated(
+        generation.imported_images(results, size),
+        test_pairs,
+        record,
+        layout.generate(dataset, method, seed),
+        generation.imported_targets(results, whole, size) if whole or strips else None,
+    )
+    say(
+        f"{dataset}/{method}: {len(results):,} images of {external.images}, {results.file_format}, {results.panels} panels"
+    )
+
+
 def evaluate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, seed: int) -> None:
     from potgan import evaluate as evaluation
+    from potgan.generate import read_targets
 
     protocol = PROTOCOLS[benchmark.protocol]
     test_pairs = _pairs(layout, dataset, "test")
@@ -172,16 +223,23 @@ def evaluate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
     folder = layout.generate(dataset, method, seed)
     generated = evaluation.read_generated(folder, test_pairs)
     targets = data.images[data.targets].permute(0, 2, 3, 1).numpy()
-    owner = data.targets if protocol.mask_owner == "target" else data.sources
-    masks = evaluation.metric_masks(data.joints.numpy(), owner.tolist(), data.size)
+    imported = read_targets(folder)
+    joints = data.joints.numpy()
+    source_joints, target_joints = joints[data.sources.numpy()], joints[data.targets.numpy()]
+    owner = target_joints if protocol.mask_owner == "target" else source_joints
+    masks = evaluation.masks_of(owner, data.size, protocol)
     network = _feature_network(benchmark, layout)
-    metrics, per_pair = evaluation.evaluate(generated, targets, masks, test_pairs, network, protocol)
+    real = _train_images(layout, dataset, data.size) if protocol.fid_reference == "train" else None
+    measured = targets if imported is None else imported
+    metrics, per_pair = evaluation.evaluate(
+        generated, measured, masks, test_pairs, network, protocol, real, cache=layout.feature_cache
+    )
+    under_all = evaluation.sensitivity(generated, targets, source_joints, target_joints, imported)
     record = read_json(folder / "generate.json", "run `potgan generate` first")
     flow_file, warp_file, warp = layout.pairs(dataset) / "flow.npz", folder / "warps.npz", None
     if flow_file.exists() and warp_file.exists():
         flow = np.load(flow_file)
-        model = method.removesuffix(FIRST_CHECKPOINT_SUFFIX)
-        settings = benchmark.run_settings(dataset, model, seed).generator
+        settings = benchmark.run_settings(dataset, benchmark.model_of(method), seed).generator
         points = np.load(warp_file)["control_points"]
         warp = {"scales": evaluation.warp_errors(points, flow["flow"], flow["visible"], settings)}
     scores = {
@@ -191,11 +249,12 @@ def evaluate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
         "seed": seed,
         "iteration": record["iteration"],
         "n_pairs": len(test_pairs),
-        "protocol": {"id": protocol.id, "hash": protocol.hash, "description": protocol.description},
+        "protocol": _protocol_record(protocol),
         "metrics": metrics,
         "warp": warp,
         "mask_area": float(masks.mean()),
         "settings": record.get("settings"),
+        "file_format": record.get("file_format", "png"),
         "hashes": _data_hashes(layout, dataset)
         | {
             "feature_network": network.weights_sha256,
@@ -206,9 +265,34 @@ def evaluate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
         "device": (record["training"] or {}).get("device"),
         "training": record["training"],
     }
-    evaluation.write_scores(layout.evaluate(dataset, method, seed), scores, per_pair)
-    shown = ", ".join(f"{name} {entry['value']:.3f}" for name, entry in metrics.items())
-    say(f"{dataset}/{method}/seed{seed}: {shown}")
+    evaluation.write_scores(layout.evaluate(dataset, method, seed), scores, per_pair, under_all)
+    _log_test_set(layout, f"{dataset}/{method}/seed{seed}", protocol, len(test_pairs))
+    shown = (f"{name} {entry['value']:.3f}" for name, entry in metrics.items() if entry["value"] is not None)
+    say(f"{dataset}/{method}/seed{seed}: {', '.join(shown)}")
+
+
+def _protocol_record(protocol: Protocol) -> dict[str, Any]:
+    return {
+        "id": protocol.id,
+        "version": protocol.version,
+        "hash": protocol.hash,
+        "description": protocol.description,
+    }
+
+
+def _train_images(layout: Layout, dataset: str, size: tuple[int, int], part: int = 512) -> Iterator[np.ndarray]:
+    """All training images of a data set in the models' size, in parts, so that a large set needs little memory."""
+    folder = ImageFolder(layout.images(dataset))
+    names = folder.names("train")
+    for start in range(0, len(names), part):
+        yield np.stack([resize(folder.read(name), size) for name in names[start : start + part]])
+
+
+def _log_test_set(layout: Layout, run: str, protocol: Protocol, count: int) -> None:
+    """Test pairs are there to be scored once per run: who looks often can count the lines."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    with open(layout.test_set_log, "a", encoding="utf-8") as log:
+        log.write(f"{now} {run} protocol {protocol.id} {protocol.hash}, {count} test pairs\n")
 
 
 def tabulate(benchmark: Benchmark, layout: Layout) -> None:
@@ -230,7 +314,7 @@ def _refuse_strangers(benchmark: Benchmark, layout: Layout) -> None:
     or pulled from another revision must not slip into a table."""
     for dataset in benchmark.datasets:
         data = _data_hashes(layout, dataset)
-        for method in benchmark.methods:
+        for method in benchmark.methods_of(dataset):
             for seed in benchmark.seeds_of(method):
                 path = layout.evaluate(dataset, method, seed) / "scores.json"
                 scores = read_json(path, "run `potgan evaluate` first")
@@ -239,8 +323,12 @@ def _refuse_strangers(benchmark: Benchmark, layout: Layout) -> None:
                     reasons.append("another protocol")
                 if any(scores["hashes"].get(name) != value for name, value in data.items()):
                     reasons.append("other data")
-                if method not in REFERENCE_METHODS:
-                    model = method.removesuffix(FIRST_CHECKPOINT_SUFFIX)
+                model = benchmark.model_of(method)
+                if method in benchmark.external_methods and scores["settings"] != _external_fingerprint(
+                    benchmark, method
+                ):
+                    reasons.append("another folder of results")
+                if model is not None:
                     run = layout.train(dataset, benchmark.trained_as(dataset, model), seed)
                     done = read_json(run / "done.json", "run `potgan train` first")
                     checkpoint = _checkpoint(done, first=method != model)
@@ -264,6 +352,13 @@ def _settings_fingerprint(benchmark: Benchmark, dataset: str, model: str, seed: 
     """What decides a model's images apart from the data: its training, its generator, and which checkpoint."""
     settings = benchmark.run_settings(dataset, model, seed)
     return fingerprint([settings.training_dict, str(settings.generator), checkpoint])
+
+
+def _external_fingerprint(benchmark: Benchmark, method: str) -> str:
+    """What decides an external method's images: its folder, how it is read, and whose targets go with it."""
+    entry = benchmark.external_methods[method]
+    origin = [entry.dataset, entry.images, entry.layout, entry.targets]
+    return fingerprint([*origin, benchmark.datasets[entry.dataset].image_size, PROTOCOLS[benchmark.protocol].targets])
 
 
 def _dataset(benchmark: Benchmark, dataset: str) -> Any:

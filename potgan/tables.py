@@ -1,11 +1,12 @@
 """TABLE I-IV and the ablation comparison, from every `scores.json` of a benchmark and the numbers the paper prints.
 
 The order of the house: `collect` reads the scores into one long frame, `build_tables` lays them out as the paper does,
-`markdown` and `latex` print a table, `compare` and `ablations` look at paired differences, `write_tables` writes all.
+`markdown` and `latex` print a table, `compare` and `ablations` look at paired differences, `sensitivity` sets the same
+images under all protocols side by side, `write_tables` writes all.
 
-Two rules decide the layout. A value is set beside the paper's only if it was measured on the paper's data set under the
-paper's protocol; anything else has columns of its own with the protocol's id in their heads. And a cell without a
-number says why.
+Three rules decide the layout. A value is set beside the paper's only if it was measured on the paper's data set under the
+paper's protocol; anything else has columns of its own with the protocol's id in their heads. A cell without a number says
+why. And where a value stands beside the paper's, the cell has a verdict, which also may be that nothing can be said.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -71,17 +73,28 @@ class Column:
     def head(self) -> str:
         """The metric's name; with the protocol's id where it is not how the paper's protocol measures it."""
         label = METRIC_LABELS[self.metric]
-        same = self.protocol == PROTOCOLS[PAPER_PROTOCOL].metric_id(self.metric)
-        return label if same else f"{label} ({self.protocol})"
+        return f"{label} ({self.own_id})" if self.own_id else label
+
+    @property
+    def own_id(self) -> str:
+        """The protocol id of the metric where it is not the paper's, else an empty text."""
+        return "" if self.protocol == PROTOCOLS[PAPER_PROTOCOL].metric_id(self.metric) else self.protocol
 
 
 @dataclass(frozen=True)
 class Row:
-    """One method. role: literature | ours (a trained model) | checkpoint | reference | real."""
+    """One method. role: literature | external (its released images, scored here) | ours (a trained model) | checkpoint |
+    reference | real.
+
+    paper_method: the row of `published.csv` whose values are the paper's for this row. origin: where a literature row's
+    values stand, such as "TABLE I of the paper".
+    """
 
     label: str
     method: str
     role: str
+    paper_method: str = ""
+    origin: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,6 +108,8 @@ class Cell:
     paper_value: float | None = None
     mark: str = ""  # best | second: literature as printed, ours among the trained rows of the column
     reason: str = ""
+    verdict: str = ""  # within | not within | not comparable; empty where the paper has no value for this cell
+    note: str = ""  # what must be said of a number: why it has no verdict, or that the paper's own is doubtful
 
     @property
     def difference(self) -> float | None:
@@ -131,9 +146,18 @@ class Table:
 
     @property
     def reasons(self) -> dict[str, str]:
-        """reason -> footnote mark (a, b, ...), in reading order."""
-        found = dict.fromkeys(cell.reason for row in self.cells for cell in row if cell.reason)
+        """footnote -> its mark (a, b, ...), in reading order."""
+        found = dict.fromkeys(text for row in self.cells for cell in row for text in _footnotes(cell))
         return {reason: _letters(index) for index, reason in enumerate(found)}
+
+    def marks(self, cell: Cell) -> str:
+        """The footnote marks of a cell, such as "a" or "a,c"; empty for none."""
+        return ",".join(self.reasons[text] for text in _footnotes(cell))
+
+
+def _footnotes(cell: Cell) -> list[str]:
+    """What stands below the table of a cell. That one value has no verdict is said once, in the table's `reading`."""
+    return [text for text in dict.fromkeys((cell.reason, cell.note)) if text and text != _ONE_VALUE]
 
 
 def _letters(index: int) -> str:
@@ -182,7 +206,7 @@ def collect(benchmark: Benchmark, layout: Layout) -> pd.DataFrame:
     """
     records = []
     for dataset in benchmark.datasets:
-        for method in benchmark.methods:
+        for method in benchmark.methods_of(dataset):
             for seed in benchmark.seeds_of(method):
                 scores = read_scores(benchmark, layout, dataset, method, seed)
                 for metric, entry in (scores["metrics"] if scores else {}).items():
@@ -269,6 +293,8 @@ def method_label(benchmark: Benchmark, method: str) -> str:
     """A method's name where no table of the paper has one for it."""
     if method == benchmark.main_model + FIRST_CHECKPOINT_SUFFIX:
         return f"First checkpoint of {benchmark.main_model}"
+    if method in benchmark.external_methods:
+        return f"{benchmark.external_methods[method].label} (re-scored)"
     return _REFERENCE_LABELS.get(method, method)
 
 
@@ -291,25 +317,42 @@ def _table_columns(number: int, benchmark: Benchmark) -> tuple[Column, ...]:
 
 def _table_rows(number: int, benchmark: Benchmark, published: pd.DataFrame) -> tuple[Row, ...]:
     printed = published[published["table"] == number].drop_duplicates("method")
-    literature = [Row(r.row, r.method, "literature") for r in printed.itertuples() if r.role == "literature"]
+    origin = f"TABLE {ROMAN[number]} of the paper"
+    literature = [
+        Row(r.row, r.method, "literature", r.method, origin) for r in printed.itertuples() if r.role == "literature"
+    ]
+    # Released results that were scored here stand under the literature; only what the paper calls the same is compared.
+    external = [
+        Row(method_label(benchmark, name), name, "external", entry.table_row or "")
+        for name, entry in benchmark.external_methods.items()
+        if _has_columns(number, benchmark, entry.dataset)
+    ]
     names = {r.method: r.row for r in printed.itertuples() if r.role == "ours"}
     # A model of the paper that this benchmark lacks keeps its row: the reader sees the paper's value.
     models = [*benchmark.models, *(m for m in names if m not in benchmark.models)]
-    ours = [Row(f"{names[m]} ({m})" if m in names else m, m, "ours") for m in models]
+    ours = [Row(f"{names[m]} ({m})" if m in names else m, m, "ours", m) for m in models]
     others = []
     for method in benchmark.methods:
-        if method not in benchmark.models:
+        if method not in benchmark.models and method not in benchmark.external_methods:
             role = {"real-data": "real"}.get(method, "reference")
             role = "checkpoint" if method.endswith(FIRST_CHECKPOINT_SUFFIX) else role
-            others.append(Row(method_label(benchmark, method), method, role))
-    return (*literature, *ours, *others)
+            others.append(Row(method_label(benchmark, method), method, role, method))
+    return (*literature, *external, *ours, *others)
+
+
+def _has_columns(number: int, benchmark: Benchmark, dataset: str) -> bool:
+    """Whether a table has columns of a data set's kind."""
+    if dataset not in benchmark.datasets:
+        return dataset in _COLUMNS[number]
+    kind = benchmark.datasets[dataset].kind
+    return ("market1501" if kind == "synthetic" else kind) in _COLUMNS[number]
 
 
 def _build_table(number: int, benchmark: Benchmark, scores: pd.DataFrame, published: pd.DataFrame) -> Table:
     columns = _table_columns(number, benchmark)
     rows = _table_rows(number, benchmark, published)
     printed = {
-        (r.method, r.dataset, r.metric): (float(r.value), r.mark)
+        (r.method, r.dataset, r.metric): (float(r.value), r.mark, r.note)
         for r in published[published["table"] == number].itertuples()
     }
     measured = dict(list(scores.groupby(["dataset", "method", "metric"])))
@@ -325,17 +368,23 @@ def _build_table(number: int, benchmark: Benchmark, scores: pd.DataFrame, publis
         rows=rows,
         cells=tuple(map(tuple, cells)),
         notes=_notes(columns, cells, benchmark),
-        reading=_reading(benchmark),
+        reading=_reading(number, benchmark),
     )
 
 
 def _cell(benchmark: Benchmark, row: Row, column: Column, printed: dict, measured: dict) -> Cell:
-    paper_value, paper_mark = None, ""
-    if column.comparable:
-        paper_value, paper_mark = printed.get((row.method, column.dataset, column.metric), (None, ""))
+    paper_value, paper_mark, note = None, "", ""
+    external = benchmark.external_methods.get(row.method)
+    if column.comparable and (external is None or external.dataset == column.dataset):
+        paper_value, paper_mark, note = printed.get((row.paper_method, column.dataset, column.metric), (None, "", ""))
     if row.role == "literature":
         reason = "" if paper_value is not None else "no published value"
-        return Cell(paper_value=paper_value, mark=paper_mark, reason=reason)
+        return Cell(paper_value=paper_value, mark=paper_mark, reason=reason, note=note)
+    cell = _measured_cell(benchmark, row, column, paper_value, measured)
+    return cell if paper_value is None else replace(cell, **_verdict_on_paper(cell, note))
+
+
+def _measured_cell(benchmark: Benchmark, row: Row, column: Column, paper_value: float | None, measured: dict) -> Cell:
     reason = _why_not(benchmark, row, column)
     if reason:
         return Cell(paper_value=paper_value, reason=reason)
@@ -358,6 +407,25 @@ def _cell(benchmark: Benchmark, row: Row, column: Column, printed: dict, measure
     )
 
 
+def _verdict_on_paper(cell: Cell, note: str) -> dict[str, str]:
+    """Does the paper's value lie within one standard deviation (over our seeds) of our mean?
+
+    Nothing is said where there is no number of ours, where one value has no spread, or where the paper's own value is
+    known not to be what its row says (`note` of published.csv).
+    """
+    if cell.value is None:
+        return {"verdict": "not comparable"}
+    if note:
+        return {"verdict": "not comparable", "note": f"not comparable: {note}"}
+    if cell.sd is None:
+        return {"verdict": "not comparable", "note": _ONE_VALUE}
+    return {"verdict": "within" if abs(cell.difference) <= cell.sd else "not within"}
+
+
+#: Why a single value has no verdict.
+_ONE_VALUE = "not comparable: one value has no standard deviation, and the verdict needs at least two seeds"
+
+
 def _why_not(benchmark: Benchmark, row: Row, column: Column) -> str:
     if column.dataset in benchmark.absent:
         return f"not run: {benchmark.absent[column.dataset]}"
@@ -370,6 +438,8 @@ def _why_not(benchmark: Benchmark, row: Row, column: Column) -> str:
         if not _is_papers_data(benchmark, column.dataset):
             what = f"{column.dataset} of `{benchmark.benchmark}` is not the whole published data set"
         return f"not comparable: {what}; see the columns of {group_label(benchmark, column.dataset)}"
+    if row.method not in benchmark.methods_of(column.dataset):
+        return "not run: the released images are of another data set"
     return ""
 
 
@@ -398,14 +468,25 @@ def _notes(columns: tuple[Column, ...], cells: list[list[Cell]], benchmark: Benc
     return tuple(notes)
 
 
-def _reading(benchmark: Benchmark) -> str:
+def _reading(number: int, benchmark: Benchmark) -> str:
     seeds = len(benchmark.seeds)
     spread = f"mean ± sample standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
+    external = " Re-scored: released images of a method, measured here." if benchmark.external_methods else ""
     return (
-        f"Our rows: {spread}; bold and underlined are the best and second among the trained models of a column. "
-        "Literature: values and marks as the paper prints them. "
-        "In parentheses: the paper's value and, where ours compares with it, ours minus the paper's."
+        f"Our rows: {spread}, and n says of how many; bold and underlined are the best and second among the trained models "
+        f"of a column. Literature: values and marks as TABLE {ROMAN[number]} of the paper prints them.{external}"
     )
+
+
+#: How Markdown and the page print the paper's value, and how LaTeX does.
+PARENTHESES = (
+    "In parentheses: the paper's value, ours minus the paper's, and, from two seeds on, whether the paper's lies within one "
+    "standard deviation of ours."
+)
+_BELOW = (
+    r"Below a row of ours: the paper's values, and ours minus the paper's; from two seeds on followed by $\approx$ where the "
+    r"paper's value lies within one standard deviation of ours, and by $\neq$ where it does not."
+)
 
 
 def _empty(cells: list[list[Cell]], j: int) -> bool:
@@ -424,7 +505,16 @@ def cell_text(cell: Cell, role: str) -> tuple[str, str]:
     if cell.paper_value is None:
         return value, ""
     difference = "" if cell.difference is None else f", {signed(cell.difference)}"
-    return value, f"({cell.paper_value:.3f}{difference})"
+    verdict = f", {cell.verdict}" if cell.verdict in ("within", "not within") else ""
+    return value, f"({cell.paper_value:.3f}{difference}{verdict})"
+
+
+def seeds_text(row: Row, cells: tuple[Cell, ...]) -> str:
+    """Behind how many seeds a row's values stand: 3, or 2–3 where cells differ; an en dash for literature and no value."""
+    counts = sorted({cell.n_seeds for cell in cells if cell.value is not None})
+    if row.role == "literature" or not counts:
+        return "–"
+    return "–".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
 
 
 def signed(value: float, digits: int = 3) -> str:
@@ -441,20 +531,20 @@ def markdown(table: Table) -> str:
     lines = [
         f"**{table.name}.** {table.title}.",
         "",
-        "| Models | " + " | ".join(_escape_markdown(h) for h in heads) + " |",
-        "|---" + "|---:" * len(heads) + "|",
+        "| Models | n | " + " | ".join(_escape_markdown(h) for h in heads) + " |",
+        "|---" + "|---:" * (len(heads) + 1) + "|",
     ]
     for row, cells in zip(table.rows, table.cells, strict=True):
         texts = []
         for cell in cells:
             value, paper = cell_text(cell, row.role)
             value = {"best": f"**{value}**", "second": f"<u>{value}</u>"}.get(cell.mark, value)
-            foot = f"<sup>{table.reasons[cell.reason]}</sup>" if cell.reason else ""
+            foot = f"<sup>{table.marks(cell)}</sup>" if table.marks(cell) else ""
             texts.append(f"{value}{foot} {paper}".strip())
-        lines.append(f"| {_escape_markdown(row.label)} | " + " | ".join(texts) + " |")
+        lines.append(f"| {_escape_markdown(row.label)} | {seeds_text(row, cells)} | " + " | ".join(texts) + " |")
     lines.append("")
     lines += [f"<sup>{mark}</sup> {_escape_markdown(reason)}  " for reason, mark in table.reasons.items()]
-    lines += ["", *(f"{_escape_markdown(note)}  " for note in (*table.notes, table.reading))]
+    lines += ["", *(f"{_escape_markdown(note)}  " for note in (*table.notes, f"{table.reading} {PARENTHESES}"))]
     return "\n".join(lines) + "\n"
 
 
@@ -463,45 +553,89 @@ def _escape_markdown(text: str) -> str:
 
 
 def latex(table: Table) -> str:
-    r"""A table as LaTeX for \usepackage{booktabs}: a `table*` with one \cmidrule per data set and footnotes below."""
-    spans, start = [], 2
+    r"""A table as LaTeX for \usepackage{booktabs,graphicx}: a `table*` as the paper's, with footnotes below.
+
+    Below a row of ours stand the paper's values and the differences, in rows of their own; a difference is followed by
+    \approx where the paper's value lies within one standard deviation of ours, by \neq where it does not. A table that is
+    wider than the page is made smaller.
+    """
+    spans, start = [], 3
     for _, count in table.groups:
         spans.append(rf"\cmidrule(lr){{{start}-{start + count - 1}}}")
         start += count
     lines = [
-        r"% needs \usepackage{booktabs}",
+        r"% needs \usepackage{booktabs,graphicx}",
         r"\begin{table*}",
         r"\centering",
         rf"\caption{{{_escape_latex(table.title)}.}}",
         rf"\label{{tab:{table.number}}}",
         r"\footnotesize",
-        r"\setlength{\tabcolsep}{3pt}",
-        rf"\begin{{tabular}}{{l*{{{len(table.columns)}}}{{r}}}}",
+        r"\setlength{\tabcolsep}{4pt}",
+        r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
+        rf"\begin{{tabular}}{{lc*{{{len(table.columns)}}}{{c}}}}",
         r"\toprule",
-        " & ".join(["", *(rf"\multicolumn{{{n}}}{{c}}{{{_escape_latex(g)}}}" for g, n in table.groups)]).strip()
+        " & ".join(["", "", *(rf"\multicolumn{{{n}}}{{c}}{{{_escape_latex(g)}}}" for g, n in table.groups)]).strip()
         + r" \\",
         "".join(spans),
-        " & ".join(["Models", *(_escape_latex(column.head) for column in table.columns)]) + r" \\",
-        r"\midrule",
+        " & ".join(["Models", "$n$", *(METRIC_LABELS[column.metric] for column in table.columns)]) + r" \\",
     ]
+    if any(column.own_id for column in table.columns):
+        ids = (rf"{{\tiny {_escape_latex(column.own_id)}}}" if column.own_id else "" for column in table.columns)
+        lines.append(" & ".join(["", "", *ids]).strip() + r" \\")
+    lines.append(r"\midrule")
     previous = None
     for row, cells in zip(table.rows, table.cells, strict=True):
         kind = "reference" if row.role in ("checkpoint", "reference", "real") else row.role
         if previous not in (None, kind):
             lines.append(r"\midrule")
         previous = kind
-        texts = [_escape_latex(row.label)]
-        for cell in cells:
-            value, paper = (_escape_latex(part) for part in cell_text(cell, row.role))
-            value = {"best": rf"\textbf{{{value}}}", "second": rf"\underline{{{value}}}"}.get(cell.mark, value)
-            foot = rf"\textsuperscript{{{table.reasons[cell.reason]}}}" if cell.reason else ""
-            texts.append(f"{value}{foot} {paper}".strip())
-        lines.append(" & ".join(texts) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}", "", r"\smallskip", r"\begin{minipage}{\textwidth}", r"\raggedright"]
+        lines += [" & ".join(line).rstrip() + r" \\" for line in _latex_rows(table, row, cells)]
+    lines += [r"\bottomrule", r"\end{tabular}}", "", r"\smallskip", r"\begin{minipage}{\textwidth}"]
+    lines += [r"\scriptsize\raggedright"]
     lines += [rf"\textsuperscript{{{mark}}} {_escape_latex(reason)}.\\" for reason, mark in table.reasons.items()]
-    lines += [rf"{_escape_latex(note)}\\" for note in (*table.notes, table.reading)]
+    lines += [rf"{_escape_latex(note)}\\" for note in table.notes]
+    lines += [rf"{_escape_latex(table.reading)} {_BELOW}\\"]
     lines += [r"\end{minipage}", r"\end{table*}"]
     return "\n".join(lines) + "\n"
+
+
+#: A verdict in LaTeX, behind the difference.
+_LATEX_VERDICTS = {"within": r"$\approx$", "not within": r"$\neq$"}
+
+
+def _latex_rows(table: Table, row: Row, cells: tuple[Cell, ...]) -> Iterator[list[str]]:
+    """The lines of one row: values; then the paper's and the differences, where the paper has some for a row of ours."""
+    texts = [_escape_latex(row.label), _escape_latex(seeds_text(row, cells))]
+    for cell in cells:
+        value, spread = _escape_latex(cell_text(cell, row.role)[0]), ""
+        if cell.sd is not None:
+            value, spread = _escape_latex(f"{cell.value:.3f}"), rf"{{\tiny$\pm${cell.sd:.3f}}}"
+        value = {"best": rf"\textbf{{{value}}}", "second": rf"\underline{{{value}}}"}.get(cell.mark, value)
+        foot = rf"\textsuperscript{{{table.marks(cell)}}}" if table.marks(cell) else ""
+        texts.append(value + spread + foot)
+    yield texts
+    if row.role == "literature":
+        return
+    if any(cell.paper_value is not None for cell in cells):
+        values = ("" if cell.paper_value is None else f"{cell.paper_value:.3f}" for cell in cells)
+        yield [r"\quad\textit{the paper's value}", "", *(rf"\textit{{{text}}}" if text else "" for text in values)]
+    if any(cell.difference is not None for cell in cells):
+        texts = [r"\quad\textit{ours minus the paper's}", ""]
+        for cell in cells:
+            verdict = _LATEX_VERDICTS.get(cell.verdict, "")
+            difference = "" if cell.difference is None else rf"\textit{{{_escape_latex(signed(cell.difference))}}}"
+            texts.append(f"{difference} {verdict}".strip())
+        yield texts
+
+
+def latex_document(numbers: Iterable[int]) -> str:
+    """A document of all tables, for `pdflatex` in their folder."""
+    inputs = "\n".join(rf"\input{{table{number}}}" for number in numbers)
+    return (
+        "\\documentclass[10pt,twocolumn]{article}\n\\usepackage[letterpaper,margin=17mm]{geometry}\n"
+        "\\usepackage{booktabs,graphicx}\n\\renewcommand{\\thetable}{\\Roman{table}}\\renewcommand{\\tablename}{TABLE}\n\\begin{document}\n"
+        f"{inputs}\n\\end{{document}}\n"
+    )
 
 
 _LATEX = {
@@ -542,7 +676,9 @@ def table_records(table: Table) -> list[dict[str, object]]:
             "difference": cell.difference,
             "n_pairs": cell.n_pairs,
             "mark": cell.mark,
-            "reason": cell.reason,
+            "verdict": cell.verdict,
+            "reason": cell.reason or cell.note,
+            "origin": row.origin,
         }
         for row, cells in zip(table.rows, table.cells, strict=True)
         for column, cell in zip(table.columns, cells, strict=True)
@@ -746,7 +882,7 @@ def warp_errors(benchmark: Benchmark, layout: Layout) -> pd.DataFrame:
     """
     records = []
     for dataset in benchmark.datasets:
-        for method in benchmark.methods:
+        for method in benchmark.methods_of(dataset):
             for seed in benchmark.seeds_of(method):
                 scores = read_scores(benchmark, layout, dataset, method, seed)
                 for entry in scores["warp"]["scales"] if scores and scores.get("warp") else ():
@@ -757,6 +893,83 @@ def warp_errors(benchmark: Benchmark, layout: Layout) -> pd.DataFrame:
     groups = pd.DataFrame.from_records(records).groupby(["dataset", "method", "scale", "stride"], sort=False)
     means = groups[["end_point_error", "identity_end_point_error"]].mean()
     return means.assign(n_seeds=groups["seed"].nunique()).reset_index()[columns]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Sensitivity to the protocol
+
+#: The columns of a run's `sensitivity.csv` that are measured, and what they are called.
+SENSITIVITY_METRICS = {"ssim": "SSIM", "mask_ssim": "mask-SSIM", "foreground_ssim": "SSIM inside the mask"}
+NO_SENSITIVITY = "not measured: sensitivity.csv is missing; evaluate this run again"
+
+
+def sensitivity(benchmark: Benchmark, layout: Layout) -> pd.DataFrame:
+    """The same images under every protocol: one row per (data set, method, protocol), means over seeds.
+
+    Columns: dataset, method, label, protocol, ssim, mask_ssim, foreground_ssim, n_seeds, reason. Read from each run's
+    `sensitivity.csv`. A method without that file has one row without numbers, whose reason says so.
+    Raises UserError for a file with other columns.
+    """
+    records = []
+    for dataset in benchmark.datasets:
+        for method in benchmark.methods_of(dataset):
+            row = {"dataset": dataset, "method": method, "label": method_label(benchmark, method)}
+            paths = (layout.evaluate(dataset, method, seed) / "sensitivity.csv" for seed in benchmark.seeds_of(method))
+            frames = [read_sensitivity(path) for path in paths if path.is_file()]
+            if not frames:
+                records.append(row | {"protocol": "", "n_seeds": 0, "reason": NO_SENSITIVITY})
+                continue
+            together = pd.concat(frames).groupby("protocol", sort=False)
+            means, counts = (
+                together[list(SENSITIVITY_METRICS)].mean(),
+                together.size(),
+            )  # NaN where nothing was measured
+            for protocol, values in means.iterrows():
+                records.append(row | {"protocol": protocol, **values, "n_seeds": int(counts[protocol]), "reason": ""})
+    columns = ["dataset", "method", "label", "protocol", *SENSITIVITY_METRICS, "n_seeds", "reason"]
+    return pd.DataFrame.from_records(records, columns=columns)
+
+
+def read_sensitivity(path: Path) -> pd.DataFrame:
+    """A run's `sensitivity.csv`: protocol, ssim, mask_ssim, foreground_ssim. UserError for other columns."""
+    frame = pd.read_csv(path)
+    missing = {"protocol", *SENSITIVITY_METRICS} - set(frame.columns)
+    if missing:
+        raise UserError(f"{path}: has no column {sorted(missing)[0]}; evaluate this run again")
+    return frame
+
+
+def sensitivity_markdown(benchmark: Benchmark, frame: pd.DataFrame) -> str:
+    """`sensitivity` as Markdown: per data set and metric a table of methods (rows) and protocols (columns)."""
+    lines = [
+        "**Sensitivity.** The same images under every protocol; differences along a row are protocol, not method.",
+        "Columns do not compare with each other.",
+        "",
+    ]
+    for dataset in dict.fromkeys(frame["dataset"]):
+        part = frame[frame["dataset"] == dataset]
+        protocols = [name for name in dict.fromkeys(part["protocol"]) if name]
+        for metric, label in SENSITIVITY_METRICS.items():
+            values = part[part[metric].notna()].set_index(["method", "protocol"])[metric].to_dict()
+            if not values and metric != "ssim":
+                continue
+            lines += [
+                f"{_escape_markdown(group_label(benchmark, dataset))}: {label}",
+                "",
+                "| Models | n | " + " | ".join(map(_escape_markdown, protocols or ["protocols"])) + " |",
+                "|---" + "|---:" * (1 + max(1, len(protocols))) + "|",
+            ]
+            for name in dict.fromkeys(part["method"]):
+                rows = part[part["method"] == name]
+                cells = [f"{values[name, p]:.3f}" if (name, p) in values else "–" for p in protocols] or ["–"]
+                if rows["reason"].iloc[0]:
+                    cells[0] = "– (not measured)"
+                shown = _escape_markdown(rows["label"].iloc[0])
+                lines.append(f"| {shown} | {rows['n_seeds'].max()} | " + " | ".join(cells) + " |")
+            lines.append("")
+    if (frame["reason"] != "").any():
+        lines.append(f"{NO_SENSITIVITY[0].upper()}{NO_SENSITIVITY[1:]}.")
+    return "\n".join(lines) + "\n"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -777,7 +990,8 @@ def metrics_tree(scores: pd.DataFrame) -> dict[str, dict[str, dict[str, float | 
 
 
 def write_tables(benchmark: Benchmark, layout: Layout, published: str | Path = PUBLISHED) -> list[Path]:
-    """Write table{1..4}.{csv,md,tex} and ablations.{csv,md} to reports/<benchmark>/tables, and metrics.json beside it.
+    """Write table{1..4}.{csv,md,tex}, tables.tex, which prints them, ablations.{csv,md} and sensitivity.{csv,md} to
+    reports/<benchmark>/tables, and metrics.json beside it.
 
     Returns the paths in the order written. Everything is computed before the first file is replaced.
     Raises UserError as `collect`, `read_published` and `compare` do.
@@ -796,6 +1010,10 @@ def write_tables(benchmark: Benchmark, layout: Layout, published: str | Path = P
     frame = pd.DataFrame([c.__dict__ for c in comparisons], columns=list(Comparison.__dataclass_fields__))
     texts[folder / "ablations.csv"] = frame.to_csv(index=False)
     texts[folder / "ablations.md"] = ablations_markdown(benchmark, comparisons)
+    under_all = sensitivity(benchmark, layout)
+    texts[folder / "sensitivity.csv"] = under_all.to_csv(index=False)
+    texts[folder / "sensitivity.md"] = sensitivity_markdown(benchmark, under_all)
+    texts[folder / "tables.tex"] = latex_document(_COLUMNS)
     texts[layout.reports / "metrics.json"] = json.dumps(metrics_tree(scores), indent=2) + "\n"
     for path, text in texts.items():
         write_text(path, text)

@@ -91,7 +91,9 @@ def verify(dataset: Dataset, name: str, data: Path, names: Iterable[Path] = (), 
                 _worse(answer, "partial")
                 total = f"{count_images(source, facts):,} of {sum(facts['counts'].values()):,} images"
                 answer.differences.append(f"the lists of its splits are not here ({total}, of all splits, are)")
-                answer.next_step = str(error).replace("name it as", "put both lists into the data folder, or name it as")
+                answer.next_step = str(error).replace(
+                    "name it as", "put both lists into the data folder, or name it as"
+                )
                 return answer
             answer.layout = found.layout
             answer.facts.append(f"layout: {found.layout}")

@@ -18,9 +18,11 @@ from potgan.errors import UserError
 from potgan.metrics.inception import (
     FeatureNetwork,
     InceptionNetwork,
+    cached_features,
     check_sample_size,
     frechet_distance,
     inception_score,
+    kernel_inception_distance,
     measure_distribution,
 )
 from potgan.metrics.protocols import PROTOCOLS
@@ -43,6 +45,20 @@ def with_moments(covariance: np.ndarray, mean: np.ndarray, seed: int = 0) -> np.
 
 
 # --- Frechet distance
+
+
+@pytest.mark.parametrize("rank", [300, 40])
+def test_both_ways_to_the_frechet_distance_agree_with_sqrtm(rank):
+    """Above 256 features eigenvalues are used; with a singular covariance the singular values take over."""
+    rng = np.random.default_rng(9)
+    basis = rng.normal(size=(rank, 300))
+    a, b = (rng.normal(size=(420, rank)) @ basis * scale for scale in (1.0, 1.3))
+    s_a, s_b = (np.cov(x, rowvar=False) for x in (a, b))
+    offset = 1e-10 * np.trace(s_a) * np.eye(300)  # SciPy needs it where the product is singular
+    root = scipy.linalg.sqrtm((s_a + offset) @ (s_b + offset)).real
+    theirs = ((a.mean(axis=0) - b.mean(axis=0)) ** 2).sum() + np.trace(s_a + s_b - 2 * root)
+    assert frechet_distance(a, b) == pytest.approx(theirs, rel=1e-3)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-3)
 
 
 @pytest.mark.skipif(not SQRTM_HAS_DISP, reason="pytorch-fid 0.3.0 calls sqrtm(disp=...), which this scipy has not")
@@ -260,7 +276,10 @@ def test_measure_distribution_masks_both_sides_and_names_its_protocol():
         "mask_is": "mask-is-synthetic",
         "fid": "fid-synthetic",
         "mask_fid": "mask-fid-synthetic",
+        "kid": "kid-synthetic",
     }
+    low, high = results["kid"]["interval"]
+    assert low <= results["kid"]["value"] <= high
     assert all(entry["n"] == 24 and "warning" not in entry for entry in results.values())
 
 
@@ -274,6 +293,72 @@ def test_generated_images_equal_to_the_targets_have_distance_zero_and_few_images
     assert results["is"]["value"] == results["mask_is"]["value"]
     assert "10 images through 10 features" in results["fid"]["warning"]
     assert "warning" not in results["is"]
+
+
+def test_kid_equals_torch_fidelitys_polynomial_mmd():
+    """One subset of all images: torch-fidelity's estimate of the very same sets."""
+    from torch_fidelity.metric_kid import kernel_mmd
+
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(60, 8)), rng.normal(0.3, 1.2, size=(60, 8))
+    value, low, high = kernel_inception_distance(a, b, subsets=1, subset_size=60)
+    theirs = kernel_mmd(
+        a, b, kid_kernel="poly", kid_kernel_poly_degree=3, kid_kernel_poly_gamma=None, kid_kernel_poly_coef0=1.0
+    )
+    assert value == pytest.approx(float(theirs), rel=1e-9)
+    assert low == high == value
+
+
+def test_kid_is_near_zero_for_one_distribution_seeded_and_refuses_a_single_image():
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(size=(400, 6)), rng.normal(size=(500, 6))
+    value, low, high = kernel_inception_distance(a, b, subsets=50, subset_size=200)
+    assert low < 0 < high
+    assert (value, low, high) == kernel_inception_distance(a, b, subsets=50, subset_size=200)
+    shifted = kernel_inception_distance(a, b + 1, subsets=50, subset_size=200)
+    assert shifted[1] > high
+    with pytest.raises(UserError, match="each needs at least 2"):
+        kernel_inception_distance(a[:1], b)
+
+
+def test_features_are_cached_under_their_content_and_a_damaged_entry_is_measured_anew(tmp_path):
+    rng = np.random.default_rng(4)
+    images = rng.integers(0, 256, (12, 8, 6, 3), dtype=np.uint8)
+    masks = rng.integers(0, 2, (12, 8, 6), dtype=np.uint8)
+    network = MeanColour()
+    first = cached_features(network, images, None, tmp_path)
+    np.testing.assert_array_equal(cached_features(network, images, None, tmp_path), first)
+    assert network.passes == 12
+    changed = images.copy()
+    changed[3, 2, 1, 0] ^= 1
+    for other, mask in ((changed, None), (images[::-1], None), (images, masks)):  # a pixel, the order, masks
+        cached_features(network, other, mask, tmp_path)
+    assert network.passes == 48
+    network.weights_sha256 = "1" * 64
+    cached_features(network, images, None, tmp_path)
+    assert network.passes == 60
+    for path in tmp_path.glob("*.npy"):
+        path.write_bytes(path.read_bytes()[:50])
+    np.testing.assert_array_equal(cached_features(network, images, None, tmp_path), first)
+    assert network.passes == 72
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_protocol_clean_refuses_fid_of_too_few_images_and_gfla_wants_the_training_images():
+    images = np.random.default_rng(5).integers(0, 256, (24, 8, 6, 3), dtype=np.uint8)
+    network = MeanColour()
+    network.id = "inception-2015-12-05"
+    with pytest.raises(UserError, match="demands at least 2,049 images for 3 features, and there are 24"):
+        measure_distribution(images, images, None, network, PROTOCOLS["clean"])
+    without = measure_distribution(images, images, None, network, PROTOCOLS["gfla"])
+    assert without["fid"]["value"] is None
+    assert "all training images" in without["fid"]["reason"]
+    train = np.random.default_rng(6).integers(0, 256, (30, 8, 6, 3), dtype=np.uint8)
+    found = measure_distribution(images, images, None, network, PROTOCOLS["gfla"], iter([train[:16], train[16:]]))
+    colours = [part.reshape(len(part), -1, 3).mean(axis=1) for part in (images, train)]
+    assert found["fid"]["value"] == pytest.approx(frechet_distance(*colours))
+    assert found["fid"]["n_real"] == 30
+    assert "mask_fid" not in found
 
 
 def test_a_network_that_is_not_the_protocols_is_refused():

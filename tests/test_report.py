@@ -1,21 +1,25 @@
-"""The report page, on a small made-up results tree with random images. Takes about 15 s."""
+"""The report page and its figures, on a small made-up results tree with random images. Takes about 30 s."""
 
 import base64
 import html.parser
 import json
 import re
+import subprocess
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from test_tables import a_benchmark, write_all, write_run
 
-from potgan import report
-from potgan.config import Layout
+from potgan import figures, machine, report, sensitivity, tables
+from potgan.config import GeneratorSettings, Layout
 from potgan.errors import UserError
+from potgan.models.tps import ThinPlateSpline, resting_points
 from potgan.pose import JOINTS, Keypoints
 from potgan.pose_files import keypoints_csv
 
@@ -80,7 +84,7 @@ def results(benchmark, root):
             changes["warp"] = {"scales": scales} if method == "potgan" else None
             values = {"ssim": float(ssim.mean()), "mask_ssim": 0.8, "fid": 50.0}
             write_run(benchmark, layout, dataset, method, seed, values, {"ssim": ssim}, PAIRS, changes)
-            if method not in benchmark.models:
+            if benchmark.model_of(method) is None:
                 continue
             files = []
             for one, other in PAIRS:
@@ -90,7 +94,10 @@ def results(benchmark, root):
                 files.append([one, other, f"images/{name}"])
             manifest = pd.DataFrame(files, columns=["from", "to", "file"])
             manifest.to_csv(layout.generate(dataset, method, seed) / "generated.csv", index=False)
-            if benchmark.trained_as(dataset, method) == method:
+            if method != "no-pose-transform":
+                points = resting_points(4, 4, 0.9) + random.normal(0, 0.1, (len(PAIRS), 4, 16, 2))
+                np.savez(layout.generate(dataset, method, seed) / "warps.npz", control_points=points)
+            if method in benchmark.models and benchmark.trained_as(dataset, method) == method:
                 write_progress(layout, dataset, method, seed)
     return layout
 
@@ -98,7 +105,7 @@ def results(benchmark, root):
 def write_progress(layout, dataset, model, seed):
     iterations = np.arange(50, 901, 50)
     frame = pd.DataFrame({"iteration": iterations, "epoch": iterations / 10})
-    for column in report.LOSSES:
+    for column in figures.LOSSES:
         frame[column] = 1 / iterations
     frame["learning_rate"] = 2e-4
     frame["validation_ssim"] = np.where(iterations % 100 == 0, iterations / 2000, np.nan)
@@ -108,17 +115,24 @@ def write_progress(layout, dataset, model, seed):
 
 
 class Page(html.parser.HTMLParser):
-    """What a page holds: elements as (tag, attributes), visible text; fails on a tag that is not closed in order."""
+    """What a page holds: elements as (tag, attributes), visible text, and by the id of a figure the rows of its table as
+    lists of texts; fails on a tag that is not closed in order."""
 
     def __init__(self, text):
         super().__init__()
-        self.elements, self.open, self.words = [], [], []
+        self.elements, self.open, self.words, self.tables = [], [], [], {}
         self.feed(text)
         self.close()
         assert not self.open, f"never closed: {self.open}"
 
     def handle_starttag(self, tag, attributes):
         self.elements.append((tag, dict(attributes)))
+        if tag == "figure":
+            self.rows = self.tables.setdefault(dict(attributes).get("id"), [])
+        elif tag == "tr" and "figure" in self.open:
+            self.rows.append([])
+        elif tag in ("td", "th") and "figure" in self.open:
+            self.rows[-1].append("")
         if tag not in VOID:
             self.open.append(tag)
 
@@ -126,8 +140,11 @@ class Page(html.parser.HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if self.open[-1:] != ["style"]:
-            self.words.append(data)
+        if self.open[-1:] in (["style"], ["script"]):
+            return
+        self.words.append(data)
+        if "figure" in self.open and ("td" in self.open or "th" in self.open):
+            self.rows[-1][-1] += f"{data} "
 
     @property
     def text(self):
@@ -140,11 +157,12 @@ def made(tmp_path_factory):
     description = 'Small <script>alert("x")</script> & quick.'
     benchmark = benchmark_with_filter(description=description, differences_from_paper=["Fewer <b>pairs</b>."])
     layout = results(benchmark, tmp_path_factory.mktemp("results"))
+    tables.write_tables(benchmark, layout)
     return benchmark, layout, report.write_report(benchmark, layout)
 
 
 def picture_of(uri):
-    content = base64.b64decode(uri.removeprefix("data:image/png;base64,"), validate=True)
+    content = base64.b64decode(re.sub("^data:image/(png|webp);base64,", "", uri), validate=True)
     return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
 
 
@@ -153,14 +171,18 @@ def test_page_is_well_formed_and_stands_alone(made):
     assert path == layout.reports / "index.html"
     text = path.read_text()
     page = Page(text)
-    assert not re.search(r"https?:|//cdn|@import|url\(", text)
+    assert not re.search(r"https?:|//cdn|@import|url\(|fetch\(|XMLHttpRequest", text)
     tags = {tag for tag, _ in page.elements}
-    assert not tags & {"script", "link", "iframe", "object"}
+    assert not tags & {"link", "iframe", "object"}
     ids = {a["id"] for _, a in page.elements if "id" in a}
     for tag, attributes in page.elements:
-        if tag == "a":
-            assert attributes["href"].removeprefix("#") in ids
-        if tag == "img":
+        if tag == "script":
+            assert "src" not in attributes
+        if tag == "a" and attributes["href"].startswith("#"):
+            assert attributes["href"][1:] in ids
+        elif tag == "a":
+            assert (path.parent / attributes["href"]).is_file()
+        if tag == "img" and "src" in attributes:
             assert attributes["alt"]
             assert picture_of(attributes["src"]).ndim == 3
     assert str(layout.root) not in text
@@ -187,7 +209,7 @@ def test_caveats_of_a_real_benchmark(tmp_path):
     benchmark = a_benchmark({"market1501": ("market1501", "Market-1501")}, protocol="potgan", seeds=(0, 1))
     layout = Layout("trial", tmp_path)
     write_all(benchmark, layout)
-    scores = report.tables.collect(benchmark, layout)
+    scores = tables.collect(benchmark, layout)
     smaller, spread = report.caveats(benchmark, scores)
     assert "`no-pose-transform`: builds no pose transform module" in smaller
     assert spread == "2 seeds per model: the spread over them is itself known only roughly."
@@ -199,8 +221,8 @@ def test_caveats_of_a_real_benchmark(tmp_path):
 
 def test_findings_are_those_of_the_numbers(made):
     benchmark, layout, _ = made
-    scores = report.tables.collect(benchmark, layout)
-    comparisons = report.tables.ablations(benchmark, layout, scores)
+    scores = tables.collect(benchmark, layout)
+    comparisons = tables.ablations(benchmark, layout, scores)
     learned, parts = report.findings(benchmark, layout, scores, comparisons)
     texts = [(item["effect"], item["text"].replace("\u00a0", " ")) for item in (*learned["items"], *parts["items"])]
     assert texts[0][0] == "none shown"  # the first checkpoint scores the same
@@ -227,12 +249,13 @@ def test_tables_of_the_page_hold_the_scores(made):
 
 def test_grid_shows_the_files_of_the_pairs_that_its_rule_names(made):
     benchmark, layout, _ = made
-    exhibit = report.image_grid(benchmark, layout, "synthetic")
+    exhibit = figures.image_grid(benchmark, layout, "synthetic")
     models = ("potgan", "no-pose-transform", "no-guided-filter")
     assert exhibit.grid.columns == ("Source", "Source pose", "Target pose", "Target mask", *models, "Target")
-    assert [label for label, _ in exhibit.grid.rows] == ["best", "75 %", "median", "25 %", "worst"]
+    assert [row.label for row in exhibit.grid.rows] == ["best", "75 %", "median", "25 %", "worst"]
     best = PAIRS[int(SSIM.argmax())]
-    pictures = exhibit.grid.rows[0][1]
+    assert exhibit.grid.rows[0].title == " → ".join(best)
+    pictures = exhibit.grid.rows[0].pictures
     for position, path in (
         (0, layout.images("synthetic") / "images" / best[0]),
         (7, layout.images("synthetic") / "images" / best[1]),
@@ -250,18 +273,19 @@ def test_grid_shows_the_files_of_the_pairs_that_its_rule_names(made):
 def test_figures_are_written_beside_the_page(made):
     folder = made[1].reports / "figures"
     names = {path.name for path in folder.iterdir()}
-    kinds = ("grid", "guided-filter", "learning", "data")
+    kinds = ("grid", "warps", "guided-filter", "learning", "data")
     assert names == {f"{kind}-synthetic.png" for kind in kinds}
     for name in names:
         image = cv2.imread(str(folder / name))
         assert min(image.shape[:2]) > 300
         assert image.std() > 5  # something is drawn
-    assert Page(made[2].read_text()).text.count("Not shown") == 0
+    assert Page(made[2].read_text()).text.count("Not shown") == 1  # no run has a sensitivity.csv
 
 
 def test_the_same_results_give_the_same_bytes(made):
     benchmark, layout, path = made
-    before = {p: p.read_bytes() for p in (path, *(layout.reports / "figures").iterdir())}
+    before = {p: p.read_bytes() for p in layout.reports.rglob("*") if p.is_file()}
+    assert path in before
     report.write_report(benchmark, layout)
     assert {p: p.read_bytes() for p in before} == before
     assert not [p for p in layout.reports.rglob("*.partial")]
@@ -270,7 +294,7 @@ def test_the_same_results_give_the_same_bytes(made):
 def test_quantiles_of_a_known_ranking():
     frame = pd.DataFrame({"from": [f"{i}" for i in range(101)], "to": "x", "ssim": np.arange(101) / 100})
     shuffled = frame.sample(frac=1, random_state=1)
-    assert report.quantile_pairs(shuffled) == [
+    assert figures.quantile_pairs(shuffled) == [
         ("best", ("100", "x")),
         ("75 %", ("75", "x")),
         ("median", ("50", "x")),
@@ -282,36 +306,36 @@ def test_quantiles_of_a_known_ranking():
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=30))
 def test_quantiles_fall_and_reach_both_ends(values):
     frame = pd.DataFrame({"from": [f"{i:02d}" for i in range(len(values))], "to": "x", "ssim": values})
-    chosen = [values[int(pair[0])] for _, pair in report.quantile_pairs(frame)]
+    chosen = [values[int(pair[0])] for _, pair in figures.quantile_pairs(frame)]
     assert chosen == sorted(chosen, reverse=True)
     assert (chosen[0], chosen[-1]) == (max(values), min(values))
 
 
 def test_late_checkpoints_are_the_papers_epochs_50_to_90():
     every = pd.Series(np.arange(1, 91), index=np.arange(1000, 90_001, 1000))
-    assert report.late_checkpoints(every, 90_000).index.tolist() == [50_000, 60_000, 70_000, 80_000, 90_000]
+    assert figures.late_checkpoints(every, 90_000).index.tolist() == [50_000, 60_000, 70_000, 80_000, 90_000]
     few = pd.Series([1.0, 2.0], index=[450, 900])
-    assert report.late_checkpoints(few, 900).index.tolist() == [450, 900]
+    assert figures.late_checkpoints(few, 900).index.tolist() == [450, 900]
 
 
 def test_validation_of_a_model_is_of_its_own_output():
     progress = pd.DataFrame(
         {"iteration": [1, 2, 3], "validation_ssim": [None, 0.4, 0.5], "validation_ssim_unfiltered": [None, 0.3, 0.2]}
     )
-    assert report.own_validation(progress, "test").to_dict() == {2: 0.4, 3: 0.5}
-    assert report.own_validation(progress, "off").to_dict() == {2: 0.3, 3: 0.2}
+    assert figures.own_validation(progress, "test").to_dict() == {2: 0.4, 3: 0.5}
+    assert figures.own_validation(progress, "off").to_dict() == {2: 0.3, 3: 0.2}
     progress["validation_ssim_unfiltered"] = np.nan
-    assert report.own_validation(progress, "off").to_dict() == {2: 0.4, 3: 0.5}
+    assert figures.own_validation(progress, "off").to_dict() == {2: 0.4, 3: 0.5}
 
 
 def test_a_filter_inside_training_is_compared_with_another_training(tmp_path):
     benchmark = benchmark_with_filter(mode="train")
     layout = Layout("trial", tmp_path)
-    exhibit = report.filter_curve(benchmark, layout, "synthetic")
+    exhibit = figures.filter_curve(benchmark, layout, "synthetic")
     assert exhibit.missing == "training recorded no validation SSIM with and without the filter"
     for model in benchmark.models:
         write_progress(layout, "synthetic", model, 0)
-    exhibit = report.filter_curve(benchmark, layout, "synthetic")
+    exhibit = figures.filter_curve(benchmark, layout, "synthetic")
     assert not exhibit.missing
     assert "potgan (trained through the filter) and no-guided-filter (another training)" in exhibit.caption
     assert picture_of(exhibit.light).mean() > 200 > 100 > picture_of(exhibit.dark).mean()
@@ -319,7 +343,7 @@ def test_a_filter_inside_training_is_compared_with_another_training(tmp_path):
 
 def test_a_main_model_without_filter_says_so(tmp_path):
     benchmark = benchmark_with_filter(mode="off")
-    exhibit = report.filter_curve(benchmark, Layout("trial", tmp_path), "synthetic")
+    exhibit = figures.filter_curve(benchmark, Layout("trial", tmp_path), "synthetic")
     assert exhibit.missing == "potgan uses no guided filter"
 
 
@@ -339,9 +363,175 @@ def test_hashes_that_differ_name_their_runs(tmp_path):
     write_all(benchmark, layout)
     hashes = {"pairs": {"test": "89"}, "generated": "4567", "generator": None}
     write_run(benchmark, layout, "synthetic", "potgan", 0, {"ssim": 0.5}, changes={"hashes": hashes, "mask_area": 0.25})
-    found = report.provenance(benchmark, layout, report.tables.collect(benchmark, layout))
+    found = report.provenance(benchmark, layout, tables.collect(benchmark, layout))
     assert ("synthetic: pairs.test", "89", "synthetic/potgan/seed0") in found["hashes"]
     assert ("synthetic: pairs", "0123", "5 of 6 runs, synthetic/no-pose-transform/seed0 first") in found["hashes"]
     assert found["run_hashes"] == [("synthetic/potgan/seed0", "generated", "4567")]
     assert found["mask_areas"] == {"Synthetic people": "0.250"}
     assert ("torch", "2", "all runs") in found["versions"]
+
+
+# -- tables -----------------------------------------------------------------------------------------------------------
+
+
+def test_tables_of_the_page_hold_the_numbers_of_the_csv(made):
+    """Every number of table1.csv to table4.csv stands in its cell, and no cell of the page has another."""
+    _, layout, path = made
+    page = Page(path.read_text())
+    for number in (1, 2, 3, 4):
+        frame = pd.read_csv(layout.reports / "tables" / f"table{number}.csv")
+        rows = page.tables[f"table{number}"][2:]  # below the two rows of heads
+        cells = [cell for row in rows for cell in row[2:]]  # right of the method and its seeds
+        assert len(cells) == len(frame)
+        for cell, record in zip(cells, frame.to_dict(orient="records"), strict=True):
+            shown = re.findall(r"[+−]?\d+\.\d{3}", cell)
+            numbers = [record["value"], record["paper_value"], record["difference"]]
+            assert [float(text.replace("−", "-")) for text in shown] == [
+                round(float(n), 3) for n in numbers if pd.notna(n)
+            ]
+
+
+# -- warps ------------------------------------------------------------------------------------------------------------
+
+SETTINGS = GeneratorSettings()
+
+
+@pytest.mark.parametrize("stride", [2, 4, 8, 16])
+def test_the_drawn_warp_is_the_one_that_the_network_samples_with(stride):
+    """Sampling a map of its own pixel positions through the network's grid gives the positions that are drawn."""
+    height, width = 128, 64
+    points = torch.from_numpy(resting_points(4, 4, 0.9)) + 0.15 * torch.randn(16, 2, generator=torch.manual_seed(0))
+    points = points.clamp(-0.8, 0.8)
+    cells = (height // stride, width // stride)
+    y, x = torch.meshgrid(*(torch.arange(n) * stride + (stride - 1) / 2 for n in cells), indexing="ij")
+    positions = torch.stack([x, y])[None].float()
+    grid = ThinPlateSpline(4, 4, 0.9, *cells)(points[None].float())
+    inside = (grid.abs() <= 1).all(dim=-1).reshape(-1).numpy()
+    sampled = F.grid_sample(positions, grid, mode="bilinear", align_corners=True)[0].flatten(1).T.numpy()
+    pixels = positions[0].flatten(1).T.double().numpy()
+    drawn = figures.source_positions(pixels, points.numpy(), stride, (height, width), SETTINGS)
+    assert inside.mean() > 0.8
+    np.testing.assert_allclose(drawn[inside], sampled[inside], atol=2e-3)
+
+
+def test_points_at_rest_move_nothing_and_points_moved_together_shift_the_image():
+    image = np.random.default_rng(0).integers(0, 256, (128, 64, 3), np.uint8)
+    rest = resting_points(4, 4, 0.9)
+    np.testing.assert_array_equal(figures.move_image(image, rest, 4, SETTINGS), image)
+    # One cell of stride 4 to the right: 2 / (16 - 1) of the normalised width. The warp is backward: the image goes left.
+    moved = figures.move_image(image, rest + np.array([2 / 15, 0]), 4, SETTINGS)
+    np.testing.assert_allclose(moved[:, :60].astype(int), image[:, 4:].astype(int), atol=1)
+    assert not moved[:, 61:].any()
+
+
+def test_lines_of_the_target_run_through_the_centres_of_cells():
+    for stride in (2, 4, 8, 16):
+        lines = figures.target_lines((128, 64), stride)
+        places = {float(line[0, 0]) for line in lines if line[0, 0] == line[-1, 0]}
+        assert all((place - (stride - 1) / 2) % stride == 0 for place in places)
+        spacing = np.diff(sorted(places))
+        assert (spacing == max(8, stride)).all()
+
+
+def test_warps_are_shown_for_best_median_and_worst(made):
+    benchmark, layout, _ = made
+    exhibit = figures.warp_grid(benchmark, layout, "synthetic")
+    assert exhibit.grid.columns == ("Source", "Stride 2", "Stride 4", "Stride 8", "Stride 16", "Target")
+    assert [row.label for row in exhibit.grid.rows] == ["best", "moved", "median", "moved", "worst", "moved"]
+    best = PAIRS[int(SSIM.argmax())]
+    assert exhibit.grid.rows[0].title.startswith(" → ".join(best))
+    assert "The warp is backward" in exhibit.caption
+    source = cv2.imread(str(layout.images("synthetic") / "images" / best[0]))[:, :, ::-1]
+    np.testing.assert_array_equal(exhibit.grid.rows[1].pictures[0].array, source)
+    points = np.load(layout.generate("synthetic", "potgan", 0) / "warps.npz")["control_points"][int(SSIM.argmax()), 2]
+    moved = exhibit.grid.rows[1].pictures[3].array
+    np.testing.assert_array_equal(moved, figures.move_image(source, points, 8, SETTINGS))
+
+
+def test_a_model_without_pose_transform_has_no_warps(tmp_path):
+    benchmark = a_benchmark(models={"flat": {"generator": {"pose_transform": False}}})
+    exhibit = figures.warp_grid(benchmark, Layout("trial", tmp_path), "synthetic")
+    assert exhibit.missing == "flat has no pose transform"
+
+
+# -- protocols --------------------------------------------------------------------------------------------------------
+
+
+def test_sensitivity_says_how_far_protocols_and_methods_lie_apart():
+    benchmark = benchmark_with_filter()
+    table = pd.DataFrame(
+        {"potgan": [0.30, 0.28, 0.9], "patn": [0.26, 0.27, 0.1], "clean": [0.34, 0.30, 0.5]},
+        index=["potgan", "no-pose-transform", "copy-source"],
+    )
+    assert sensitivity.sensitivity_sentences(benchmark, "SSIM", table) == [
+        "SSIM: the images of potgan score 0.260 under `patn` and 0.340 under `clean`, 0.080 apart; the 2 methods lie 0.010 "
+        "(under `patn`) to 0.040 (under `clean`) apart. The protocols put them in 2 different orders."
+    ]
+    assert sensitivity.sensitivity_sentences(benchmark, "SSIM", table[["patn"]]) == []
+
+
+def test_sensitivity_stands_in_the_page(tmp_path):
+    benchmark = benchmark_with_filter()
+    layout = results(benchmark, tmp_path)
+    for method, value in (("potgan", 0.25), ("no-guided-filter", 0.35)):
+        frame = pd.DataFrame({"protocol": ["potgan", "clean"], "ssim": [value, value + 0.125]})
+        frame["mask_ssim"], frame["foreground_ssim"] = 0.75, np.nan
+        frame.to_csv(layout.evaluate("synthetic", method, 0) / "sensitivity.csv", index=False)
+    page = Page(report.write_report(benchmark, layout).read_text())
+    assert "potgan 0.250 0.375 0.125" in page.text
+    assert "no-guided-filter 0.350 0.475 0.125" in page.text
+    assert "sensitivity.csv is missing: no-pose-transform, First checkpoint of potgan" in page.text
+    assert (layout.reports / "figures" / "protocols-synthetic.png").is_file()
+
+
+# -- provenance -------------------------------------------------------------------------------------------------------
+
+
+def test_commit_is_gits_and_changes_are_counted(tmp_path):
+    def git(*arguments):
+        name = ("-c", "user.name=A. Nother", "-c", "user.email=a@example.org")
+        return subprocess.run(
+            ["git", "-C", tmp_path, *name, *arguments], check=True, capture_output=True, text=True
+        ).stdout
+
+    assert machine.commit(tmp_path) is None
+    git("init", "--quiet")
+    (tmp_path / "__init__.py").write_text("")
+    assert machine.commit(tmp_path) is None  # a checkout, and the code is no part of it
+    git("add", "__init__.py")
+    git("commit", "--quiet", "--message", "First")
+    found = machine.commit(tmp_path)
+    assert (found.digest, found.author, found.changed) == (git("rev-parse", "HEAD").strip(), "A. Nother", 0)
+    (tmp_path / "__init__.py").write_text("changed = True")
+    (tmp_path / "new.py").write_text("")
+    assert machine.commit(tmp_path).changed == 1
+
+
+def test_hardware_names_no_host_and_no_path():
+    found = dict(machine.hardware())
+    assert {"Processor", "Cores", "GPU", "System"} <= set(found)
+    assert not any("/" in text and text.startswith("/") for text in found.values())
+
+
+def test_wall_time_is_that_of_snakemakes_benchmark_files(made, tmp_path):
+    benchmark, layout, _ = made
+    trained = {time.rule: (time.jobs, time.total, time.longest) for time in report.wall_times(benchmark, layout)}
+    assert trained == {"train": (2, "20 min", "10 min")}  # no-guided-filter is not trained
+    measured = Layout("trial", tmp_path)
+    head = "s\th:m:s\tmax_rss\tmax_vms"
+    for job, seconds, memory in (("pairs/synthetic", 3.5, "100.0"), ("train/synthetic/potgan/seed0", 7300, "2048.4"),
+                                 ("train/synthetic/other/seed0", 60, "-")):  # fmt: skip
+        path = measured.results / "benchmarks" / f"{job}.tsv"
+        path.parent.mkdir(parents=True)
+        path.write_text(f"{head}\n{seconds}\t0:00:00\t{memory}\t0\n")
+    assert report.wall_times(benchmark, measured) == [
+        report.WallTime("pairs", 1, "4 s", "4 s", "synthetic", "100 MiB"),
+        report.WallTime("train", 2, "2.0 h", "2.0 h", "synthetic/potgan/seed0", "2,048 MiB"),
+    ]
+
+
+def test_tables_as_files_are_linked_where_they_are(made, tmp_path):
+    _, layout, path = made
+    assert report.downloads(layout)["table1"] == ["table1.csv", "table1.md", "table1.tex"]
+    assert report.downloads(Layout("trial", tmp_path)) == {}
+    assert 'href="tables/table4.tex"' in path.read_text()

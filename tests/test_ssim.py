@@ -15,7 +15,7 @@ from skimage.metrics import structural_similarity
 
 from potgan.errors import UserError
 from potgan.metrics.protocols import PROTOCOLS, SsimSettings
-from potgan.metrics.ssim import masked_ssim, ssim
+from potgan.metrics.ssim import all_ssim, foreground_ssim, masked_ssim, ssim
 
 DEFORMABLE_GAN = PROTOCOLS["potgan"].ssim
 PG2 = SsimSettings(window="uniform", size=7, sigma=0.0, covariance="sample", data_range="255")
@@ -108,15 +108,46 @@ def test_never_exceeds_one_even_on_flat_patches(seed, level):
         assert ssim(reference, generated, variant)[0] <= 1 + 1e-12
 
 
-def test_batches_do_not_change_a_score():
-    reference, generated = random_images(4, 7), smooth_images(5, 7)
-    masks = np.random.default_rng(6).integers(0, 2, (7, 32, 24))
-    whole = ssim(reference, generated, DEFORMABLE_GAN, batch_size=64)
-    masked = masked_ssim(reference, generated, masks, DEFORMABLE_GAN, batch_size=64)
-    for batch_size in (1, 2, 3, 7):
-        np.testing.assert_allclose(ssim(reference, generated, DEFORMABLE_GAN, batch_size), whole, rtol=0, atol=1e-13)
-        again = masked_ssim(reference, generated, masks, DEFORMABLE_GAN, batch_size)
-        np.testing.assert_allclose(again, masked, rtol=0, atol=1e-13)
+def test_a_pairs_score_depends_on_no_other_pair():
+    """More pairs than one part holds, all at once and each by itself."""
+    reference, generated = random_images(4, 40), smooth_images(5, 40)
+    masks = np.random.default_rng(6).integers(0, 2, (40, 32, 24))
+    whole = all_ssim(reference, generated, masks, DEFORMABLE_GAN)
+    for i in range(0, 40, 7):
+        alone = all_ssim(reference[i : i + 1], generated[i : i + 1], masks[i : i + 1], DEFORMABLE_GAN)
+        for name, values in whole.items():
+            assert alone[name][0] == pytest.approx(values[i], abs=1e-13)
+    np.testing.assert_array_equal(whole["ssim"], ssim(reference, generated, DEFORMABLE_GAN))
+    np.testing.assert_array_equal(whole["mask_ssim"], masked_ssim(reference, generated, masks, DEFORMABLE_GAN))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_foreground_ssim_is_scikit_images_map_averaged_inside_the_mask(variant):
+    reference, generated = smooth_images(7, 3), smooth_images(8, 3)
+    masks = np.zeros((3, 32, 24), np.uint8)
+    masks[0, 8:25, 7:15], masks[1, 4:30, 2:20], masks[2, 15, 12] = 1, 1, 1
+    found = foreground_ssim(reference, generated, masks, variant)
+    window = (
+        {"gaussian_weights": True, "sigma": variant.sigma}
+        if variant.window == "gaussian"
+        else {"win_size": variant.size}
+    )
+    margin = (variant.size - 1) // 2
+    for i in range(3):
+        data_range = 255 if variant.data_range == "255" else int(generated[i].max()) - int(generated[i].min())
+        _, full = structural_similarity(
+            reference[i], generated[i], channel_axis=2, data_range=data_range, full=True,
+            use_sample_covariance=variant.covariance == "sample", **window,
+        )  # fmt: skip
+        inside = np.zeros((32, 24), bool)
+        inside[margin : 32 - margin, margin : 24 - margin] = masks[i, margin : 32 - margin, margin : 24 - margin] == 1
+        assert found[i] == pytest.approx(full[inside].mean(), abs=1e-9)
+
+
+def test_foreground_ssim_of_an_empty_mask_is_nan():
+    images = smooth_images(1)
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(foreground_ssim(images, images, np.zeros((1, 32, 24), np.uint8), DEFORMABLE_GAN)[0])
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")

@@ -1,7 +1,9 @@
-"""Tables and paired differences, on results trees made up here with known answers. Takes about 6 s."""
+"""Tables and paired differences, on results trees made up here with known answers. Takes about 10 s."""
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +71,7 @@ def write_run(benchmark, layout, dataset, method, seed, values, per_pair=None, p
 def write_all(benchmark, layout, value=0.5):
     """Every run of a benchmark, with the same value everywhere."""
     for dataset in benchmark.datasets:
-        for method in benchmark.methods:
+        for method in benchmark.methods_of(dataset):
             for seed in benchmark.seeds_of(method):
                 write_run(benchmark, layout, dataset, method, seed, dict.fromkeys(METRICS, value))
 
@@ -159,6 +161,7 @@ def test_the_papers_data_set_under_its_protocol_is_compared(tmp_path):
     assert (cell.value, cell.paper_value) == (0.5, 0.394)
     assert cell.difference == pytest.approx(0.106)
     assert tables.cell_text(cell, "ours") == ("0.500", "(0.394, +0.106)")
+    assert (cell.verdict, cell.note) == ("not comparable", tables._ONE_VALUE)
     assert "not in benchmark" in cells_of(table)["potgan", "deepfashion", "ssim", True].reason
 
 
@@ -335,6 +338,238 @@ def test_nothing_evaluated_is_an_error(tmp_path):
         tables.collect(a_benchmark(), Layout("trial", tmp_path))
 
 
+# -- verdicts and re-scored methods -----------------------------------------------------------------------------------
+
+
+def paper_benchmark(**more):
+    """Two of the paper's data sets under its protocol, three seeds, and somebody else's released images."""
+    external = {"label": "VUNet", "dataset": "market1501", "images": "x", "layout": "patn", "table_row": "vunet"}
+    return a_benchmark(
+        {"market1501": ("market1501", "Market-1501"), "deepfashion": ("deepfashion", "DeepFashion")},
+        protocol="potgan",
+        seeds=(0, 1, 2),
+        models=OURS | {"no-recon": {"loss_weights": {"reconstruction": 0}}},
+        external_methods={"vunet-released": external},
+        **more,
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        # The paper has 0.394. Sample standard deviations by hand: of (x - d, x, x + d) it is d.
+        ((0.374, 0.384, 0.394), "within"),  # 0.010 away, deviation 0.010
+        ((0.376, 0.384, 0.392), "not within"),  # 0.010 away, deviation 0.008
+        ((0.395, 0.405, 0.415), "not within"),  # 0.011 away, deviation 0.010
+    ],
+)
+def test_a_verdict_is_one_standard_deviation_of_ours(tmp_path, values, verdict):
+    benchmark, layout = paper_benchmark(), Layout("trial", tmp_path)
+    for seed, value in enumerate(values):
+        write_run(benchmark, layout, "market1501", "potgan", seed, {"ssim": value + 1e-9 * (verdict == "within")})
+    cell = cells_of(build(benchmark, layout)[0])["potgan", "market1501", "ssim", True]
+    assert (cell.verdict, cell.note, cell.n_seeds) == (verdict, "", 3)
+    assert tables.cell_text(cell, "ours")[1].endswith(f", {verdict})")
+
+
+def test_no_verdict_without_a_number_a_spread_or_a_sound_value_of_the_paper(tmp_path):
+    benchmark, layout = paper_benchmark(), Layout("trial", tmp_path)
+    write_run(benchmark, layout, "market1501", "potgan", 0, {"ssim": 0.39, "is": None})
+    write_run(benchmark, layout, "market1501", "vunet-released", 0, {"ssim": 0.262, "mask_ssim": 0.8})
+    first = build(benchmark, layout)[0]
+    cells = cells_of(first)
+    single, absent = (cells["potgan", "market1501", metric, True] for metric in ("ssim", "is"))
+    assert (single.verdict, single.note) == ("not comparable", tables._ONE_VALUE)
+    assert absent.verdict == "not comparable"
+    assert absent.reason.startswith("not measured")
+    # VUNet's 0.353 is a reconstruction and no transfer (PROTOCOLS 7.3): nothing is said about a re-scored 0.262.
+    released = cells["vunet-released", "market1501", "ssim", True]
+    assert (released.paper_value, released.verdict) == (0.353, "not comparable")
+    assert "single-image reconstruction" in released.note
+    assert "single-image reconstruction" in cells["vunet", "market1501", "ssim", True].note
+    assert cells["vunet-released", "market1501", "mask_ssim", True].verdict == ""  # the paper has no such value
+    other = cells["vunet-released", "deepfashion", "ssim", True]
+    assert (other.paper_value, other.reason) == (None, "not run: the released images are of another data set")
+
+
+def test_a_re_scored_method_stands_under_the_literature_which_stays(tmp_path):
+    benchmark, layout = paper_benchmark(), Layout("trial", tmp_path)
+    write_all(benchmark, layout)
+    assert not layout.evaluate("deepfashion", "vunet-released", 0).exists()
+    first, second, third, _ = build(benchmark, layout)
+    labels = [row.label for row in first.rows]
+    assert labels[6] == "VUNet (re-scored)"
+    assert "Esser et al. [14]" in labels[:6]
+    assert {row.origin for row in first.rows[:6]} == {"TABLE I of the paper"}
+    assert {row.role for row in first.rows[:6]} == {"literature"}
+    assert "VUNet (re-scored)" not in [row.label for row in second.rows]  # DukeMTMC's table has no column for it
+    assert "VUNet (re-scored)" in [row.label for row in third.rows]
+    cell = cells_of(first)["vunet-released", "market1501", "ssim", True]
+    assert (cell.value, cell.n_seeds, cell.mark) == (0.5, 1, "")  # not ranked among the trained models
+    assert tables.seeds_text(first.rows[6], first.cells[6]) == "1"
+
+
+def test_the_number_of_seeds_stands_in_every_row(tmp_path):
+    benchmark, layout = paper_benchmark(), Layout("trial", tmp_path)
+    write_all(benchmark, layout)
+    (layout.evaluate("deepfashion", "no-recon", 1) / "scores.json").unlink()
+    first = build(benchmark, layout)[0]
+    counts = {row.method: tables.seeds_text(row, cells) for row, cells in table_rows(first)}
+    assert counts["potgan"] == "3"
+    assert counts["no-recon"] == "2–3"
+    assert counts["copy-source"] == "1"
+    assert counts["vunet"] == "–"
+    text = tables.markdown(first)
+    assert "| no-recon | 2–3 |" in text
+
+
+# -- the same numbers in every file -----------------------------------------------------------------------------------
+
+
+def random_results(tmp_path, seed=0):
+    benchmark, layout = paper_benchmark(), Layout("trial", tmp_path)
+    random = np.random.default_rng(seed)
+    for dataset in benchmark.datasets:
+        for method in benchmark.methods_of(dataset):
+            for run in benchmark.seeds_of(method):
+                values = {metric: float(random.normal(0.4, 0.05)) for metric in METRICS}
+                write_run(benchmark, layout, dataset, method, run, values)
+    return benchmark, layout
+
+
+def plain(text):
+    """Numbers, signs and words of a cell, without what bold and the like are written with."""
+    for old, new in (("$-$", "-"), ("−", "-"), (r"$\pm$", "±"), (r"$\approx$", "within"), (r"$\neq$", "not within")):
+        text = text.replace(old, new)
+    text = re.sub(r"<sup>.*?</sup>|\\textsuperscript\{.*?\}|\\(textbf|underline|textit|tiny)|[{}*]|</?u>", "", text)
+    return text.replace("--", "").replace("–", "").strip()
+
+
+def numbers(text):
+    return [float(number) for number in re.findall(r"[-+]?\d+\.\d+", plain(text))]
+
+
+def from_markdown(text):
+    """(value, sd, paper's value, difference, verdict) of each cell of each row."""
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in text.splitlines() if line.startswith("|")][2:]
+    found = []
+    for row in rows:
+        cells = []
+        for cell in row[2:]:
+            ours, _, paper = plain(cell).partition("(")
+            value, *spread = numbers(ours) or [None]
+            stated, *difference = numbers(paper) or [None]
+            verdict = re.search(r"(not )?within", paper)
+            cells.append((value, *(spread or [None]), stated, *(difference or [None]), verdict[0] if verdict else ""))
+        found.append(cells)
+    return found
+
+
+def from_latex(text):
+    body = text.split(r"\midrule", 1)[1].split(r"\bottomrule")[0]
+    found = []
+    for line in body.splitlines():
+        if not line.endswith(r"\\"):
+            continue
+        label, _, *cells = re.split(r"(?<!\\)&", line.removesuffix(r"\\"))
+        values = [numbers(cell) for cell in cells]
+        if "the paper's value" in label:
+            for row, stated in zip(found[-1], values, strict=True):
+                row[2] = stated[0] if stated else None
+        elif "ours minus" in label:
+            for row, difference, cell in zip(found[-1], values, cells, strict=True):
+                row[3] = difference[0] if difference else None
+                verdict = re.search(r"(not )?within", plain(cell))
+                row[4] = verdict[0] if verdict else ""
+        else:
+            found.append([[*(v or [None]), *([None] if len(v) < 2 else []), None, None, ""] for v in values])
+    return [[tuple(cell) for cell in row] for row in found]
+
+
+def from_csv(path):
+    frame = pd.read_csv(path, keep_default_na=False)
+
+    def number(text):
+        return None if text == "" else round(float(text), 3)
+
+    found = []
+    for _, rows in frame.groupby(["row_label", "method"], sort=False):
+        cells = []
+        for row in rows.itertuples():
+            if row.role == "literature":
+                cells.append((number(row.paper_value), None, None, None, ""))
+            else:
+                verdict = row.verdict if row.verdict != "not comparable" else ""
+                cells.append((*map(number, (row.value, row.sd, row.paper_value, row.difference)), verdict))
+        found.append(cells)
+    return found
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_csv_markdown_and_latex_hold_the_same_numbers(tmp_path, seed):
+    benchmark, layout = random_results(tmp_path, seed)
+    tables.write_tables(benchmark, layout)
+    folder = layout.reports / "tables"
+    counted = 0
+    for number in (1, 2, 3, 4):
+        expected = from_csv(folder / f"table{number}.csv")
+        assert from_markdown((folder / f"table{number}.md").read_text()) == expected
+        assert from_latex((folder / f"table{number}.tex").read_text()) == expected
+        counted += sum(value is not None for row in expected for cell in row for value in cell[:4])
+    assert counted > 250
+
+
+def test_latex_compiles_and_nothing_runs_over_the_edge(tmp_path):
+    if shutil.which("pdflatex") is None:
+        pytest.skip("pdflatex is not installed (Debian: texlive-latex-base)")
+    for name, (benchmark, layout) in {
+        "paper": random_results(tmp_path / "paper"),
+        "awkward": awkward_benchmark(tmp_path / "awkward"),
+    }.items():
+        tables.write_tables(benchmark, layout)
+        run = subprocess.run(
+            ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "tables.tex"],
+            cwd=layout.reports / "tables", capture_output=True, text=True, check=False, errors="replace",
+        )  # fmt: skip
+        assert run.returncode == 0, f"{name}: {run.stdout[-2000:]}"
+        assert "Overfull \\hbox" not in run.stdout, name
+        assert (layout.reports / "tables" / "tables.pdf").stat().st_size > 10_000
+
+
+# -- sensitivity ------------------------------------------------------------------------------------------------------
+
+
+def test_sensitivity_has_methods_as_rows_and_protocols_as_columns(tmp_path):
+    benchmark, layout = a_benchmark(seeds=(0, 1)), Layout("trial", tmp_path)
+    write_all(benchmark, layout)
+    for seed, value in ((0, 0.30), (1, 0.34)):
+        frame = pd.DataFrame(
+            {"protocol": ["patn", "clean"], "ssim": [value, value + 0.1], "mask_ssim": [0.8, 0.7], "foreground_ssim": [None, 0.2]}
+        )  # fmt: skip
+        frame.to_csv(layout.evaluate("synthetic", "potgan", seed) / "sensitivity.csv", index=False)
+    tables.write_tables(benchmark, layout)
+    frame = pd.read_csv(layout.reports / "tables" / "sensitivity.csv").set_index(["method", "protocol"])
+    assert frame.loc[("potgan", "patn"), "ssim"] == pytest.approx(0.32)
+    assert frame.loc[("potgan", "clean"), "ssim"] == pytest.approx(0.42)
+    assert frame.loc[("potgan", "clean"), "n_seeds"] == 2
+    absent = frame.loc["copy-source"].iloc[0]
+    assert (absent["n_seeds"], absent["reason"]) == (0, tables.NO_SENSITIVITY)
+    text = (layout.reports / "tables" / "sensitivity.md").read_text()
+    assert "| Models | n | patn | clean |" in text
+    assert "| potgan | 2 | 0.320 | 0.420 |" in text
+    assert "| potgan | 2 | – | 0.200 |" in text
+    assert "| Copy of the source image | 0 | – (not measured) | – |" in text
+    assert "sensitivity.csv is missing" in text
+
+
+def test_a_sensitivity_file_of_other_columns_is_refused(tmp_path):
+    benchmark, layout = a_benchmark(), Layout("trial", tmp_path)
+    write_all(benchmark, layout)
+    (layout.evaluate("synthetic", "potgan", 0) / "sensitivity.csv").write_text("protocol,ssim\npatn,0.3\n")
+    with pytest.raises(UserError, match=r"sensitivity\.csv: has no column foreground_ssim"):
+        tables.write_tables(benchmark, layout)
+
+
 # -- files ------------------------------------------------------------------------------------------------------------
 
 
@@ -343,10 +578,8 @@ def test_files_are_complete_and_the_same_every_time(tmp_path):
     layout = Layout("trial", tmp_path)
     write_all(benchmark, layout)
     paths = tables.write_tables(benchmark, layout)
-    names = {f"table{n}.{kind}" for n in (1, 2, 3, 4) for kind in ("csv", "md", "tex")} | {
-        "ablations.csv",
-        "ablations.md",
-    }
+    names = {f"table{n}.{kind}" for n in (1, 2, 3, 4) for kind in ("csv", "md", "tex")}
+    names |= {"ablations.csv", "ablations.md", "sensitivity.csv", "sensitivity.md", "tables.tex"}
     assert {p.name for p in paths} == names | {"metrics.json"}
     assert {p.name for p in (layout.reports / "tables").iterdir()} == names  # and no temporary file
     before = [path.read_bytes() for path in paths]
@@ -356,7 +589,7 @@ def test_files_are_complete_and_the_same_every_time(tmp_path):
     frame = pd.read_csv(layout.reports / "tables" / "table1.csv", keep_default_na=False)
     assert list(frame.columns) == [
         *("table", "row_label", "method", "role", "dataset", "metric", "protocol", "paper_value", "value", "sd"),
-        *("n_seeds", "difference", "n_pairs", "mark", "reason"),
+        *("n_seeds", "difference", "n_pairs", "mark", "verdict", "reason", "origin"),
     ]
     table = build(benchmark, layout)[0]
     assert len(frame) == len(table.rows) * len(table.columns)
@@ -366,12 +599,20 @@ def test_files_are_complete_and_the_same_every_time(tmp_path):
     assert metrics["synthetic"]["real-data"]["fid"] == 0.5
 
 
-def awkward(tmp_path):
+def table_rows(table):
+    return zip(table.rows, table.cells, strict=True)
+
+
+def awkward_benchmark(tmp_path):
     """A benchmark whose labels hold every character that LaTeX or Markdown treats specially."""
     benchmark = a_benchmark({"synthetic": ("synthetic", r"50% of A_b & C|d {e} #1 $x^2~\ <f>")}, seeds=(0, 1))
     layout = Layout("trial", tmp_path)
     write_all(benchmark, layout)
-    return build(benchmark, layout)
+    return benchmark, layout
+
+
+def awkward(tmp_path):
+    return build(*awkward_benchmark(tmp_path))
 
 
 def test_latex_has_as_many_cells_in_every_row(tmp_path):
@@ -379,11 +620,14 @@ def test_latex_has_as_many_cells_in_every_row(tmp_path):
         text = tables.latex(table)
         body = text.split(r"\toprule")[1].split(r"\bottomrule")[0]
         rows = [line for line in body.splitlines() if line.endswith(r"\\")]
-        assert len(rows) == len(table.rows) + 2
+        papers = sum(row.role != "literature" and any(c.paper_value for c in cells) for row, cells in table_rows(table))
+        differences = sum(any(c.difference is not None for c in cells) for _, cells in table_rows(table))
+        ids = any(column.own_id for column in table.columns)
+        assert len(rows) == len(table.rows) + 2 + ids + papers + differences
         for row in rows:
             cells = re.split(r"(?<!\\)&", row)
             spans = [int(n) for n in re.findall(r"\\multicolumn\{(\d+)\}", row)]
-            assert len(cells) + sum(spans) - len(spans) == len(table.columns) + 1
+            assert len(cells) + sum(spans) - len(spans) == len(table.columns) + 2
         for environment in set(re.findall(r"\\begin\{([^}]*)\}", text)):
             assert text.count(rf"\begin{{{environment}}}") == text.count(rf"\end{{{environment}}}")
         assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
@@ -401,7 +645,7 @@ def test_markdown_has_as_many_cells_in_every_row(tmp_path):
     for table in awkward(tmp_path):
         rows = [line for line in tables.markdown(table).splitlines() if line.startswith("|")]
         assert len(rows) == len(table.rows) + 2
-        assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {len(table.columns) + 2}
+        assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {len(table.columns) + 3}
 
 
 # -- paired differences -----------------------------------------------------------------------------------------------

@@ -2,15 +2,19 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
 from potgan.config import Layout, load
+from potgan.image_folder import ImageFolder
 from potgan.keypoints import openpifpaf_environment
 
 TINY = {
@@ -313,6 +317,41 @@ def test_dvc_stages_are_in_step_with_the_embedded_configuration(repository) -> N
     assert sorted(outs["data"]) == sorted(data)
     assert sorted(outs["train"]) == sorted(train)
     assert sorted(outs["evaluate"]) == sorted(evaluate)
+
+
+def test_somebody_elses_released_results_become_a_row_and_train_nothing(repository, finished, tmp_path) -> None:
+    """The tiny run's own images of a model as strips in PATN's layout: the same scores as the model itself has."""
+    root = tmp_path / "root"
+    shutil.copytree(finished, root)
+    layout = Layout("tiny", root)
+    images = ImageFolder(layout.images("synthetic"))
+    made = pd.read_csv(layout.generate("synthetic", "potgan", 0) / "generated.csv", dtype=str)
+    (root / "released").mkdir()
+    for row in made.itertuples():
+        result = cv2.imread(str(layout.generate("synthetic", "potgan", 0) / row.file))
+        panels = [images.read(row[1])[:, :, ::-1], images.read(row.to)[:, :, ::-1], result]
+        cv2.imwrite(str(root / "released" / f"{row[1]}___{row.to}_vis.png"), np.hstack(panels))
+    external = {"label": "Theirs", "dataset": "synthetic", "images": "released", "layout": "patn"}
+    write(root, TINY | {"external_methods": {"theirs": external}})
+    planned = jobs(snakemake(repository, root, "-n").stdout)
+    assert planned.get("train", 0) == 0
+    assert planned["generate"] == planned["evaluate"] == planned["tabulate"] == 1
+    run = snakemake(repository, root)
+    assert run.returncode == 0, run.stdout + run.stderr
+    scores = {
+        m: json.loads((layout.evaluate("synthetic", m, 0) / "scores.json").read_text()) for m in ("theirs", "potgan")
+    }
+    for metric in ("ssim", "mask_ssim", "fid"):
+        assert scores["theirs"]["metrics"][metric]["value"] == pytest.approx(
+            scores["potgan"]["metrics"][metric]["value"]
+        )
+    table = (root / "reports/tiny/tables/table1.md").read_text()
+    assert "Theirs (re-scored)" in table
+    assert (root / "results/tiny/test-set.log").read_text().count(
+        "synthetic/theirs/seed0 protocol potgan-synthetic"
+    ) == 1
+    under_all = pd.read_csv(layout.evaluate("synthetic", "theirs", 0) / "sensitivity.csv").set_index("protocol")["ssim"]
+    assert under_all["potgan"] == pytest.approx(scores["theirs"]["metrics"]["ssim"]["value"], abs=1e-6)
 
 
 @pytest.mark.slow

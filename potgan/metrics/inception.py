@@ -6,6 +6,9 @@ The formulas do not care which network made their numbers; a reader does. So a n
 
 from __future__ import annotations
 
+import hashlib
+import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,12 @@ import torch
 from torch.nn import functional
 
 from potgan.errors import UserError
-from potgan.files import sha256_of
+from potgan.files import sha256_of, write_bytes
 from potgan.metrics.protocols import Protocol
 from potgan.progress import progress
 
+#: Raised whenever a network's features of the same image change.
+_FEATURES_VERSION = 1
 _PROGRESS_FROM = 500  # images; below, a pass is over before its progress can be read
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -42,11 +47,38 @@ def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
             f"FID: the sets have {len(features_a)} and {len(features_b)} images, and a covariance needs at least 2; "
             "use more test pairs"
         )
-    mean_a, root_a = _mean_and_covariance_root(features_a)
-    mean_b, root_b = _mean_and_covariance_root(features_b)
-    trace_of_root = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
-    distance = ((mean_a - mean_b) ** 2).sum() + (root_a**2).sum() + (root_b**2).sum() - 2 * trace_of_root
+    d = features_a.shape[1]
+    distance = None
+    if d >= _EIGENVALUES_FROM and min(len(features_a), len(features_b)) > d:
+        distance = _distance_by_eigenvalues(features_a, features_b)
+    if distance is None:
+        mean_a, root_a = _mean_and_covariance_root(features_a)
+        mean_b, root_b = _mean_and_covariance_root(features_b)
+        trace_of_root = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
+        distance = ((mean_a - mean_b) ** 2).sum() + (root_a**2).sum() + (root_b**2).sum() - 2 * trace_of_root
     return max(float(distance), 0.0)  # rounding can leave -1e-13
+
+
+#: Features from which on the eigenvalues of a symmetric matrix are worth it: 2,048 of them take a third of the time of
+#: singular values, and an eighth of SciPy's sqrtm (benchmarks/speed/inception.py).
+_EIGENVALUES_FROM = 256
+
+
+def _distance_by_eigenvalues(features_a: np.ndarray, features_b: np.ndarray) -> float | None:
+    """The distance of two sets with more images than features; None where a covariance is singular all the same.
+
+    With S_a = L L^T, the eigenvalues of S_a S_b are those of the symmetric L^T S_b L.
+    """
+    a, b = (torch.from_numpy(np.asarray(features, np.float64)) for features in (features_a, features_b))
+    mean_a, mean_b = a.mean(dim=0), b.mean(dim=0)
+    covariance_a, covariance_b = ((x - mean).T @ (x - mean) / (len(x) - 1) for x, mean in ((a, mean_a), (b, mean_b)))
+    root, failed = torch.linalg.cholesky_ex(covariance_a)
+    if failed.item():
+        return None
+    eigenvalues = torch.linalg.eigvalsh(root.T @ covariance_b @ root)
+    trace_of_root = eigenvalues.clamp(min=0).sqrt().sum()
+    difference = (mean_a - mean_b).square().sum()
+    return float(difference + covariance_a.trace() + covariance_b.trace() - 2 * trace_of_root)
 
 
 def _mean_and_covariance_root(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -165,7 +197,11 @@ class InceptionNetwork(FeatureNetwork):
             raise UserError(f"{path}: does not hold the weights of {self.id} ({reason}); fetch the file anew") from None
         self._fully_connected = network.fc.weight.detach().to(self.device)
         network.fc = torch.nn.Identity()
-        # channels_last: twice the speed on a CPU.
+        for module in network.modules():
+            if isinstance(getattr(module, "bn", None), torch.nn.BatchNorm2d):  # folded into the convolution before it
+                module.conv = torch.nn.utils.fusion.fuse_conv_bn_eval(module.conv.eval(), module.bn.eval())
+                module.bn = torch.nn.Identity()
+        # With that, channels_last is what makes it fast on a CPU (benchmarks/speed/inception.py).
         self._network = network.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -199,34 +235,116 @@ def _inception_2015() -> torch.nn.Module:
 # Both scores of a set of pairs
 
 
+def kernel_inception_distance(
+    features_a: np.ndarray, features_b: np.ndarray, subsets: int = 100, subset_size: int = 1000, seed: int = 0
+) -> tuple[float, float, float]:
+    """KID: (mean, low, high) of the unbiased squared MMD over subsets, low and high being their 2.5 % and 97.5 % quantiles.
+
+    The kernel is (x y / D + 1)^3. Each subset draws `subset_size` images (or as many as there are) of each side without
+    replacement. Unlike FID it has no bias by the number of images, and may be a little below 0 for equal distributions.
+    Raises UserError where a side has fewer than 2 images. Source: Binkowski et al. 2018; torch-fidelity's metric_kid.
+    """
+    size = min(subset_size, len(features_a), len(features_b))
+    if size < 2:
+        raise UserError(f"KID: the sets have {len(features_a)} and {len(features_b)} images, and each needs at least 2")
+    random = np.random.default_rng(seed)
+    values = []
+    for _ in range(subsets):
+        a = features_a[random.choice(len(features_a), size, replace=False)]
+        b = features_b[random.choice(len(features_b), size, replace=False)]
+        k_aa, k_bb, k_ab = (((x @ y.T) / x.shape[1] + 1) ** 3 for x, y in ((a, a), (b, b), (a, b)))
+        within = [(k.sum() - np.trace(k)) / (size * (size - 1)) for k in (k_aa, k_bb)]
+        values.append(within[0] + within[1] - 2 * k_ab.mean())
+    return float(np.mean(values)), *(float(q) for q in np.quantile(values, (0.025, 0.975)))
+
+
+def cached_features(
+    network: FeatureNetwork, images: np.ndarray, masks: np.ndarray | None, cache: Path | None
+) -> np.ndarray:
+    """Features (N, D) float64 of images, from `cache` if it has those of these very pixels, masks and weights.
+
+    The key is a SHA-256 over all of them and over this module's version of the features, so that a changed image, another
+    order or other weights never meet an old entry. A damaged entry is measured anew. None: no cache.
+    """
+    if cache is None:
+        return network(images, masks=masks)[0]
+    digest = hashlib.sha256(f"{_FEATURES_VERSION} {network.id} {network.weights_sha256} {images.shape}".encode())
+    digest.update(np.ascontiguousarray(images))
+    if masks is not None:
+        digest.update(b"masks" + np.packbits(masks.astype(bool)).tobytes())
+    path = cache / f"{digest.hexdigest()[:32]}.npy"
+    try:
+        features = np.load(path)
+        if features.shape == (len(images), network.dimension) and np.isfinite(features).all():
+            return features
+    except (OSError, ValueError, EOFError):
+        pass
+    features = network(images, masks=masks)[0]
+    buffer = io.BytesIO()
+    np.save(buffer, features)
+    write_bytes(path, buffer.getvalue())
+    return features
+
+
 def measure_distribution(
-    generated: np.ndarray, targets: np.ndarray, masks: np.ndarray, network: FeatureNetwork, protocol: Protocol
+    generated: np.ndarray,
+    targets: np.ndarray,
+    masks: np.ndarray | None,
+    network: FeatureNetwork,
+    protocol: Protocol,
+    train_images: Iterator[np.ndarray] | None = None,
+    cache: Path | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """IS, mask-IS, FID and mask-FID of generated images against the targets of their pairs.
+    """IS, FID, KID and, where there are masks, mask-IS and mask-FID of generated images.
 
     generated, targets: (N, H, W, 3) uint8 RGB, in the order of the pair list (the splits of IS follow it; a target
-    counts as often as it stands there). masks: (N, H, W) of 0 and 1, the target poses'; they multiply both sides of the
-    masked metrics. Each set goes through the network once.
+    counts as often as it stands there). masks: (N, H, W) of 0 and 1; they multiply both sides of the masked metrics.
+    train_images: parts (n, H, W, 3) of the real set where the protocol compares with all training images, which have no
+    masks here: mask-FID is then not measured. Each set goes through the network once. cache: a folder in which features of
+    targets are kept under a content hash, since every row of a table is measured against the same ones.
 
-    Returns metric -> {"value", "protocol" (the metric's id), "n" (images on each side), "spread" (IS only: standard
-    deviation over the splits), "warning" (where there is one)}.
+    Returns metric -> {"value", "protocol" (the metric's id), "n" (generated images), "spread" (IS: standard deviation over
+    the splits), "interval" (KID), "n_real" (where it differs), "warning", "reason" (where the value is None)}.
 
-    Raises UserError where N is less than 2 or than the number of splits, and ValueError where `network` is not the one
-    that `protocol` names.
+    Raises UserError where N is less than 2, than the number of splits, or than the protocol demands for FID, and
+    ValueError where `network` is not the one that `protocol` names.
     """
     if network.id != protocol.feature_network:
         raise ValueError(f"protocol {protocol.id} measures through {protocol.feature_network}, not {network.id}")
     if generated.shape != targets.shape:
         raise ValueError(f"generated images of shape {generated.shape}, targets of shape {targets.shape}")
     n = len(generated)
-    results = {}
+    if n < protocol.minimum_n:
+        raise UserError(
+            f"FID: protocol {protocol.id} demands at least {protocol.minimum_n:,} images for {network.dimension:,} features, "
+            f"and there are {n:,}; use more test pairs, or another protocol (potgan score: --as-they-are)"
+        )
+    against_train = protocol.fid_reference == "train"
+    results: dict[str, dict[str, Any]] = {}
     for prefix, mask in (("", None), ("mask_", masks)):
+        if prefix and masks is None:
+            continue
         generated_features, logits = network(generated, masks=mask)
-        target_features, _ = network(targets, masks=mask)
         score, spread = inception_score(logits, protocol.inception_splits)
         results[f"{prefix}is"] = {"value": score, "spread": spread}
-        results[f"{prefix}fid"] = {"value": frechet_distance(generated_features, target_features)}
+        if against_train and (prefix or train_images is None):
+            reason = "this protocol compares with all training images, "
+            reason += "which have no masks here" if prefix else "which were not given"
+            results |= {
+                name: {"value": None, "reason": reason} for name in ([f"{prefix}fid"] + ([] if prefix else ["kid"]))
+            }
+            continue
+        if against_train:
+            real = np.concatenate([network(part)[0] for part in train_images])
+        else:
+            real = cached_features(network, targets, mask, cache)
+        results[f"{prefix}fid"] = {"value": frechet_distance(generated_features, real)}
         warning = check_sample_size(n, network.dimension)
         if warning:
             results[f"{prefix}fid"]["warning"] = warning
+        if not prefix:
+            mean, low, high = kernel_inception_distance(generated_features, real)
+            results["kid"] = {"value": mean, "interval": [low, high]}
+        if len(real) != n:
+            results[f"{prefix}fid"]["n_real"] = len(real)
     return {metric: {**entry, "protocol": protocol.metric_id(metric), "n": n} for metric, entry in results.items()}

@@ -12,7 +12,7 @@ os.environ["PATH"] = (
     f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
 )
 
-from potgan.config import REFERENCE_METHODS, Layout, as_tree, load
+from potgan.config import Layout, as_tree, load, fingerprint
 from potgan.download import is_address
 from potgan.errors import UserError
 from potgan.files import sha256_of
@@ -145,16 +145,9 @@ def training_threads(wildcards):
     ).training.threads
 
 
-def model_of(method):
-    """The model behind a row, or None for a reference row."""
-    if method in REFERENCE_METHODS:
-        return None
-    return method if method in BENCHMARK.models else BENCHMARK.main_model
-
-
 def checkpoint(wildcards):
-    """The finished training that a method generates with; reference rows need none."""
-    model = model_of(wildcards.method)
+    """The finished training that a method generates with; references and external methods need none."""
+    model = BENCHMARK.model_of(wildcards.method)
     if model is None:
         return []
     trained = BENCHMARK.trained_as(wildcards.dataset, model)
@@ -163,8 +156,26 @@ def checkpoint(wildcards):
     )
 
 
+def state_of_folder(folder):
+    """Names, sizes and times of a folder's files: released results are thousands, too many to be inputs one by one."""
+    if folder is None or not Path(folder).is_dir():
+        return None  # the job says what is wrong
+    with os.scandir(folder) as entries:
+        found = [(e.name, e.stat().st_size, e.stat().st_mtime_ns) for e in entries]
+    return fingerprint(sorted(found))
+
+
 def generation_settings(wildcards):
-    model = model_of(wildcards.method)
+    model = BENCHMARK.model_of(wildcards.method)
+    if wildcards.method in BENCHMARK.external_methods:
+        entry = BENCHMARK.external_methods[wildcards.method]
+        return json.dumps(
+            [
+                *(entry.images, entry.layout, entry.targets),
+                *(state_of_folder(entry.images), state_of_folder(entry.targets)),
+                PROTOCOLS[BENCHMARK.protocol].hash,
+            ]
+        )
     if model is None:
         return wildcards.method
     run = BENCHMARK.run_settings(wildcards.dataset, model, int(wildcards.seed))
@@ -198,7 +209,7 @@ def score_files():
     return [
         str(LAYOUT.evaluate(dataset, method, seed) / "scores.json")
         for dataset in BENCHMARK.datasets
-        for method in BENCHMARK.methods
+        for method in BENCHMARK.methods_of(dataset)
         for seed in BENCHMARK.seeds_of(method)
     ]
 
