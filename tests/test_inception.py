@@ -220,6 +220,36 @@ def test_features_equal_pytorch_fid_and_logits_have_no_bias(random_weights):
     assert (network.id, network.dimension) == ("inception-2015-12-05", 2048)
 
 
+def test_batches_of_1_7_and_50_give_the_same_scores_and_both_libraries_agree(random_weights):
+    """FID and IS of two sets through one random network: ours in three batch sizes, pytorch-fid's features put through the
+    textbook formula, torch-fidelity's own statistics. FID(A, A) is 0."""
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+    from torch_fidelity.metric_isc import isc_features_to_metric
+
+    path, _, theirs = random_weights
+    network = InceptionNetwork(path, "cpu")
+    rng = np.random.default_rng(2)
+    a, b = (rng.integers(low, 256, (20, 32, 24, 3), dtype=np.uint8) for low in (0, 90))
+    ours = {size: (network(a, size), network(b, size)) for size in (1, 7, 50)}
+    fids = {size: frechet_distance(x[0], y[0]) for size, (x, y) in ours.items()}
+    scores = {size: inception_score(x[1], 10)[0] for size, (x, _) in ours.items()}
+    for size in (7, 50):
+        assert fids[size] == pytest.approx(fids[1], rel=1e-6)
+        assert scores[size] == pytest.approx(scores[1], rel=1e-6)
+    with torch.no_grad():
+        x, y = (
+            theirs(torch.from_numpy(images.transpose(0, 3, 1, 2) / 255).float())[0][:, :, 0, 0].double()
+            for images in (a, b)
+        )
+    statistics = [fid_features_to_statistics(features) for features in (x, y)]
+    of_torch_fidelity = fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
+    assert fids[50] == pytest.approx(of_torch_fidelity, rel=1e-3)
+    logits = torch.from_numpy(ours[50][0][1])
+    theirs_is = isc_features_to_metric(logits, splits=10, shuffle=False)["inception_score_mean"]
+    assert scores[50] == pytest.approx(theirs_is, rel=1e-3)
+    assert frechet_distance(ours[50][0][0], ours[7][0][0]) < 1e-3
+
+
 def test_a_file_that_holds_no_inception_weights_is_a_user_error(tmp_path):
     other = tmp_path / "other.pth"
     torch.save({"weight": torch.zeros(3)}, other)
