@@ -32,9 +32,6 @@ STRIP_QUALITY = 85  # JPEG; colours at half resolution, whose blocks of 16 pixel
 STRIPS_A_FOLDER = 1000
 #: Digits after the point that the browser keeps and shows: column of per-pair.csv -> digits; others have 4.
 DIGITS = {"l1": 2, "psnr": 2}
-#: Columns that the tables do not have, and which way they are better.
-MORE_LABELS = tables.SENSITIVITY_METRICS | {"psnr": "PSNR", "lpips": "LPIPS"}
-LOWER_IS_BETTER = {"l1", "lpips"} | {metric for metric, better in METRICS.items() if better == "lower"}
 
 
 @dataclass(frozen=True)
@@ -111,23 +108,23 @@ def pair_tree(benchmark: Benchmark, scores: dict[str, pd.DataFrame]) -> dict[str
     """Names and scores as the script holds them. scores: method -> per-pair table, all with the same pairs.
 
     Values are integers, in units of the metric's last digit: shorter than decimals, and exact. A value that is not
-    finite (PSNR of two equal images) is null.
+    finite (PSNR of two equal images) is null; a metric that no method has a value of is left out.
     """
     first = next(iter(scores.values()))
     names = sorted({*first["from"], *first["to"]})
     place = {name: i for i, name in enumerate(names)}
     protocol = PROTOCOLS[benchmark.protocol]
-    columns = [c for c in first.columns if c not in ("from", "to") and pd.api.types.is_numeric_dtype(first[c])]
     metrics, values = [], {method: [] for method in scores}
-    for column in columns:
+    for column in METRICS:
+        if not any(np.isfinite(frame[column]).any() for frame in scores.values() if column in frame):
+            continue
         digits = DIGITS.get(column, 4)
-        label = METRIC_LABELS.get(column) or MORE_LABELS.get(column, column)
         metrics.append(
             {
                 "name": column,
-                "label": label,
-                "protocol": protocol.metric_id(column) if column in METRICS else "",
-                "lower": column in LOWER_IS_BETTER,
+                "label": METRIC_LABELS[column],
+                "protocol": protocol.metric_id(column),
+                "lower": METRICS[column] == "lower",
                 "digits": digits,
             }
         )

@@ -23,7 +23,7 @@ from potgan.metrics.protocols import METRIC_LABELS
 from potgan.tables import bootstrap_interval, read_published, signed
 
 #: Parts of `scores.json` that are compared as settings: how a score came about.
-_PROVENANCE = ("benchmark", "dataset", "method", "seed", "iteration", "n_pairs", "hashes", "versions", "device", "use")
+_PROVENANCE = ("benchmark", "dataset", "method", "seed", "iteration", "n_pairs", "hashes", "versions", "device", "origin")
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,9 @@ def _difference(first: Measurement | None, run: Run, id_: str, metric: str, is_f
     tables = (mine.per_pair, first.per_pair)
     if all(table is not None and metric in table for table in tables):
         if tables[0][["from", "to"]].equals(tables[1][["from", "to"]]):
-            low, high = bootstrap_interval((tables[0][metric] - tables[1][metric]).to_numpy())
+            # A pair without a value, such as the inside of an empty mask, is in no mean and in no difference.
+            paired = (tables[0][metric] - tables[1][metric]).dropna().to_numpy()
+            low, high = bootstrap_interval(paired) if len(paired) else (None, None)
         else:
             note = "other pairs: no interval"
     else:

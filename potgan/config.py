@@ -183,7 +183,7 @@ class ExternalMethod:
     dataset: str  # a data set of this configuration, whose test pairs the images must be of
     images: str  # the folder of result images
     layout: str  # plain | deform | patn | gfla: how its files are named and what they hold
-    targets: str | None = None  # folder of target images for results without them; null: the data set's own
+    targets: str | None = None  # folder of target images where strips hold none that count; null: the data set's own
     table_row: str | None = None  # method of benchmarks/published.csv whose literature row this one stands under
 
 
@@ -444,6 +444,11 @@ def _check(benchmark: Benchmark, where: str) -> None:
     from potgan.metrics.protocols import PROTOCOLS  # facts only, no torch
 
     one_of(benchmark.protocol, tuple(PROTOCOLS), "protocol")
+    require(
+        PROTOCOLS[benchmark.protocol].targets == "dataset",
+        f"protocol {benchmark.protocol} measures against the targets of released strips, which a benchmark's own images have "
+        "not; choose another, and measure strips with `potgan score`",
+    )
     for name, dataset in benchmark.datasets.items():
         at = f"datasets.{name}"
         one_of(dataset.kind, ("synthetic", "market1501", "dukemtmc", "deepfashion"), f"{at}.kind")

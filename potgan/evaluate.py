@@ -57,7 +57,7 @@ def evaluate(
     for name, values in image_metrics(generated, targets, masks, protocol).items():
         per_pair[name] = values
     metrics = {
-        name: {"value": float(per_pair[name].mean()), "protocol": protocol.metric_id(name), "n": len(pairs)}
+        name: _mean_of_pairs(per_pair[name].to_numpy()) | {"protocol": protocol.metric_id(name)}
         for name in IMAGE_METRICS
         if name in per_pair
     }
@@ -65,12 +65,22 @@ def evaluate(
         metrics |= measure_distribution(generated, targets, masks, network, protocol, train_images, cache)
     for name in (*IMAGE_METRICS, *SET_METRICS):
         if name not in metrics:
-            reason = NO_MASKS if masks is None and name in MASKED_METRICS else absent
+            reason = NO_MASKS if masks is None and name in MASKED_METRICS else absent or NO_NETWORK
             metrics[name] = {"value": None, "protocol": protocol.metric_id(name), "n": len(pairs), "reason": reason}
     return metrics, per_pair
 
 
 NO_MASKS = "no key points are known from which masks could be drawn"
+NO_NETWORK = "there is no feature network"
+NO_FOREGROUND = "no mask has a pixel at which the window lies in the image"
+
+
+def _mean_of_pairs(values: np.ndarray) -> dict[str, Any]:
+    """value and n of the pairs that have one: where a mask has no pixel, there is no SSIM inside it."""
+    there = values[~np.isnan(values)]
+    if not len(there):
+        return {"value": None, "n": 0, "reason": NO_FOREGROUND}
+    return {"value": float(there.mean()), "n": len(there)}
 
 
 def image_metrics(
@@ -120,22 +130,25 @@ def sensitivity(
     """The same images under every protocol, as far as images alone decide: one row a protocol.
 
     Columns: protocol, ssim, mask_ssim, foreground_ssim (means over pairs), mask_area. joints: (N, 18, 2), or None.
-    strip_targets: the targets of released strips, for protocols that measure against those. NaN where a protocol's window
-    is larger than the images, or no pose is known. `potgan-synthetic` measures images as `potgan` does, and is left out.
+    strip_targets: the targets of released strips; without them, protocols that measure against those are left out. NaN
+    where a protocol's window is larger than the images, or no pose is known. `potgan-synthetic` measures images as `potgan`
+    does, and is left out.
     """
     rows = []
     for protocol in PROTOCOLS.values():
-        if protocol.feature_network == "synthetic-classifier":
+        if protocol.feature_network == "synthetic-classifier" or (
+            protocol.targets == "strip" and strip_targets is None
+        ):
             continue
         owner = target_joints if protocol.mask_owner == "target" else source_joints
         masks = None if owner is None else masks_of(owner, generated.shape[1:3], protocol)
-        theirs = strip_targets if protocol.targets == "strip" and strip_targets is not None else targets
+        theirs = strip_targets if protocol.targets == "strip" else targets
         row = {"protocol": protocol.id, "ssim": np.nan, "mask_ssim": np.nan, "foreground_ssim": np.nan}
         row["mask_area"] = np.nan if masks is None else float(masks.mean())
         framed = [in_frame(images, protocol) for images in (theirs, generated)]
         if min(framed[0].shape[1:3]) >= protocol.ssim.size:
             scores = all_ssim(*framed, in_frame(masks, protocol, 0), protocol.ssim)
-            row |= {name: float(np.nanmean(values)) for name, values in scores.items()}
+            row |= {name: float(pd.Series(values).mean()) for name, values in scores.items()}  # of those that have one
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -148,7 +161,18 @@ def read_generated(folder: Path, pairs: pd.DataFrame) -> np.ndarray:
         raise UserError(f"{folder / 'generated.csv'}: missing; run `potgan generate` first") from None
     if not table[["from", "to"]].equals(pairs[["from", "to"]].astype(table["from"].dtype)):
         raise UserError(f"{folder}: was generated for another pair list; run `potgan generate` again")
-    return np.stack([read_image(folder / name) for name in table["file"]])
+    surplus = {path.name for path in (folder / "images").glob("*.png")} - {Path(name).name for name in table["file"]}
+    if surplus:
+        raise UserError(
+            f"{folder}: holds {len(surplus)} images of no pair (first: {min(surplus)}); run `potgan generate` again"
+        )
+    images = [read_image(folder / name) for name in table["file"]]
+    other = next(
+        (name for name, image in zip(table["file"], images, strict=True) if image.shape != images[0].shape), None
+    )
+    if other is not None:
+        raise UserError(f"{folder / other}: has another size than the other images; run `potgan generate` again")
+    return np.stack(images)
 
 
 def warp_errors(

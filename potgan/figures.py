@@ -598,9 +598,11 @@ def _draw_mean(axis: mpl.axes.Axes, series: Iterable[pd.Series], label: str, pos
 
 
 def series_style(position: int, faint: bool = False) -> dict[str, object]:
-    """Colour and marker of the line with that place among its fellows; thin and dashed for what is only a reference."""
+    """Colour and marker of the line with that place among its fellows, no two of the first 36 alike; thin and dotted for
+    what is only a reference.
+    """
     style: dict[str, object] = {
         "color": COLOURS[position % len(COLOURS)],
-        "marker": MARKERS[position % len(MARKERS)],
+        "marker": MARKERS[(position + position // len(COLOURS)) % len(MARKERS)],
     }
     return style | ({"linestyle": ":", "alpha": 0.8} if faint else {})

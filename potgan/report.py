@@ -39,6 +39,7 @@ def write_report(benchmark: Benchmark, layout: Layout, published: str | Path = t
         "datasets": dataset_summary(benchmark, layout),
         "datasheets": datasheets(benchmark, layout),
         "models": model_summary(benchmark, layout),
+        "externals": external_summary(benchmark, layout),
         "findings": findings(benchmark, layout, scores, comparisons),
         "sensitivity": sensitivities(benchmark, layout),
     }
@@ -186,6 +187,28 @@ def model_summary(benchmark: Benchmark, layout: Layout) -> list[dict[str, object
     return rows
 
 
+def external_summary(benchmark: Benchmark, layout: Layout) -> list[dict[str, str]]:
+    """What each external method's images are, from its `generate.json`: one row per method that was imported."""
+    rows = []
+    for method, entry in benchmark.external_methods.items():
+        path = layout.generate(entry.dataset, method, benchmark.seeds_of(method)[0]) / "generate.json"
+        if entry.dataset not in benchmark.datasets or not path.exists():
+            continue
+        record = read_json(path, "run `potgan generate` again")
+        targets = {"dataset": "the data set's", "strip": "those of its strips"}
+        rows.append(
+            {
+                "method": tables.method_label(benchmark, method),
+                "dataset": tables.group_label(benchmark, entry.dataset),
+                "folder": Path(entry.images).name,
+                "files": f"{record['file_format'].upper()}, {record['panels']} panel{'s' if record['panels'] > 1 else ''}",
+                "targets": targets.get(record["targets"], Path(record["targets"]).name),
+                "sha256": record["files_sha256"],
+            }
+        )
+    return rows
+
+
 def _parameters(counts: dict[str, int] | int | None) -> str:
     if counts is None:
         return "–"
@@ -326,8 +349,13 @@ def provenance(benchmark: Benchmark, layout: Layout, scores: pd.DataFrame) -> di
                 if record.get("mask_area") is not None:
                     mask_areas[tables.group_label(benchmark, dataset)] = f"{record['mask_area']:.3f}"
     total = sum(runs_of.values())
+    measured = set(scores.loc[scores["value"].notna(), "metric"])
     return {
-        "metrics": [(METRIC_LABELS[metric], protocol.metric_id(metric), METRICS[metric]) for metric in METRICS],
+        "metrics": [
+            (METRIC_LABELS[metric], protocol.metric_id(metric), METRICS[metric])
+            for metric in METRICS
+            if metric in measured
+        ],
         "protocol_hash": scores["protocol_hash"].iloc[0],
         "mask_areas": mask_areas,
         "hashes": [

@@ -19,6 +19,9 @@ from potgan.result_folders import Results, read_results
 
 #: What a person may ask for with `all`: the synthetic classifier belongs to a benchmark of its own.
 SCORED = tuple(name for name, p in PROTOCOLS.items() if p.feature_network != "synthetic-classifier")
+#: What a scored folder holds, at its top and in the sub-folder of a protocol.
+_SCORES = ("scores.json", "per-pair.csv")
+_WRITTEN = (*_SCORES, "sensitivity.csv", "sensitivity.md")
 
 
 def score_folder(
@@ -41,10 +44,12 @@ def score_folder(
 
     A metric that cannot be measured (no key points for masks, no weights of Inception) has no value but a reason.
     Raises UserError for folders that do not fit the pair list, or that the protocol refuses; with `all`, a protocol that
-    refuses them is left out and said so, unless all do.
+    refuses them is left out and said so, unless all do. Also for an `out` that holds what no scoring wrote, since it is
+    replaced.
     """
     if protocol != "all" and protocol not in SCORED:
         raise UserError(f"score: no protocol {protocol!r}; there are all, {', '.join(SCORED)}")
+    _check_replaceable(out)
     pairs = read_pairs(pair_list)
     want = ("result", "target") if use == "result" else ("result", "target", "source")
     results = read_results(images, layout, pairs, targets, want)
@@ -77,6 +82,20 @@ def score_folder(
             write_text(folder / "sensitivity.md", text)
             write_text(folder / "sensitivity.csv", _long([record for record, _ in measured.values()]))
     return text
+
+
+def _check_replaceable(out: Path) -> None:
+    """UserError unless `out` is absent, empty, or written by an earlier scoring: nobody's files are removed."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UserError(f"{out}: is a file, and --out names a folder; name a new one")
+    for path in sorted(out.iterdir()):
+        ours = path.name in _WRITTEN and path.is_file()
+        if path.name in SCORED and path.is_dir():
+            ours = all(inner.name in _SCORES and inner.is_file() for inner in path.iterdir())
+        if not ours:
+            raise UserError(f"{out}: holds {path.name}, which no scoring wrote, and would be replaced; name a new folder")
 
 
 def _targets(protocol: Protocol, results: Results, images: Path, waive: bool) -> tuple[Protocol, np.ndarray]:

@@ -28,14 +28,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """One data set under several protocols. groups: (metric's label, its rows); sentences: what follows from them;
-    unmeasured: labels of the methods without a record; without protocols nothing was recorded at all.
+    """One data set under several protocols. groups: (metric's label, its rows); sentences: what follows from them; areas:
+    mean share of the image inside each protocol's mask, of the first method that has it; unmeasured: labels of the
+    methods without a record; without protocols nothing was recorded at all.
     """
 
     label: str
     protocols: tuple[str, ...] = ()
     groups: tuple[tuple[str, tuple[Row, ...]], ...] = ()
     sentences: tuple[str, ...] = ()
+    areas: tuple[float | None, ...] = ()
     unmeasured: tuple[str, ...] = ()
     figure: figures.Exhibit | None = None
 
@@ -64,7 +66,21 @@ def _sensitivity(benchmark: Benchmark, layout: Layout, dataset: str, frame: pd.D
         groups.append((name, tuple(_row(benchmark, method, values) for method, values in table.iterrows())))
         sentences += sensitivity_sentences(benchmark, name, table)
     figure = _figure(layout, dataset, label, protocols, tuple(groups)) if groups else None
-    return Sensitivity(label, protocols, tuple(groups), tuple(sentences), unmeasured, figure)
+    areas = mask_areas(benchmark, layout, dataset, protocols)
+    return Sensitivity(label, protocols, tuple(groups), tuple(sentences), areas, unmeasured, figure)
+
+
+def mask_areas(
+    benchmark: Benchmark, layout: Layout, dataset: str, protocols: tuple[str, ...]
+) -> tuple[float | None, ...]:
+    """Mean area of each protocol's masks, None where it was not recorded. Masks are of poses: every method has the same."""
+    for method in benchmark.methods_of(dataset):
+        path = layout.evaluate(dataset, method, benchmark.seeds_of(method)[0]) / "sensitivity.csv"
+        frame = tables.read_sensitivity(path) if path.exists() else pd.DataFrame()
+        if "mask_area" in frame and frame["mask_area"].notna().any():
+            found = frame.set_index("protocol")["mask_area"].dropna().to_dict()
+            return tuple(found.get(protocol) for protocol in protocols)
+    return ()
 
 
 def _row(benchmark: Benchmark, method: str, values: pd.Series) -> Row:

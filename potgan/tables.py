@@ -24,7 +24,7 @@ import pandas as pd
 from potgan.config import FIRST_CHECKPOINT_SUFFIX, Benchmark, Layout
 from potgan.errors import UserError
 from potgan.files import read_json, write_text
-from potgan.metrics.protocols import METRIC_LABELS, METRICS, PROTOCOLS
+from potgan.metrics.protocols import IMAGE_METRICS, METRIC_LABELS, METRICS, PROTOCOLS, unmet_demands
 
 #: The protocol whose numbers may stand beside the paper's, and the paper's data sets.
 PAPER_PROTOCOL = "potgan"
@@ -32,7 +32,7 @@ PAPER_DATASETS = {"market1501": "Market-1501", "dukemtmc": "DukeMTMC", "deepfash
 #: The paper's numbers, facts of the repository and no result.
 PUBLISHED = Path(__file__).resolve().parents[1] / "benchmarks" / "published.csv"
 #: Metrics that are a mean over pairs, so that an interval over pairs means something.
-PER_PAIR_METRICS = ("ssim", "mask_ssim", "l1")
+PER_PAIR_METRICS = IMAGE_METRICS
 BOOTSTRAP_RESAMPLES = 2000
 BOOTSTRAP_SEED = 0
 
@@ -265,8 +265,15 @@ def build_tables(benchmark: Benchmark, layout: Layout, published: pd.DataFrame) 
 
     published: as from `read_published`. The paper's columns are always there; a data set of the benchmark that is not
     one of the paper's (or was measured under another protocol) gets its own columns in the tables of its kind,
-    synthetic people in those of Market-1501. Raises UserError as `collect` does.
+    synthetic people in those of Market-1501. Raises UserError as `collect` does, and for an external method's `table_row`
+    that is no literature row.
     """
+    known = sorted(set(published.loc[published["role"] == "literature", "method"]))
+    for name, entry in benchmark.external_methods.items():
+        if entry.table_row is not None and entry.table_row not in known:
+            raise UserError(
+                f"external_methods.{name}.table_row: no literature row {entry.table_row!r}; there are {', '.join(known)}"
+            )
     scores = collect(benchmark, layout)
     return [_build_table(number, benchmark, scores, published) for number in _COLUMNS]
 
@@ -737,8 +744,11 @@ def compare(
     n_pairs = int(chosen["n_pairs"].iloc[0])
     if metric in PER_PAIR_METRICS:
         per_seed = [_pair_differences(layout, dataset, (method, a), (against, b), metric) for a, b in seeds]
-        low, high = bootstrap_interval(np.mean(per_seed, axis=0))
-        n_pairs = len(per_seed[0])
+        paired = np.mean(per_seed, axis=0)
+        paired = paired[~np.isnan(paired)]  # the inside of an empty mask has no SSIM, and is in no mean
+        if len(paired):
+            low, high = bootstrap_interval(paired)
+            n_pairs = len(paired)
     effect, verdict = _verdict(differences, METRICS[metric], low, high)
     return Comparison(
         dataset=dataset,
@@ -760,7 +770,7 @@ def compare(
 
 
 def read_per_pair(layout: Layout, dataset: str, method: str, seed: int) -> pd.DataFrame:
-    """`per-pair.csv` of one run: from, to, ssim, mask_ssim, l1, in the order of the pair list. UserError if missing."""
+    """`per-pair.csv` of one run: from, to and PER_PAIR_METRICS, in the order of the pair list. UserError if missing."""
     path = layout.evaluate(dataset, method, seed) / "per-pair.csv"
     try:
         return pd.read_csv(path, dtype={"from": str, "to": str})
@@ -771,12 +781,14 @@ def read_per_pair(layout: Layout, dataset: str, method: str, seed: int) -> pd.Da
 def _pair_differences(
     layout: Layout, dataset: str, first: tuple[str, int], second: tuple[str, int], metric: str
 ) -> np.ndarray:
-    """(N,) first minus second, pair by pair."""
+    """(N,) first minus second, pair by pair; NaN where a pair has no value."""
     one, other = (read_per_pair(layout, dataset, *run) for run in (first, second))
     if not one[["from", "to"]].equals(other[["from", "to"]]):
         raise UserError(
             f"{layout.evaluate(dataset, *first)}: was evaluated on other pairs than {second[0]}; evaluate both again"
         )
+    if metric not in one or metric not in other:  # scored by an earlier revision
+        return np.full(len(one), np.nan)
     return (one[metric] - other[metric]).to_numpy()
 
 
@@ -906,8 +918,9 @@ NO_SENSITIVITY = "not measured: sensitivity.csv is missing; evaluate this run ag
 def sensitivity(benchmark: Benchmark, layout: Layout) -> pd.DataFrame:
     """The same images under every protocol: one row per (data set, method, protocol), means over seeds.
 
-    Columns: dataset, method, label, protocol, ssim, mask_ssim, foreground_ssim, n_seeds, reason. Read from each run's
-    `sensitivity.csv`. A method without that file has one row without numbers, whose reason says so.
+    Columns: dataset, method, label, protocol, ssim, mask_ssim, foreground_ssim, n_seeds, reason, note. Read from each run's
+    `sensitivity.csv`. A method without that file has one row without numbers, whose reason says so. note: what the
+    protocol demands and the released files are not, such as PNG; such a value is measured as the files are.
     Raises UserError for a file with other columns.
     """
     records = []
@@ -917,16 +930,21 @@ def sensitivity(benchmark: Benchmark, layout: Layout) -> pd.DataFrame:
             paths = (layout.evaluate(dataset, method, seed) / "sensitivity.csv" for seed in benchmark.seeds_of(method))
             frames = [read_sensitivity(path) for path in paths if path.is_file()]
             if not frames:
-                records.append(row | {"protocol": "", "n_seeds": 0, "reason": NO_SENSITIVITY})
+                records.append(row | {"protocol": "", "n_seeds": 0, "reason": NO_SENSITIVITY, "note": ""})
                 continue
+            scores = read_scores(benchmark, layout, dataset, method, benchmark.seeds_of(method)[0])
+            file_format = (scores or {}).get("file_format", "png")
             together = pd.concat(frames).groupby("protocol", sort=False)
             means, counts = (
                 together[list(SENSITIVITY_METRICS)].mean(),
                 together.size(),
             )  # NaN where nothing was measured
             for protocol, values in means.iterrows():
-                records.append(row | {"protocol": protocol, **values, "n_seeds": int(counts[protocol]), "reason": ""})
-    columns = ["dataset", "method", "label", "protocol", *SENSITIVITY_METRICS, "n_seeds", "reason"]
+                unmet = unmet_demands(PROTOCOLS[protocol], file_format, False) if protocol in PROTOCOLS else []
+                note = f"{unmet[0]}: measured as they are" if unmet else ""
+                found = {"protocol": protocol, **values, "n_seeds": int(counts[protocol]), "reason": "", "note": note}
+                records.append(row | found)
+    columns = ["dataset", "method", "label", "protocol", *SENSITIVITY_METRICS, "n_seeds", "reason", "note"]
     return pd.DataFrame.from_records(records, columns=columns)
 
 
@@ -961,12 +979,15 @@ def sensitivity_markdown(benchmark: Benchmark, frame: pd.DataFrame) -> str:
             ]
             for name in dict.fromkeys(part["method"]):
                 rows = part[part["method"] == name]
-                cells = [f"{values[name, p]:.3f}" if (name, p) in values else "–" for p in protocols] or ["–"]
+                stars = {r.protocol: "\\*" if r.note else "" for r in rows.itertuples()}
+                cells = [f"{values[name, p]:.3f}{stars[p]}" if (name, p) in values else "–" for p in protocols] or ["–"]
                 if rows["reason"].iloc[0]:
                     cells[0] = "– (not measured)"
                 shown = _escape_markdown(rows["label"].iloc[0])
                 lines.append(f"| {shown} | {rows['n_seeds'].max()} | " + " | ".join(cells) + " |")
             lines.append("")
+    noted = frame[frame["note"] != ""].drop_duplicates(["label", "note"])
+    lines += [f"\\* {_escape_markdown(row.label)}: {_escape_markdown(row.note)}.  " for row in noted.itertuples()]
     if (frame["reason"] != "").any():
         lines.append(f"{NO_SENSITIVITY[0].upper()}{NO_SENSITIVITY[1:]}.")
     return "\n".join(lines) + "\n"

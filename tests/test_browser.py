@@ -50,7 +50,7 @@ class Reader:
             viewport={"width": width, "height": height}, color_scheme=theme, offline=True, java_script_enabled=script
         )
         self.page = self.context.new_page()
-        self.page.set_default_timeout(15_000)
+        self.page.set_default_timeout(60_000)
         self.errors = []
         self.page.on("console", lambda m: self.errors.append(m.text) if m.type in ("error", "warning") else None)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
@@ -100,6 +100,7 @@ def made(tmp_path_factory):
         # L1 falls where SSIM of the list's reverse rises, so that sorting by it is another order.
         frame["l1"] = np.linspace(10, 60, len(frame))
         frame["psnr"] = np.where(frame.index == 3, np.inf, 20 + frame.index)
+        frame["foreground_ssim"] = 0.0
         frame.to_csv(path, index=False)
         protocols = pd.DataFrame({"protocol": ["potgan", "patn", "clean"], "ssim": [0.3, 0.31, 0.33]})
         protocols["mask_ssim"] = protocols["foreground_ssim"] = protocols["ssim"]
@@ -124,8 +125,8 @@ def test_script_holds_names_and_scores_of_every_pair(made):
     tree = tree_of(layout, "synthetic")
     pairs = [(tree["images"][a], tree["images"][b]) for a, b in zip(tree["from"], tree["to"], strict=True)]
     assert pairs == PAIRS
-    assert [m["name"] for m in tree["metrics"]] == ["ssim", "mask_ssim", "l1", "psnr"]
-    assert [m["lower"] for m in tree["metrics"]] == [False, False, True, False]
+    assert [m["name"] for m in tree["metrics"]] == ["ssim", "mask_ssim", "l1", "foreground_ssim", "psnr"]
+    assert [m["lower"] for m in tree["metrics"]] == [False, False, True, False, False]
     methods = {m["name"]: m for m in tree["methods"]}
     assert list(methods) == [
         "potgan",
@@ -135,8 +136,15 @@ def test_script_holds_names_and_scores_of_every_pair(made):
         "copy-source",
     ]
     assert methods["no-pose-transform"]["values"][0] == [round(10_000 * (v + 0.02)) for v in SSIM]
-    assert methods["potgan"]["values"][3][3] is None  # PSNR of equal images is infinite
+    assert methods["potgan"]["values"][4][3] is None  # PSNR of equal images is infinite
     assert [m["role"] for m in methods.values()] == ["model", "model", "model", "checkpoint", "reference"]
+
+
+def test_a_metric_without_any_value_is_left_out():
+    frame = pd.DataFrame({"from": ["a", "b"], "to": ["b", "a"], "ssim": [0.5, np.nan], "psnr": np.nan})
+    tree = browser.pair_tree(benchmark_with_filter(), {"potgan": frame})
+    assert [metric["name"] for metric in tree["metrics"]] == ["ssim"]
+    assert tree["methods"][0]["values"] == [[5000, None]]
 
 
 def test_strips_show_source_methods_and_target(made):
@@ -319,7 +327,7 @@ def test_a_pair_opens_large_by_keyboard_and_arrows_move_on(read, made, size):
     shown = page.locator("#viewer tbody tr").first.locator("th, td").all_text_contents()
     index = PAIRS.index(order[3])
     psnr = "–" if index == 3 else f"{20 + index:.2f}"
-    assert shown == ["potgan", f"{SSIM[index]:.3f}", "0.000", f"{np.linspace(10, 60, 18)[index]:.2f}", psnr]
+    assert shown == ["potgan", f"{SSIM[index]:.3f}", "0.000", f"{np.linspace(10, 60, 18)[index]:.2f}", "0.000", psnr]
     page.keyboard.press("Escape")
     assert not reader.dialog
     reader.wait_for_focus(" → ".join(order[3]))  # back in the list, at the pair that was looked at last
@@ -441,7 +449,7 @@ def test_twelve_thousand_pairs_stay_small_and_quick(tmp_path, request):
              return performance.now() - start;
            }"""
     )
-    assert milliseconds < 2000  # some 30 ms
+    assert milliseconds < 5000  # some 30 ms; a machine may be busy
     scores = pd.read_csv(layout.evaluate("many", "potgan", 0) / "per-pair.csv").round({"l1": 2})
     scores = scores.sort_values("l1", kind="stable")
     expected = list(scores[["from", "to"]].itertuples(index=False, name=None))

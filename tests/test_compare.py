@@ -92,6 +92,30 @@ def test_the_interval_is_of_paired_differences(tmp_path) -> None:
     assert second.difference == pytest.approx(noise.mean())
 
 
+def test_a_pair_without_a_value_is_in_no_interval(tmp_path) -> None:
+    """SSIM inside an empty mask is undefined: the other pairs decide, and the file stays JSON that all can read."""
+    gap = np.where(np.arange(len(PAIRS)) == 3, np.nan, BASE)
+    write_run(tmp_path, "potgan", BASE)
+    runs = [write_run(tmp_path, "no-recon", gap), write_run(tmp_path, "copy-source", gap - 0.05)]
+    for run in runs:  # as `evaluate` writes it: the mean of the pairs that have one
+        path = run / "evaluate" / "scores.json"
+        scores = json.loads(path.read_text())
+        scores["metrics"]["ssim"]["value"] = float(pd.read_csv(path.with_name("per-pair.csv"))["ssim"].mean())
+        path.write_text(json.dumps(scores))
+    second = only(compare.read_runs(runs))[1]
+    assert (second.difference, second.low, second.high) == pytest.approx((-0.05, -0.05, -0.05))
+    assert "NaN" not in json.dumps(compare.as_tree(compare.read_runs(runs)))
+
+
+def test_what_was_measured_of_released_strips_is_a_setting(tmp_path) -> None:
+    origin = {"layout": "patn", "use": "result"}
+    runs = [
+        write_run(tmp_path / use, "copy-source", origin=origin | {"use": use}, protocol=("clean-as-they-are", "c"))
+        for use in ("result", "source")
+    ]
+    assert compare.differing_settings(compare.read_runs(runs)) == {"origin.use": ["result", "source"]}
+
+
 def test_a_row_that_shares_a_training_takes_its_settings_from_the_configuration(tmp_path) -> None:
     runs = compare.read_runs([write_run(tmp_path, "potgan"), write_run(tmp_path, "no-guided-filter")])
     assert compare.differing_settings(runs)["generator.guided_filter.mode"] == ["test", "off"]

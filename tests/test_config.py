@@ -15,6 +15,7 @@ MINIMAL = {
     "datasets": {"synthetic": {"kind": "synthetic", "label": "S"}},
     "models": {"potgan": None},
 }
+EXTERNAL = {"label": "Theirs", "dataset": "synthetic", "images": "released", "layout": "patn"}
 
 
 def with_(path: str, value: object) -> dict:
@@ -59,6 +60,22 @@ def with_(path: str, value: object) -> dict:
         ),
         ("benchmark", "Über/mut", "must consist of a-z"),
         ("models", {"images": {}}, "reserved"),
+        ("external_methods", {"potgan": EXTERNAL}, "external method name 'potgan' is reserved or a model's"),
+        ("external_methods", {"copy-source": EXTERNAL}, "external method name 'copy-source' is reserved"),
+        ("external_methods", {"x-first-checkpoint": EXTERNAL}, "is reserved or a model's"),
+        ("external_methods", {"A/B": EXTERNAL}, "must consist of a-z"),
+        (
+            "external_methods",
+            {"theirs": EXTERNAL | {"dataset": "market"}},
+            "external_methods.theirs.dataset must be one of synthetic",
+        ),
+        (
+            "external_methods",
+            {"theirs": EXTERNAL | {"layout": "pg2"}},
+            "external_methods.theirs.layout must be one of plain, deform, patn, gfla",
+        ),
+        ("external_methods", {"theirs": EXTERNAL | {"label": " "}}, "external_methods.theirs.label is empty"),
+        ("external_methods", {"theirs": EXTERNAL | {"pairs": "x"}}, "external_methods.theirs: unknown key 'pairs'"),
         ("seeds", [1, 1], "repeats"),
         ("protocol", "fid", "protocol must be one of potgan"),
     ],
@@ -86,6 +103,16 @@ def test_yaml_off_and_exponents_mean_what_people_write() -> None:
     benchmark = config.load(tree)
     assert benchmark.generator.guided_filter.mode == "off"
     assert benchmark.training.learning_rate == 0.001
+
+
+def test_an_external_method_is_a_row_of_its_data_set_and_belongs_to_no_model() -> None:
+    tree = with_("external_methods", {"theirs": EXTERNAL})
+    tree["datasets"]["market1501"] = {"kind": "market1501", "label": "M"}
+    benchmark = config.load(tree)
+    assert "theirs" in benchmark.methods_of("synthetic")
+    assert "theirs" not in benchmark.methods_of("market1501")
+    assert (benchmark.model_of("theirs"), benchmark.seeds_of("theirs")) == (None, (0,))
+    assert config.load(yaml.safe_load(config.dump(benchmark))) == benchmark
 
 
 def test_resolved_copy_reads_back_equal() -> None:

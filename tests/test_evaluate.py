@@ -10,6 +10,7 @@ from potgan import evaluate, generate
 from potgan.batches import PairData
 from potgan.config import GeneratorSettings
 from potgan.errors import UserError
+from potgan.metrics.protocols import METRICS, PROTOCOLS
 from potgan.models.potgan import Generator, sample_at
 from potgan.models.tps import ThinPlateSpline, resting_points
 
@@ -124,3 +125,95 @@ def test_a_folder_of_another_pair_list_or_without_an_image_is_refused(tmp_path) 
 def test_names_with_a_double_suffix_keep_the_inner_one() -> None:
     """Published Market-1501 tables hold names that end in `.jpg.jpg`."""
     assert generate.file_name("0002_c1.jpg.jpg", "0002_c2.jpg") == "0002_c1.jpg___0002_c2.png"
+
+
+def two_images() -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
+    """Two pairs of 64 x 32: one differs by 4 grey levels everywhere, one not at all."""
+    targets = np.random.default_rng(3).integers(0, 200, (2, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    generated = targets.copy()
+    generated[0] += 4
+    return generated, targets, pd.DataFrame({"from": ["a", "b"], "to": ["b", "a"]})
+
+
+def test_metrics_of_pairs_are_what_can_be_worked_out_by_hand() -> None:
+    generated, targets, table = two_images()
+    masks = np.ones((2, HEIGHT, WIDTH), np.uint8)
+    metrics, per_pair = evaluate.evaluate(generated, targets, masks, table, None, PROTOCOLS["potgan"])
+    assert list(per_pair) == ["from", "to", "ssim", "mask_ssim", "foreground_ssim", "l1", "psnr"]
+    np.testing.assert_allclose(per_pair["l1"], [4, 0])
+    least = 1 / (HEIGHT * WIDTH * 3)  # one level in one value
+    np.testing.assert_allclose(per_pair["psnr"], [10 * np.log10(255**2 / 16), 10 * np.log10(255**2 / least)])
+    assert per_pair["ssim"][1] == pytest.approx(1)
+    np.testing.assert_allclose(per_pair["mask_ssim"], per_pair["ssim"], atol=1e-12)  # masks of ones
+    np.testing.assert_allclose(per_pair["foreground_ssim"], per_pair["ssim"], atol=1e-12)
+    assert metrics["l1"] == {"value": pytest.approx(2), "protocol": "l1-255", "n": 2}
+    for name in ("is", "fid", "mask_fid", "kid"):
+        assert metrics[name]["value"] is None
+        assert metrics[name]["reason"]
+        assert metrics[name]["protocol"] == PROTOCOLS["potgan"].metric_id(name)
+    assert set(metrics) == set(METRICS)
+
+
+def test_without_poses_masked_metrics_are_absent_with_their_reason() -> None:
+    generated, targets, table = two_images()
+    metrics, per_pair = evaluate.evaluate(
+        generated, targets, None, table, None, PROTOCOLS["potgan"], absent="the weights are not here"
+    )
+    assert list(per_pair) == ["from", "to", "ssim", "l1", "psnr"]
+    for name in ("mask_ssim", "foreground_ssim", "mask_is", "mask_fid"):
+        assert metrics[name]["value"] is None
+        assert metrics[name]["reason"] == evaluate.NO_MASKS
+    assert metrics["kid"]["reason"] == "the weights are not here"
+
+
+def test_an_empty_mask_has_no_foreground_and_leaves_the_mean_of_the_others(recwarn) -> None:
+    generated, targets, table = two_images()
+    masks = np.zeros((2, HEIGHT, WIDTH), np.uint8)
+    metrics, _ = evaluate.evaluate(generated, targets, masks, table, None, PROTOCOLS["potgan"])
+    entry = metrics["foreground_ssim"]
+    assert (entry["value"], entry["n"], entry["reason"]) == (None, 0, evaluate.NO_FOREGROUND)
+    assert metrics["mask_ssim"]["value"] == pytest.approx(1)  # black against black
+    masks[1] = 1
+    metrics, per_pair = evaluate.evaluate(generated, targets, masks, table, None, PROTOCOLS["potgan"])
+    assert (metrics["foreground_ssim"]["value"], metrics["foreground_ssim"]["n"]) == (pytest.approx(1), 1)
+    assert np.isnan(per_pair["foreground_ssim"][0])
+    nobody = np.full((2, 18, 2), np.nan, np.float32)
+    table = evaluate.sensitivity(generated, targets, nobody, nobody).set_index("protocol")
+    assert table["foreground_ssim"].isna().all()
+    assert not [w for w in recwarn if issubclass(w.category, RuntimeWarning)]
+
+
+def test_sensitivity_measures_each_protocol_as_it_is_measured_by_itself() -> None:
+    generated, targets, table = two_images()
+    strip_targets = targets // 2 + 40
+    random = np.random.default_rng(4)
+    joints = [random.uniform(4, 28, (2, 18, 2)).astype(np.float32) for _ in range(2)]
+    found = evaluate.sensitivity(generated, targets, *joints, strip_targets).set_index("protocol")
+    assert list(found.index) == [name for name in PROTOCOLS if name != "potgan-synthetic"]
+    for name in ("potgan", "patn", "pg2", "clean"):
+        protocol = PROTOCOLS[name]
+        masks = evaluate.masks_of(joints[protocol.mask_owner == "target"], (HEIGHT, WIDTH), protocol)
+        theirs = strip_targets if name == "patn" else targets
+        metrics, _ = evaluate.evaluate(generated, theirs, masks, table, None, protocol)
+        for metric in ("ssim", "mask_ssim", "foreground_ssim"):
+            assert found.loc[name, metric] == pytest.approx(metrics[metric]["value"], abs=1e-12)
+        assert found.loc[name, "mask_area"] == pytest.approx(masks.mean())
+    assert (
+        found.loc["gfla", ["ssim", "mask_ssim", "foreground_ssim"]].isna().all()
+    )  # its window is wider than the images
+    assert found.loc["pg2", "mask_area"] != found.loc["potgan", "mask_area"]
+
+
+def test_deepfashions_margins_are_white_and_their_masks_empty() -> None:
+    images, masks = np.zeros((1, 256, 176, 3), np.uint8), np.ones((1, 256, 176), np.uint8)
+    framed, around = (evaluate.in_frame(v, PROTOCOLS["patn"], fill) for v, fill in ((images, 255), (masks, 0)))
+    assert framed.shape == (1, 256, 256, 3)
+    assert framed.mean() == pytest.approx(255 * 80 / 256)
+    assert around.sum() == 256 * 176
+    assert evaluate.in_frame(images, PROTOCOLS["potgan"]) is images
+
+
+def test_arrays_of_different_lengths_are_refused() -> None:
+    generated, targets, table = two_images()
+    with pytest.raises(UserError, match="1 images, 2 targets and 2 pairs"):
+        evaluate.evaluate(generated[:1], targets, None, table, None, PROTOCOLS["potgan"])

@@ -79,3 +79,16 @@ def test_progress_of_parts_counts_their_weight(capsys) -> None:
     assert list(progress(["abc", "de"], 5, "work", "items", interval=0.0, weight=len)) == ["abc", "de"]
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(",")[0] for line in lines] == ["work: 3/5 items", "work: 5/5 items"]
+
+
+def test_processes_that_write_one_file_at_once_do_not_meet(tmp_path) -> None:
+    """As parallel jobs do with an entry of the feature cache: nobody fails, and the file is always whole."""
+    code = (
+        "import sys; from pathlib import Path; from potgan.files import write_bytes\n"
+        "for i in range(60): write_bytes(Path(sys.argv[1]), bytes([int(sys.argv[2])]) * 20_000)"
+    )
+    running = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "entry"), str(k)]) for k in range(3)]
+    assert [process.wait() for process in running] == [0, 0, 0]
+    content = (tmp_path / "entry").read_bytes()
+    assert content in {bytes([k]) * 20_000 for k in range(3)}
+    assert [p.name for p in tmp_path.iterdir()] == ["entry"]

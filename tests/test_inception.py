@@ -325,30 +325,54 @@ def test_generated_images_equal_to_the_targets_have_distance_zero_and_few_images
     assert "warning" not in results["is"]
 
 
-def test_kid_equals_torch_fidelitys_polynomial_mmd():
-    """One subset of all images: torch-fidelity's estimate of the very same sets."""
-    from torch_fidelity.metric_kid import kernel_mmd
+@pytest.mark.parametrize(("n", "m", "d", "size"), [(300, 250, 16, 100), (1200, 1100, 8, 1000), (60, 60, 64, 60)])
+def test_kid_equals_torch_fidelitys_on_its_own_subsets(n, m, d, size):
+    from torch_fidelity.metric_kid import kid_features_to_metric
 
-    rng = np.random.default_rng(0)
-    a, b = rng.normal(size=(60, 8)), rng.normal(0.3, 1.2, size=(60, 8))
-    value, low, high = kernel_inception_distance(a, b, subsets=1, subset_size=60)
-    theirs = kernel_mmd(
-        a, b, kid_kernel="poly", kid_kernel_poly_degree=3, kid_kernel_poly_gamma=None, kid_kernel_poly_coef0=1.0
+    a, b = correlated(1, n, d), correlated(2, m, d)
+    theirs = kid_features_to_metric(
+        torch.from_numpy(a), torch.from_numpy(b), kid_subsets=20, kid_subset_size=size, rng_seed=2020, verbose=False
     )
-    assert value == pytest.approx(float(theirs), rel=1e-9)
-    assert low == high == value
+    value, low, high = kernel_inception_distance(a, b, subsets=20, subset_size=size)
+    assert value == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-9)
+    assert low < high
+
+
+def test_kids_interval_is_the_estimates_of_resampled_images():
+    """By hand: the same multinomial draws, each image repeated as often as drawn, and pairs of one image left out."""
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(size=(12, 4)), rng.normal(0.5, 1, (9, 4))
+    draws = np.random.default_rng(2020)
+    counts = [draws.multinomial(k, np.full(k, 1 / k), size=1000) for k in (12, 9)]
+
+    def mean_kernel(x, y, same):
+        kernel = ((x[0] @ y[0].T) / 4 + 1) ** 3
+        return kernel[x[1][:, None] != y[1][None]].mean() if same else kernel.mean()
+
+    estimates = []
+    for count_a, count_b in zip(*counts, strict=True):
+        x, y = (
+            (v[np.repeat(np.arange(len(v)), c)], np.repeat(np.arange(len(v)), c))
+            for v, c in ((a, count_a), (b, count_b))
+        )
+        estimates.append(mean_kernel(x, x, True) + mean_kernel(y, y, True) - 2 * mean_kernel(x, y, False))
+    _, low, high = kernel_inception_distance(a, b, subsets=3)
+    np.testing.assert_allclose((low, high), np.quantile(estimates, (0.025, 0.975)), rtol=1e-9)
 
 
 def test_kid_is_near_zero_for_one_distribution_seeded_and_refuses_a_single_image():
     rng = np.random.default_rng(1)
     a, b = rng.normal(size=(400, 6)), rng.normal(size=(500, 6))
-    value, low, high = kernel_inception_distance(a, b, subsets=50, subset_size=200)
+    value, low, high = kernel_inception_distance(a, b)  # fewer images than a subset has
     assert low < 0 < high
-    assert (value, low, high) == kernel_inception_distance(a, b, subsets=50, subset_size=200)
-    shifted = kernel_inception_distance(a, b + 1, subsets=50, subset_size=200)
+    assert (value, low, high) == kernel_inception_distance(a, b)
+    shifted = kernel_inception_distance(a, b + 1)
     assert shifted[1] > high
+    narrow = kernel_inception_distance(*(np.random.default_rng(s).normal(size=(2000, 6)) for s in (2, 3)), subsets=2)
+    assert narrow[2] - narrow[1] < high - low  # more images, more certainty
     with pytest.raises(UserError, match="each needs at least 2"):
         kernel_inception_distance(a[:1], b)
+    assert np.isfinite(kernel_inception_distance(np.eye(2), np.eye(2))).all()
 
 
 def test_features_are_cached_under_their_content_and_a_damaged_entry_is_measured_anew(tmp_path):

@@ -41,6 +41,38 @@ def test_two_protocols_share_a_metrics_id_only_if_they_measure_the_same(metric) 
             assert decides(a, metric) == decides(b, metric), (a.id, b.id)
 
 
+#: Another value of each setting, and a metric that it enters.
+OTHER = {
+    "frame": ("pad-256", "ssim"),
+    "targets": ("strip", "l1"),
+    "file_format": ("png", "psnr"),
+    "mask_id": ("pg2-r4", "mask_ssim"),
+    "mask_owner": ("source", "mask_is"),
+    "feature_network": ("another", "kid"),
+    "inception_splits": (5, "is"),
+    "fid_reference": ("train", "fid"),
+}
+OTHER_SSIM = {"window": "uniform", "size": 13, "sigma": 1.2, "covariance": "sample", "data_range": "255"}
+
+
+def test_a_variant_never_keeps_the_id_of_what_it_was_made_from() -> None:
+    for field, (value, metric) in OTHER.items():
+        assert dataclasses.replace(POTGAN, **{field: value}).metric_id(metric) != POTGAN.metric_id(metric), field
+    ids = {POTGAN.metric_id("ssim")}
+    for field, value in OTHER_SSIM.items():
+        changed = dataclasses.replace(POTGAN, ssim=dataclasses.replace(POTGAN.ssim, **{field: value}))
+        ids.add(changed.metric_id("ssim"))
+    assert len(ids) == 1 + len(OTHER_SSIM)
+    odd = dataclasses.replace(POTGAN, ssim=SsimSettings("gaussian", 13, 1.2, "sample", "255"))
+    assert odd.metric_id("ssim") == "ssim-gaussian13-sigma1.2-sample-255"
+
+
+def test_a_short_name_stands_for_one_thing() -> None:
+    for a, b in itertools.combinations(PROTOCOLS.values(), 2):
+        assert (a.ssim_id == b.ssim_id) == (a.ssim == b.ssim)
+        assert (a.feature_id == b.feature_id) == (a.feature_network == b.feature_network)
+
+
 def test_every_field_is_in_the_hash() -> None:
     for field in dataclasses.fields(POTGAN):
         value = getattr(POTGAN, field.name)

@@ -84,7 +84,7 @@ def results(benchmark, root):
             changes["warp"] = {"scales": scales} if method == "potgan" else None
             values = {"ssim": float(ssim.mean()), "mask_ssim": 0.8, "fid": 50.0}
             write_run(benchmark, layout, dataset, method, seed, values, {"ssim": ssim}, PAIRS, changes)
-            if benchmark.model_of(method) is None:
+            if benchmark.model_of(method) is None and method not in benchmark.external_methods:
                 continue
             files = []
             for one, other in PAIRS:
@@ -94,7 +94,7 @@ def results(benchmark, root):
                 files.append([one, other, f"images/{name}"])
             manifest = pd.DataFrame(files, columns=["from", "to", "file"])
             manifest.to_csv(layout.generate(dataset, method, seed) / "generated.csv", index=False)
-            if method != "no-pose-transform":
+            if method not in ("no-pose-transform", *benchmark.external_methods):
                 points = resting_points(4, 4, 0.9) + random.normal(0, 0.1, (len(PAIRS), 4, 16, 2))
                 np.savez(layout.generate(dataset, method, seed) / "warps.npz", control_points=points)
             if method in benchmark.models and benchmark.trained_as(dataset, method) == method:
@@ -476,12 +476,43 @@ def test_sensitivity_stands_in_the_page(tmp_path):
     for method, value in (("potgan", 0.25), ("no-guided-filter", 0.35)):
         frame = pd.DataFrame({"protocol": ["potgan", "clean"], "ssim": [value, value + 0.125]})
         frame["mask_ssim"], frame["foreground_ssim"] = 0.75, np.nan
+        if method == "no-guided-filter":
+            frame["mask_area"] = [0.3125, np.nan]
         frame.to_csv(layout.evaluate("synthetic", method, 0) / "sensitivity.csv", index=False)
     page = Page(report.write_report(benchmark, layout).read_text())
     assert "potgan 0.250 0.375 0.125" in page.text
     assert "no-guided-filter 0.350 0.475 0.125" in page.text
+    assert "Mean share of the image 0.312 –" in page.text
     assert "sensitivity.csv is missing: no-pose-transform, First checkpoint of potgan" in page.text
     assert (layout.reports / "figures" / "protocols-synthetic.png").is_file()
+
+
+def test_lines_of_many_methods_differ():
+    styles = [tuple(figures.series_style(position).values()) for position in range(36)]
+    assert len(set(styles)) == 36
+
+
+# -- others' results --------------------------------------------------------------------------------------------------
+
+
+def test_an_external_method_stands_beside_the_models(tmp_path):
+    other = {"label": "VUNet", "dataset": "synthetic", "images": "somewhere/vunet", "layout": "patn"}
+    benchmark = benchmark_with_filter(external_methods={"vunet": other})
+    layout = results(benchmark, tmp_path)
+    record = {"file_format": "jpeg", "panels": 5, "targets": "strip", "files_sha256": "0123abcd"}
+    path = layout.generate("synthetic", "vunet", 0) / "generate.json"
+    path.write_text(json.dumps(record))
+    page = Page(report.write_report(benchmark, layout).read_text())
+    label = "VUNet (re-scored)"
+    assert f"{label} Synthetic people vunet JPEG, 5 panels those of its strips 0123abcd" in page.text
+    assert [row[0].strip() for row in page.tables["table1"]].count(label) == 1
+    exhibit = figures.image_grid(benchmark, layout, "synthetic")
+    assert exhibit.grid.columns[4:-1] == ("potgan", "no-pose-transform", "no-guided-filter", label)
+    assert exhibit.grid.rows[0].pictures[7].note == "0.900"
+    script = (layout.reports / "pairs" / "synthetic" / "pairs.js").read_text()
+    assert f'"name":"vunet","label":"{label}","role":"external"' in script
+    path.unlink()
+    assert report.external_summary(benchmark, layout) == []
 
 
 # -- provenance -------------------------------------------------------------------------------------------------------

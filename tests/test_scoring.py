@@ -134,6 +134,22 @@ def test_each_mistake_is_one_line_and_exit_code_2(tmp_path) -> None:
     refused("images have no key points (first: 0000_a.jpg)", "--keypoints", "keys.csv")
 
 
+def test_out_replaces_an_earlier_scoring_and_nobodys_files(tmp_path) -> None:
+    strips(tmp_path / "results")
+    for _ in range(2):  # the second time in the place of the first
+        assert score(tmp_path).returncode == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["per-pair.csv", "scores.json"]
+    assert score(tmp_path, "--as-they-are", protocol="all").returncode == 0
+    (tmp_path / "out" / "patn" / "notes.txt").write_text("mine")
+    assert "holds patn, which no scoring wrote" in one_error(score(tmp_path))
+    assert (tmp_path / "out" / "patn" / "notes.txt").read_text() == "mine"
+    before = sorted((tmp_path / "results").iterdir())
+    line = one_error(score(tmp_path, "--out", "results"))
+    assert "which no scoring wrote, and would be replaced; name a new folder" in line
+    assert sorted((tmp_path / "results").iterdir()) == before
+    assert "is a file, and --out names a folder" in one_error(score(tmp_path, "--out", "pairs.csv"))
+
+
 def test_plain_results_are_measured_against_the_data_sets_images(tmp_path) -> None:
     """Results that are the targets themselves: SSIM 1, L1 0, under the protocol that demands PNG and real targets."""
     folder, targets = tmp_path / "results", tmp_path / "targets"

@@ -409,6 +409,14 @@ def test_a_re_scored_method_stands_under_the_literature_which_stays(tmp_path):
     assert tables.seeds_text(first.rows[6], first.cells[6]) == "1"
 
 
+def test_a_literature_row_that_does_not_exist_is_named(tmp_path):
+    external = {"label": "T", "dataset": "synthetic", "images": "x", "layout": "patn", "table_row": "vunt"}
+    benchmark, layout = a_benchmark(external_methods={"theirs": external}), Layout("trial", tmp_path)
+    write_all(benchmark, layout)
+    with pytest.raises(UserError, match=r"external_methods\.theirs\.table_row: no literature row 'vunt'; there are .*vunet"):
+        build(benchmark, layout)
+
+
 def test_the_number_of_seeds_stands_in_every_row(tmp_path):
     benchmark, layout = paper_benchmark(), Layout("trial", tmp_path)
     write_all(benchmark, layout)
@@ -562,6 +570,22 @@ def test_sensitivity_has_methods_as_rows_and_protocols_as_columns(tmp_path):
     assert "sensitivity.csv is missing" in text
 
 
+def test_released_jpeg_files_never_stand_under_clean_without_a_word(tmp_path):
+    benchmark, layout = paper_benchmark(), Layout("trial", tmp_path)
+    write_all(benchmark, layout)
+    frame = pd.DataFrame({"protocol": ["patn", "clean"], "ssim": [0.262, 0.280], "mask_ssim": 0.8, "foreground_ssim": 0.3})
+    for method, file_format in (("vunet-released", "jpeg"), ("copy-source", "png")):
+        write_run(benchmark, layout, "market1501", method, 0, {"ssim": 0.262}, changes={"file_format": file_format})
+        frame.to_csv(layout.evaluate("market1501", method, 0) / "sensitivity.csv", index=False)
+    found = tables.sensitivity(benchmark, layout).set_index(["dataset", "method", "protocol"])["note"]
+    assert "holds JPEG files, and protocol clean demands PNG" in found["market1501", "vunet-released", "clean"]
+    assert found["market1501", "vunet-released", "patn"] == found["market1501", "copy-source", "clean"] == ""
+    text = tables.sensitivity_markdown(benchmark, tables.sensitivity(benchmark, layout))
+    assert r"| VUNet (re-scored) | 1 | 0.262 | 0.280\* |" in text
+    assert "| Copy of the source image | 1 | 0.262 | 0.280 |" in text
+    assert text.count(r"\* VUNet (re-scored): holds JPEG files") == 1
+
+
 def test_a_sensitivity_file_of_other_columns_is_refused(tmp_path):
     benchmark, layout = a_benchmark(), Layout("trial", tmp_path)
     write_all(benchmark, layout)
@@ -670,6 +694,20 @@ def test_a_constant_difference_is_found_exactly(tmp_path, metric, effect):
     assert (found.low, found.high) == (pytest.approx(-0.05), pytest.approx(-0.05))
     assert (found.effect, found.n_pairs, found.sd) == (effect, 40, None)
     assert found.verdict.endswith("in the one seed; the interval excludes 0")
+
+
+def test_a_pair_without_a_value_is_in_no_difference(tmp_path):
+    """The inside of an empty mask has no SSIM; the interval is of the other 39 pairs."""
+    benchmark, layout = a_benchmark(), Layout("trial", tmp_path)
+    base = np.where(np.arange(len(PAIRS)) == 7, np.nan, np.linspace(0.2, 0.8, len(PAIRS)))
+    for method, shift in (("potgan", 0.0), ("no-pose-transform", -0.05)):
+        write_run(benchmark, layout, "synthetic", method, 0, {"foreground_ssim": float(np.nanmean(base + shift))})
+        path = layout.evaluate("synthetic", method, 0) / "per-pair.csv"
+        pd.read_csv(path).assign(foreground_ssim=base + shift).to_csv(path, index=False)
+    scores = tables.collect(benchmark, layout)
+    c = tables.compare(benchmark, layout, scores, "synthetic", "no-pose-transform", "potgan", "foreground_ssim")
+    assert (c.low, c.high, c.difference) == pytest.approx((-0.05, -0.05, -0.05))
+    assert (c.effect, c.n_pairs) == ("hurts", 39)
 
 
 def test_noise_around_zero_shows_no_effect(tmp_path):

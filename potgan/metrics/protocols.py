@@ -84,11 +84,12 @@ class Protocol:
         """The protocol id of one metric, e.g. `ssim-deform`, `mask-fid-synthetic`: the same id only for the same settings."""
         parts = [metric.replace("_", "-")]
         if metric in ("ssim", "mask_ssim", "foreground_ssim"):
-            parts.append(self.ssim_id)
+            parts.append(self.ssim_id if _SSIM_IDS.get(self.ssim_id) == self.ssim else _spelled(self.ssim))
         elif metric in ("l1", "psnr"):
             parts.append("255")
         else:
-            parts.append(self.feature_id)
+            named = _FEATURE_IDS.get(self.feature_id) == self.feature_network
+            parts.append(self.feature_id if named else self.feature_network)
         if metric in MASKED_METRICS and (metric.endswith("ssim") or (self.mask_id, self.mask_owner) != _PAPERS_MASK):
             parts += [self.mask_id, self.mask_owner]
         if metric in ("is", "mask_is") and self.inception_splits != 10:
@@ -185,6 +186,16 @@ CLEAN = dataclasses.replace(
 )
 
 PROTOCOLS = {protocol.id: protocol for protocol in (POTGAN, POTGAN_SYNTHETIC, PATN, PG2, GFLA, CLEAN)}
+
+#: What each short name stands for. Settings that are not its own are spelled out, so that a variant that is made with
+#: `dataclasses.replace` never keeps the name of what it was made from.
+_SSIM_IDS = {protocol.ssim_id: protocol.ssim for protocol in PROTOCOLS.values()}
+_FEATURE_IDS = {protocol.feature_id: protocol.feature_network for protocol in PROTOCOLS.values()}
+
+
+def _spelled(ssim: SsimSettings) -> str:
+    sigma = f"-sigma{ssim.sigma:g}" if ssim.sigma else ""
+    return f"{ssim.window}{ssim.size}{sigma}-{ssim.covariance}-{ssim.data_range}"
 
 
 def as_they_are(protocol: Protocol) -> Protocol:

@@ -309,6 +309,7 @@
           cell.scope = "col";
           cell.className = "n";
           cell.textContent = metric.label + (metric.lower ? " ↓" : " ↑");
+          cell.title = metric.protocol;
         }
         data.methods.forEach((method) => {
           const row = part(table, "rows").insertRow();

@@ -29,6 +29,7 @@ rule evaluate:
     output:
         f"{RESULTS}/{{dataset}}/{{method}}/seed{{seed}}/evaluate/scores.json",
         f"{RESULTS}/{{dataset}}/{{method}}/seed{{seed}}/evaluate/per-pair.csv",
+        f"{RESULTS}/{{dataset}}/{{method}}/seed{{seed}}/evaluate/sensitivity.csv",
     log:
         f"{LOGS}/evaluate/{{dataset}}/{{method}}/seed{{seed}}.log",
     conda:
