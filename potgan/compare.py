@@ -23,7 +23,18 @@ from potgan.metrics.protocols import METRIC_LABELS
 from potgan.tables import bootstrap_interval, read_published, signed
 
 #: Parts of `scores.json` that are compared as settings: how a score came about.
-_PROVENANCE = ("benchmark", "dataset", "method", "seed", "iteration", "n_pairs", "hashes", "versions", "device", "origin")
+_PROVENANCE = (
+    "benchmark",
+    "dataset",
+    "method",
+    "seed",
+    "iteration",
+    "n_pairs",
+    "hashes",
+    "versions",
+    "device",
+    "origin",
+)
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,7 @@ class ExternalMethod:
     dataset: str  # a data set of this configuration, whose test pairs the images must be of
     images: str  # the folder of result images
     layout: str  # plain | deform | patn | gfla: how its files are named and what they hold
-    targets: str | None = None  # folder of target images where strips hold none that count; null: the data set's own
+    targets: str | None = None  # folder of target images for results without them; null: the data set's own
     table_row: str | None = None  # method of benchmarks/published.csv whose literature row this one stands under
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,3 +72,9 @@ def gpus() -> str:
         return "none"
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return ", ".join(f"{names.count(name)} × {name}" for name in dict.fromkeys(names))
+
+
+def prefer_this_python() -> None:
+    """Let the jobs that this process starts find its own Python first, also where it was called by its path and its
+    environment is not active."""
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"

@@ -95,7 +95,9 @@ def _check_replaceable(out: Path) -> None:
         if path.name in SCORED and path.is_dir():
             ours = all(inner.name in _SCORES and inner.is_file() for inner in path.iterdir())
         if not ours:
-            raise UserError(f"{out}: holds {path.name}, which no scoring wrote, and would be replaced; name a new folder")
+            raise UserError(
+                f"{out}: holds {path.name}, which no scoring wrote, and would be replaced; name a new folder"
+            )
 
 
 def _targets(protocol: Protocol, results: Results, images: Path, waive: bool) -> tuple[Protocol, np.ndarray]:

@@ -185,9 +185,8 @@ def _import_results(benchmark: Benchmark, layout: Layout, dataset: str, method: 
             "(`potgan score --as-they-are`)"
         )
     size = _dataset(benchmark, dataset).image_size
+    whole = TargetFolder(external.targets, list(test_pairs["to"])) if external.targets else None
     strips = protocol.targets == "strip" and "target" in results.has
-    # As `potgan score`: a protocol of strips measures against the strips, where they hold targets.
-    whole = TargetFolder(external.targets, list(test_pairs["to"])) if external.targets and not strips else None
     record = {
         "method": method,
         "seed": seed,
@@ -199,7 +198,7 @@ def _import_results(benchmark: Benchmark, layout: Layout, dataset: str, method: 
         "file_format": results.file_format,
         "panels": results.panels,
         "files_sha256": results.sha256(),
-        "targets": "strip" if strips else external.targets or "dataset",
+        "targets": external.targets or ("strip" if strips else "dataset"),
     }
     generation.write_generated(
         generation.imported_images(results, size),

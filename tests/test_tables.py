@@ -413,7 +413,9 @@ def test_a_literature_row_that_does_not_exist_is_named(tmp_path):
     external = {"label": "T", "dataset": "synthetic", "images": "x", "layout": "patn", "table_row": "vunt"}
     benchmark, layout = a_benchmark(external_methods={"theirs": external}), Layout("trial", tmp_path)
     write_all(benchmark, layout)
-    with pytest.raises(UserError, match=r"external_methods\.theirs\.table_row: no literature row 'vunt'; there are .*vunet"):
+    with pytest.raises(
+        UserError, match=r"external_methods\.theirs\.table_row: no literature row 'vunt'; there are .*vunet"
+    ):
         build(benchmark, layout)
 
 
@@ -573,7 +575,9 @@ def test_sensitivity_has_methods_as_rows_and_protocols_as_columns(tmp_path):
 def test_released_jpeg_files_never_stand_under_clean_without_a_word(tmp_path):
     benchmark, layout = paper_benchmark(), Layout("trial", tmp_path)
     write_all(benchmark, layout)
-    frame = pd.DataFrame({"protocol": ["patn", "clean"], "ssim": [0.262, 0.280], "mask_ssim": 0.8, "foreground_ssim": 0.3})
+    frame = pd.DataFrame(
+        {"protocol": ["patn", "clean"], "ssim": [0.262, 0.280], "mask_ssim": 0.8, "foreground_ssim": 0.3}
+    )
     for method, file_format in (("vunet-released", "jpeg"), ("copy-source", "png")):
         write_run(benchmark, layout, "market1501", method, 0, {"ssim": 0.262}, changes={"file_format": file_format})
         frame.to_csv(layout.evaluate("market1501", method, 0) / "sensitivity.csv", index=False)

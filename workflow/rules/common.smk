@@ -7,20 +7,18 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir).parent))
-# Jobs run with the Python that runs Snakemake, also where it was called by its path and its environment is not active.
-os.environ["PATH"] = (
-    f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-)
 
 from potgan.config import Layout, as_tree, load, fingerprint
 from potgan.download import is_address
 from potgan.errors import UserError
 from potgan.files import sha256_of
+from potgan.machine import prefer_this_python
 from potgan.keypoints import openpifpaf_environment, openpifpaf_recipe
 from potgan.metrics.protocols import PROTOCOLS
 from potgan.provenance import code_fingerprint
 from potgan.stages import configure, present
 
+prefer_this_python()
 # Archives that the rule `imitate` makes, in the layouts of the real data sets.
 IMITATIONS = "data/imitations"
 

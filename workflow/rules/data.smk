@@ -10,7 +10,7 @@ rule imitate:
     conda:
         "../../environment.yml"
     params:
-        folder=f"{IMITATIONS}/{{kind}}",
+        folder=lambda wildcards, output: Path(output[0]).parent,
         code=code_fingerprint("imitate"),
     message:
         "An archive in the layout of {wildcards.kind}, filled with synthetic people"
@@ -49,7 +49,7 @@ rule openpifpaf_environment:
         "../../environment.yml"
     params:
         script=str(openpifpaf_recipe() / "build.sh"),
-        folder=str(Path(OPENPIFPAF).parent),
+        folder=lambda wildcards, output: Path(output[0]).parent,
         lock=sha256_of(openpifpaf_recipe() / "requirements.lock"),
     message:
         "Building the environment of OpenPifPaf in {params.folder}"
@@ -70,8 +70,8 @@ rule openpifpaf_synthetic:
     threads: 2
     params:
         script=str(openpifpaf_recipe() / "train_synthetic.py"),
-        folder=str(Path(SYNTHETIC_CHECKPOINT).parent),
-        environment=str(Path(OPENPIFPAF).parent),
+        folder=lambda wildcards, output: Path(output[0]).parent,
+        environment=lambda wildcards, input: Path(input.environment).parent,
     message:
         "Training OpenPifPaf on synthetic people"
     shell:
