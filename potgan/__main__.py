@@ -167,6 +167,7 @@ def images_verb(arguments: argparse.Namespace) -> int:
 
     if arguments.out is None:
         raise UserError("images: --out is missing: the folder to fill")
+    _refuse_to_replace(arguments.out)
     dataset, name, data = _copy_of(
         arguments,
         allow_partial=not arguments.complete,
@@ -177,6 +178,22 @@ def images_verb(arguments: argparse.Namespace) -> int:
     part = "; a part of the published data set" if record["partial"] else ""
     say(f"{arguments.out}: {counts} images{part}")
     return 0
+
+
+def _refuse_to_replace(out: Path) -> None:
+    """UserError unless `out` is absent, empty, or written by an earlier unpacking, which is replaced: it is the user's."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UserError(f"{out}: is a file, and --out names a folder; name a new one")
+    found = {path.name for path in out.iterdir()}
+    strange = sorted(found - {"images.csv", "images.json", "train", "test"})
+    if not strange and found and not {"images.csv", "images.json"} <= found:
+        strange = sorted(found)
+    if strange:
+        raise UserError(
+            f"{out}: holds {strange[0]}, which no unpacking wrote, and would be replaced; name a new folder"
+        )
 
 
 def verify_verb(arguments: argparse.Namespace) -> int:

@@ -229,6 +229,23 @@ def test_a_users_file_is_checked_against_the_configurations_checksum(place, arch
     assert everything(place) == []
 
 
+def test_only_an_earlier_unpacking_is_replaced_and_nobodys_files(place, archive, tmp_path) -> None:
+    (place / "out").mkdir()
+    (place / "out" / "thesis.txt").write_text("years of work")
+    command = ("images", "market1501", "--archive", tmp_path / "made.zip", "--out", "out")
+    line = one_error(potgan(place, *command))
+    assert "out: holds thesis.txt, which no unpacking wrote, and would be replaced; name a new folder" in line
+    assert (place / "out" / "thesis.txt").read_text() == "years of work"
+    (place / "out" / "thesis.txt").unlink()
+    for _ in range(2):  # an empty folder, then what the first run wrote
+        assert potgan(place, *command).returncode == 0
+    (place / "out" / "thesis.txt").write_text("years of work")
+    one_error(potgan(place, *command))
+    assert (place / "out" / "thesis.txt").exists()
+    (place / "file").write_text("x")
+    assert "is a file" in one_error(potgan(place, *command[:-1], "file"))
+
+
 def test_without_a_network_the_line_says_what_to_do(place) -> None:
     with socket.socket() as free:  # a port that nobody listens at
         free.bind(("127.0.0.1", 0))
