@@ -162,12 +162,15 @@ def images_verb(arguments: argparse.Namespace) -> int:
         if arguments.dataset is None:
             raise UserError("images: name a data set of the configuration (--dataset), or KIND, --source and --out")
         return stage(arguments)
+    from potgan.files import refuse_to_replace
     from potgan.image_folder import prepare_images
     from potgan.progress import say
 
     if arguments.out is None:
         raise UserError("images: --out is missing: the folder to fill")
-    _refuse_to_replace(arguments.out)
+    unpacked = all((arguments.out / name).is_file() for name in ("images.csv", "images.json"))
+    ours = {"images.csv", "images.json", "train", "test"} if unpacked else set()
+    refuse_to_replace(arguments.out, "unpacking", lambda path: path.name in ours)
     dataset, name, data = _copy_of(
         arguments,
         allow_partial=not arguments.complete,
@@ -178,22 +181,6 @@ def images_verb(arguments: argparse.Namespace) -> int:
     part = "; a part of the published data set" if record["partial"] else ""
     say(f"{arguments.out}: {counts} images{part}")
     return 0
-
-
-def _refuse_to_replace(out: Path) -> None:
-    """UserError unless `out` is absent, empty, or written by an earlier unpacking, which is replaced: it is the user's."""
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise UserError(f"{out}: is a file, and --out names a folder; name a new one")
-    found = {path.name for path in out.iterdir()}
-    strange = sorted(found - {"images.csv", "images.json", "train", "test"})
-    if not strange and found and not {"images.csv", "images.json"} <= found:
-        strange = sorted(found)
-    if strange:
-        raise UserError(
-            f"{out}: holds {strange[0]}, which no unpacking wrote, and would be replaced; name a new folder"
-        )
 
 
 def verify_verb(arguments: argparse.Namespace) -> int:

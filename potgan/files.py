@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,20 @@ def new_folder(path: Path) -> Iterator[Path]:
     if path.exists():
         shutil.rmtree(path)
     partial.replace(path)
+
+
+def refuse_to_replace(out: Path, writer: str, is_ours: Callable[[Path], bool]) -> None:
+    """UserError unless `out` is absent, empty, or holds only what `is_ours`: a folder of the user's is never removed.
+
+    For folders that a person names on a command line, before `new_folder` replaces them. writer: who wrote what is ours.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UserError(f"{out}: is a file, and --out names a folder; name a new one")
+    strange = next((path.name for path in sorted(out.iterdir()) if not is_ours(path)), None)
+    if strange is not None:
+        raise UserError(f"{out}: holds {strange}, which no {writer} wrote, and would be replaced; name a new folder")
 
 
 def sha256_of(path: Path) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from potgan import evaluate as evaluation
 from potgan.errors import UserError
-from potgan.files import new_folder, write_text
+from potgan.files import new_folder, refuse_to_replace, write_text
 from potgan.metrics.protocols import METRIC_LABELS, PROTOCOLS, Protocol, as_they_are, unmet_demands
 from potgan.pairs import read_pairs
 from potgan.pose_files import match_names, read_keypoints
@@ -49,7 +49,7 @@ def score_folder(
     """
     if protocol != "all" and protocol not in SCORED:
         raise UserError(f"score: no protocol {protocol!r}; there are all, {', '.join(SCORED)}")
-    _check_replaceable(out)
+    refuse_to_replace(out, "scoring", _is_ours)
     pairs = read_pairs(pair_list)
     want = ("result", "target") if use == "result" else ("result", "target", "source")
     results = read_results(images, layout, pairs, targets, want)
@@ -84,20 +84,11 @@ def score_folder(
     return text
 
 
-def _check_replaceable(out: Path) -> None:
-    """UserError unless `out` is absent, empty, or written by an earlier scoring: nobody's files are removed."""
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise UserError(f"{out}: is a file, and --out names a folder; name a new one")
-    for path in sorted(out.iterdir()):
-        ours = path.name in _WRITTEN and path.is_file()
-        if path.name in SCORED and path.is_dir():
-            ours = all(inner.name in _SCORES and inner.is_file() for inner in path.iterdir())
-        if not ours:
-            raise UserError(
-                f"{out}: holds {path.name}, which no scoring wrote, and would be replaced; name a new folder"
-            )
+def _is_ours(path: Path) -> bool:
+    """Whether an earlier scoring wrote this entry of its folder."""
+    if path.name in SCORED and path.is_dir():
+        return all(inner.name in _SCORES and inner.is_file() for inner in path.iterdir())
+    return path.name in _WRITTEN and path.is_file()
 
 
 def _targets(protocol: Protocol, results: Results, images: Path, waive: bool) -> tuple[Protocol, np.ndarray]:
@@ -148,12 +139,7 @@ def _measure(
     record = {
         "method": images.name,
         "n_pairs": len(pairs),
-        "protocol": {
-            "id": protocol.id,
-            "version": protocol.version,
-            "hash": protocol.hash,
-            "description": protocol.description,
-        },
+        "protocol": protocol.record,
         "metrics": metrics,
         "mask_area": None if masks is None else float(masks.mean()),
         "origin": {

@@ -249,7 +249,7 @@ def evaluate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
         "seed": seed,
         "iteration": record["iteration"],
         "n_pairs": len(test_pairs),
-        "protocol": _protocol_record(protocol),
+        "protocol": protocol.record,
         "metrics": metrics,
         "warp": warp,
         "mask_area": float(masks.mean()),
@@ -269,15 +269,6 @@ def evaluate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
     _log_test_set(layout, f"{dataset}/{method}/seed{seed}", protocol, len(test_pairs))
     shown = (f"{name} {entry['value']:.3f}" for name, entry in metrics.items() if entry["value"] is not None)
     say(f"{dataset}/{method}/seed{seed}: {', '.join(shown)}")
-
-
-def _protocol_record(protocol: Protocol) -> dict[str, Any]:
-    return {
-        "id": protocol.id,
-        "version": protocol.version,
-        "hash": protocol.hash,
-        "description": protocol.description,
-    }
 
 
 def _train_images(layout: Layout, dataset: str, size: tuple[int, int], part: int = 512) -> Iterator[np.ndarray]:

@@ -80,6 +80,11 @@ class Protocol:
 
         return fingerprint(dataclasses.asdict(self))
 
+    @property
+    def record(self) -> dict[str, str | int]:
+        """What `scores.json` says of it."""
+        return {"id": self.id, "version": self.version, "hash": self.hash, "description": self.description}
+
     def metric_id(self, metric: str) -> str:
         """The protocol id of one metric, e.g. `ssim-deform`, `mask-fid-synthetic`: the same id only for the same settings."""
         parts = [metric.replace("_", "-")]
