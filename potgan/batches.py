@@ -1,11 +1,15 @@
-"""From files to `Batch`: images and masks are read once into memory, batches are gathered on the training device.
+"""From files to `Batch`: images and masks are read once into memory, batches are gathered on the training device, so that
+no worker process and no disk is ever waited for.
 
 The only two range conversions of the package stand here: images are uint8 RGB at rest and float32 in [-1, 1] in a model.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,17 +69,99 @@ class PairData:
     def size(self) -> tuple[int, int]:
         return tuple(self.images.shape[2:])
 
-    def batch(self, indices: np.ndarray | range) -> Batch:
-        """The pairs at these positions of the pair list."""
-        picked = torch.as_tensor(np.asarray(indices), device=self.sources.device)
+    @property
+    def device(self) -> torch.device:
+        return self.images.device
+
+    def placed(self, device: torch.device) -> PairData:
+        """These pairs where `device` reads them fastest: on it, if they take less than half of its free memory, else in
+        pinned memory of the host, from where each batch is copied while the one before it is trained on."""
+        tensors = {name: getattr(self, name) for name in ("images", "masks", "joints", "sources", "targets")}
+        if device.type == "cuda":
+            needed = sum(tensor.nbytes for tensor in tensors.values())
+            if needed > torch.cuda.mem_get_info(device)[0] / 2:
+                return dataclasses.replace(self, **{name: tensor.pin_memory() for name, tensor in tensors.items()})
+        return dataclasses.replace(self, **{name: tensor.to(device) for name, tensor in tensors.items()})
+
+    def batch(self, positions: np.ndarray | range, device: torch.device | None = None) -> Batch:
+        """The pairs at these positions of the pair list, on `device` (by default where the data lie)."""
+        return self.gather(positions).on(device or self.device)
+
+    def gather(self, positions: np.ndarray | range) -> Gathered:
+        """The same before the ranges are converted: as they lie in memory, where they lie."""
+        picked = torch.as_tensor(np.asarray(positions), device=self.device)
         source, target = self.sources[picked], self.targets[picked]
-        return Batch(
-            to_model(self.images[source]),
-            self.masks[source].float(),
-            to_model(self.images[target]),
-            self.masks[target].float(),
-            heatmaps(self.joints[target], *self.size, self.sigma),
+        return Gathered(
+            self.images[source],
+            self.masks[source],
+            self.images[target],
+            self.masks[target],
+            self.joints[target],
+            self.sigma,
         )
+
+
+@dataclass
+class Gathered:
+    """The raw material of a Batch: images and masks uint8, joints in pixels; a tenth of a batch's bytes."""
+
+    source_image: torch.Tensor
+    source_mask: torch.Tensor
+    target_image: torch.Tensor
+    target_mask: torch.Tensor
+    target_joints: torch.Tensor
+    sigma: float
+
+    def pinned(self) -> Gathered:
+        """In memory from which a GPU copies by itself."""
+        tensors = {name: value.pin_memory() for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        return dataclasses.replace(self, **tensors)
+
+    def on(self, device: torch.device) -> Batch:
+        """The batch on `device`, where heat maps are built and ranges converted."""
+        moved = {
+            name: value.to(device, non_blocking=True)
+            for name, value in vars(self).items()
+            if isinstance(value, torch.Tensor)
+        }
+        size = self.source_image.shape[2:]
+        return Batch(
+            to_model(moved["source_image"]),
+            moved["source_mask"].float(),
+            to_model(moved["target_image"]),
+            moved["target_mask"].float(),
+            heatmaps(moved["target_joints"], *size, self.sigma),
+        )
+
+
+def training_batches(
+    data: PairData,
+    device: torch.device,
+    lists: Iterable[list[np.ndarray]],
+) -> Iterator[list[Batch]]:
+    """For each list of positions in `lists`, the batches of these pairs on `device`, in that order.
+
+    Where the data do not lie on the device, a thread gathers the next list while the caller works on this one. What is
+    yielded does not depend on that.
+    """
+    if data.device.type == device.type:
+        for parts in lists:
+            yield [data.batch(positions) for positions in parts]
+        return
+
+    def gathered(parts: list[np.ndarray]) -> list[Gathered]:
+        found = [data.gather(positions) for positions in parts]
+        return [part.pinned() for part in found] if device.type == "cuda" else found
+
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
+        waiting = None
+        for parts in lists:
+            coming = thread.submit(gathered, parts)
+            if waiting is not None:
+                yield [part.on(device) for part in waiting.result()]
+            waiting = coming
+        if waiting is not None:
+            yield [part.on(device) for part in waiting.result()]
 
 
 def load_pairs(

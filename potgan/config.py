@@ -171,8 +171,15 @@ class TrainingSettings:
     checkpoints: int = 9  # evenly spaced; the generator's weights of each are kept, the state of the last
     log_every: int = 100  # iterations between lines of progress.csv
     save_every: int = 1000  # iterations between saved states, for a run that is killed
-    precision: str = "fp32"
-    threads: int = 1  # CPU threads of one training; part of the record, since sums depend on it
+    precision: str = "fp32"  # fp32 | tf32 | bf16; another than the paper's fp32 enters a table only with its difference
+    ema: float = 0.0  # decay per iteration of a running average of G's weights, which is then what is kept; 0: none
+    # How it is run, not what is trained: results may differ by the rounding of sums, as between two machines.
+    threads: int = 1  # CPU threads of one training (of each process)
+    processes: int = 1  # one a GPU; each gets its share of every batch
+    device_batch_size: int | None = (
+        None  # the most pairs at once on one device; smaller parts are accumulated. null: all
+    )
+    compile: str = "auto"  # auto: long trainings on a GPU | always | never
 
 
 @dataclass(frozen=True)
@@ -265,6 +272,10 @@ class Benchmark:
         return next(m for m in self.models if self.run_settings(dataset, m, 0).training_fingerprint == wanted)
 
 
+#: Settings of a training that do not decide what is trained: how it is watched, and on what it runs.
+HOW_IT_IS_RUN = ("log_every", "save_every", "threads", "processes", "device_batch_size", "compile")
+
+
 @dataclass(frozen=True)
 class RunSettings:
     """Everything that decides one trained model, apart from the data themselves."""
@@ -282,7 +293,8 @@ class RunSettings:
     def training_dict(self) -> dict[str, typing.Any]:
         """What training depends on. A filter that is not trained through is no part of it."""
         tree = dataclasses.asdict(self)
-        del tree["training"]["log_every"], tree["training"]["save_every"]  # how it is watched, not what is trained
+        for name in HOW_IT_IS_RUN:
+            del tree["training"][name]
         if self.generator.guided_filter.mode != "train":
             tree["generator"]["guided_filter"] = "not in training"
         return json.loads(json.dumps(tree))
@@ -410,7 +422,8 @@ _CHOICES = {
     "generator.normalization": ("instance", "batch"),
     "discriminator.normalization": ("instance", "batch", "none"),
     "training.perceptual_network": ("vgg16", "random"),
-    "training.precision": ("fp32",),
+    "training.precision": ("fp32", "tf32", "bf16"),
+    "training.compile": ("auto", "always", "never"),
 }
 
 
@@ -486,6 +499,7 @@ def _check(benchmark: Benchmark, where: str) -> None:
                 "discriminator.normalization": run.discriminator.normalization,
                 "training.perceptual_network": run.training.perceptual_network,
                 "training.precision": run.training.precision,
+                "training.compile": run.training.compile,
             }
             for key, value in values.items():
                 one_of(value, _CHOICES[key], f"{at}: {key}")
@@ -494,7 +508,18 @@ def _check(benchmark: Benchmark, where: str) -> None:
             require(run.generator.guided_filter.radius >= 1, f"{at}: guided_filter.radius must be at least 1")
             require(run.generator.guided_filter.epsilon > 0, f"{at}: guided_filter.epsilon must be positive")
             require(run.training.iterations >= 1, f"{at}: training.iterations must be at least 1")
-            require(run.training.batch_size >= 1, f"{at}: training.batch_size must be at least 1")
+            for key in ("batch_size", "threads", "processes", "log_every", "save_every"):
+                require(getattr(run.training, key) >= 1, f"{at}: training.{key} must be at least 1")
+            require(
+                run.training.batch_size % run.training.processes == 0,
+                f"{at}: training.batch_size {run.training.batch_size} cannot be shared equally by "
+                f"{run.training.processes} processes",
+            )
+            require(
+                run.training.device_batch_size is None or run.training.device_batch_size >= 1,
+                f"{at}: training.device_batch_size must be at least 1, or null",
+            )
+            require(0 <= run.training.ema < 1, f"{at}: training.ema must lie between 0 and 1 (0.999, say)")
             require(
                 1 <= run.training.checkpoints <= run.training.iterations,
                 f"{at}: training.checkpoints must lie between 1 and iterations",

@@ -19,7 +19,7 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # A name of this process alone: two jobs may write the same entry of a cache at once.
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")

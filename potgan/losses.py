@@ -76,8 +76,9 @@ def generator_losses(
     if perceptual_network is not None:
         with torch.no_grad():
             wanted = perceptual_network(target)
-        terms["perceptual"] = F.l1_loss(perceptual_network(generated), wanted)
+        terms["perceptual"] = F.l1_loss(perceptual_network(generated).float(), wanted.float())
     if fake_logits is not None:
+        fake_logits = fake_logits.float()
         terms["adversarial"] = F.binary_cross_entropy_with_logits(fake_logits, torch.ones_like(fake_logits))
     return terms
 
@@ -93,6 +94,7 @@ def discriminator_loss(real_logits: torch.Tensor, fake_logits: torch.Tensor) -> 
 
     At chance this is ln 2 = 0.693.
     """
+    real_logits, fake_logits = real_logits.float(), fake_logits.float()
     real = F.binary_cross_entropy_with_logits(real_logits, torch.ones_like(real_logits))
     fake = F.binary_cross_entropy_with_logits(fake_logits, torch.zeros_like(fake_logits))
     return (real + fake) / 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -10,6 +11,8 @@ from typing import TypeVar
 from tqdm import tqdm
 
 Item = TypeVar("Item")
+#: Of several processes of one training, only the first speaks.
+QUIET = os.environ.get("RANK", "0") != "0"
 
 
 def progress(
@@ -20,18 +23,28 @@ def progress(
     initial: int = 0,
     interval: float = 10.0,
     weight: Callable[[Item], int] = lambda item: 1,
+    note: Callable[[float], str] = lambda rate: "",
 ) -> Iterator[Item]:
     """Yield `items` while showing how many of `total`, how fast, and how long it will take.
 
-    weight: how many units an item counts for, where items are parts of many. On a terminal this is a tqdm bar. Elsewhere a
+    weight: how many units an item counts for, where items are parts of many. note: what else to show, given the rate in
+    units per second. On a terminal this is a tqdm bar. Elsewhere a
     line is printed to standard error every `interval` seconds and at the end, so that a log of a night's run is some
     thousand lines and no carriage returns.
     """
+    if QUIET:
+        yield from items
+        return
     if sys.stderr.isatty():
+        shown = time.monotonic()
         with tqdm(total=total, desc=what, unit=f" {unit}", initial=initial, dynamic_ncols=True) as bar:
             for item in items:
                 yield item
                 bar.update(weight(item))
+                now = time.monotonic()
+                if now - shown >= 1:
+                    bar.set_postfix_str(note(bar.format_dict["rate"] or 0.0), refresh=False)
+                    shown = now
         return
     start = last = time.monotonic()
     count = initial
@@ -43,12 +56,14 @@ def progress(
             last = now
             rate = (count - initial) / max(now - start, 1e-9)
             left = tqdm.format_interval((total - count) / rate) if rate else "?"
-            say(f"{what}: {count}/{total} {unit}, {rate:.3g} {unit}/s, {left} left")
+            also = note(rate)
+            say(f"{what}: {count}/{total} {unit}, {rate:.3g} {unit}/s, {left} left{', ' if also else ''}{also}")
 
 
 def say(message: str) -> None:
     """One line to standard error, at once."""
-    print(message, file=sys.stderr, flush=True)
+    if not QUIET:
+        print(message, file=sys.stderr, flush=True)
 
 
 class TransferProgress:

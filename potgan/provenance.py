@@ -14,7 +14,7 @@ STAGE_FILES = {
                "../benchmarks/dukemtmc.yaml", "../benchmarks/deepfashion.yaml"),
     "keypoints": ("keypoints.py", "pose.py", "pose_files.py", "detection.py", "openpifpaf_worker.py"),
     "pairs": ("pairs.py", "pose.py", "pose_files.py", "synthetic.py"),
-    "train": ("train.py", "batches.py", "losses.py", "rendering.py", "models/*.py"),
+    "train": ("train.py", "adversarial_step.py", "batches.py", "losses.py", "rendering.py", "models/*.py"),
     "feature_network": ("metrics/synthetic_network.py", "synthetic.py"),
     "generate": ("generate.py", "result_folders.py", "batches.py", "rendering.py", "models/*.py"),
     "evaluate": ("evaluate.py", "rendering.py", "metrics/*.py", "models/tps.py"),

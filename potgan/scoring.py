@@ -179,9 +179,9 @@ def _joints(tables: list[Path] | tuple[Path, ...], pairs: pd.DataFrame) -> tuple
 
 def _inception() -> tuple[Any, str]:
     """(network, "") or (None, why not): without its weights the other metrics are still worth having."""
+    from potgan.devices import pick_device
     from potgan.metrics.inception import InceptionNetwork
     from potgan.pretrained import weight_file
-    from potgan.train import pick_device
 
     try:
         return InceptionNetwork(weight_file("inception-2015-12-05"), pick_device()), ""

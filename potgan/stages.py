@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -110,21 +111,24 @@ def feature_network(benchmark: Benchmark, layout: Layout) -> None:
 
 
 def train(benchmark: Benchmark, layout: Layout, dataset: str, model: str, seed: int) -> None:
-    from potgan.train import pick_device
+    from potgan import devices
     from potgan.train import train as run_training
 
     settings = benchmark.run_settings(dataset, model, seed)
-    device = pick_device()
-    data = _pair_data(benchmark, layout, dataset, "train", device, model)
+    if settings.training.processes > 1 and "WORLD_SIZE" not in os.environ:
+        command = ["-m", "potgan", "train", "--config", str(layout.configuration), "--root", str(layout.root)]
+        command += ["--dataset", dataset, "--model", model, "--seed", str(seed)]
+        configure(benchmark, layout)
+        devices.launch(settings.training.processes, command)
+        return
+    data = _pair_data(benchmark, layout, dataset, "train", "cpu", model)
     record = read_json(layout.pairs(dataset) / "pairs.json", "run `potgan pairs` first")
     validation = (
-        _pair_data(benchmark, layout, dataset, "validation", device, model)
+        _pair_data(benchmark, layout, dataset, "validation", "cpu", model)
         if record["splits"]["validation"]["pairs"]
         else None
     )
-    result = run_training(
-        data, validation, settings, layout.train(dataset, model, seed), _data_hashes(layout, dataset), device
-    )
+    result = run_training(data, validation, settings, layout.train(dataset, model, seed), _data_hashes(layout, dataset))
     say(f"{dataset}/{model}/seed{seed}: trained in {result['wall_seconds']} s, {result['pairs_per_second']} pairs/s")
 
 
@@ -134,7 +138,8 @@ def generate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
         _import_results(benchmark, layout, dataset, method, seed)
         return
     from potgan import generate as generation
-    from potgan.train import load_generator, pick_device
+    from potgan.devices import pick_device
+    from potgan.train import load_generator
 
     device = pick_device()
     model = benchmark.model_of(method) or benchmark.main_model
@@ -404,8 +409,8 @@ def _feature_network(benchmark: Benchmark, layout: Layout) -> Any:
         from potgan.metrics.synthetic_network import load_feature_network
 
         return load_feature_network(layout.feature_network)
+    from potgan.devices import pick_device
     from potgan.metrics.inception import InceptionNetwork
     from potgan.pretrained import weight_file
-    from potgan.train import pick_device
 
     return InceptionNetwork(weight_file("inception-2015-12-05"), pick_device())

@@ -144,9 +144,10 @@ def test_a_filter_outside_training_shares_the_training_and_one_inside_does_not()
 
 def test_fingerprint_follows_what_is_trained_and_nothing_else() -> None:
     base = config.load(MINIMAL).run_settings("synthetic", "potgan", 0)
-    same = config.load(with_("training", {"log_every": 7, "save_every": 9})).run_settings("synthetic", "potgan", 0)
+    run = {"log_every": 7, "save_every": 9, "threads": 2, "processes": 2, "device_batch_size": 4, "compile": "always"}
+    same = config.load(with_("training", run)).run_settings("synthetic", "potgan", 0)
     assert base.training_fingerprint == same.training_fingerprint
-    for change in ({"learning_rate": 3e-4}, {"adam_betas": [0.999, 0.5]}, {"threads": 2}):
+    for change in ({"learning_rate": 3e-4}, {"adam_betas": [0.999, 0.5]}, {"precision": "bf16"}, {"ema": 0.9}):
         other = config.load(with_("training", change)).run_settings("synthetic", "potgan", 0)
         assert other.training_fingerprint != base.training_fingerprint
     assert dataclasses.replace(base, seed=1).training_fingerprint != base.training_fingerprint

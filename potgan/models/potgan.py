@@ -110,7 +110,9 @@ class CoordinatesNet(nn.Module):
 
     def forward(self, d: torch.Tensor) -> torch.Tensor:
         hidden = F.leaky_relu(self.hidden(self.blocks(d).flatten(1)), SLOPE)
-        return torch.tanh(self.points(hidden)).unflatten(1, (-1, 2))
+        # In fp32 whatever the precision of training: a coordinate in bf16 is known to an eighth of a pixel only.
+        with torch.autocast(d.device.type, enabled=False):
+            return torch.tanh(self.points(hidden.float())).unflatten(1, (-1, 2))
 
 
 class PoseTransform(nn.Module):
@@ -141,7 +143,7 @@ class PoseTransform(nn.Module):
 
 def sample_at(features: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
     """The grid sampler "S" of Fig. 2: move every cell of `features` (B, C, h, w) along `grid` (B, h, w, 2)."""
-    return F.grid_sample(features, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+    return F.grid_sample(features.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
 
 
 class Decoder(nn.Module):
@@ -210,7 +212,7 @@ class Generator(nn.Module):
         if self.pose_transform is not None:
             control_points, grids = self.pose_transform(source_mask, target_mask)
             appearance = [sample_at(f, grid) for f, grid in zip(appearance, grids, strict=True)]
-        unfiltered = self.decoder(appearance, pose)
+        unfiltered = self.decoder(appearance, pose).float()
         image = unfiltered
         if self.filters:
             settings = self.settings.guided_filter

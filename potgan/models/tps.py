@@ -58,5 +58,6 @@ class ThinPlateSpline(nn.Module):
         self.register_buffer("matrix", torch.from_numpy(matrix).float(), persistent=False)
 
     def forward(self, control_points: torch.Tensor) -> torch.Tensor:
-        grid = self.matrix @ control_points.float()
+        with torch.autocast(control_points.device.type, enabled=False):  # always in fp32
+            grid = self.matrix @ control_points.float()
         return grid.view(-1, *self.size, 2)

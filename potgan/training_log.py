@@ -1,0 +1,155 @@
+"""What a person sees of a training: `progress.csv`, pictures of the same pairs, TensorBoard, and an alarm."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+
+from potgan.config import RunSettings
+from potgan.devices import Processes, peak_memory_bytes
+from potgan.errors import UserError
+from potgan.files import write_bytes, write_text
+from potgan.progress import say
+
+#: In the paper's counting one training is 90 epochs (Fig. 10 shows 50 to 90; PROTOCOLS 7.2 item 2).
+EPOCHS = 90
+PROGRESS_COLUMNS = (
+    "iteration",
+    "epoch",
+    "reconstruction",
+    "perceptual",
+    "adversarial",
+    "discriminator",
+    "learning_rate",
+    "validation_ssim",
+    "validation_ssim_unfiltered",
+)
+#: A loss has exploded when its mean since the last line of progress.csv is this many times the first line's. In trainings
+#: that went well it is at most 1.7 times (the adversarial term, while the discriminator learns).
+EXPLOSION = 100.0
+
+
+class LossMeter:
+    """Means of the loss terms between two lines of `progress.csv`, summed on the device, so that no step waits for them."""
+
+    def __init__(self, processes: Processes) -> None:
+        self.processes = processes
+        self.rows: list[dict[str, float]] = []
+        self._sums: dict[str, torch.Tensor] = {}
+        self._count = 0
+
+    def add(self, terms: dict[str, torch.Tensor]) -> None:
+        for name, value in terms.items():
+            # In float64, so that a sum does not depend on when it was taken off the device.
+            self._sums[name] = self._sums[name] + value if name in self._sums else value.double()
+        self._count += 1
+
+    def means(self) -> dict[str, float]:
+        """name -> mean over iterations, and over processes. Waits for the device."""
+        if not self._count:
+            return {}
+        values = self.processes.mean(torch.stack(list(self._sums.values())).cpu()) / self._count
+        return dict(zip(self._sums, values.tolist(), strict=True))
+
+    def start_row(self, row: dict[str, float]) -> None:
+        """Keep a line, and begin the next."""
+        self.rows.append(row)
+        self._sums, self._count = {}, 0
+
+    def check(self, folder: Path, iteration: int, last_good: str) -> None:
+        """UserError if a loss is not finite, or has exploded. Called before anything is saved."""
+        for name, value in self.means().items():
+            first = self.rows[0].get(name, math.inf) if self.rows else math.inf
+            if math.isfinite(value) and value <= EXPLOSION * max(first, 0.01):
+                continue
+            what = "is no longer finite" if not math.isfinite(value) else f"has exploded ({first:.3g} at first)"
+            raise UserError(
+                f"{folder}: the {name} loss {what} at iteration {iteration}: {value:.3g}; lower the learning rate. The last "
+                f"good state is {last_good}"
+            )
+
+    def note(self) -> str:
+        """The last line's losses, for a progress line."""
+        if not self.rows:
+            return "no losses yet"
+        names = {"reconstruction": "L1", "perceptual": "perceptual", "adversarial": "G", "discriminator": "D"}
+        return " ".join(f"{short} {self.rows[-1][name]:.3g}" for name, short in names.items() if name in self.rows[-1])
+
+    def state_dict(self) -> dict[str, Any]:
+        sums = {name: value.item() for name, value in self._sums.items()}
+        return {"rows": self.rows, "sums": sums, "count": self._count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows = state["rows"]
+        self._sums = {name: torch.tensor(value, dtype=torch.float64) for name, value in state["sums"].items()}
+        self._count = state["count"]
+
+
+class TrainingLog:
+    """Writes what happened since `start`. rows: the lines of earlier sessions of this run."""
+
+    def __init__(self, folder: Path, settings: RunSettings, start: int, rows: list[dict[str, float]]) -> None:
+        self.folder = folder
+        self.began = time.monotonic()
+        self.board = None
+        with contextlib.suppress(OSError):  # watching must never stop a training
+            self.board = _board(folder.parent / "tensorboard", start)
+        if self.board is not None and not start:
+            self.board.add_text("settings", f"```\n{settings}\n```", 0)
+
+    def row(self, row: dict[str, float], rows: list[dict[str, float]], pairs: int, device: torch.device) -> None:
+        """One more line. pairs: seen in this session."""
+        write_text(self.folder / "progress.csv", progress_csv(rows))
+        if self.board is None:
+            return
+        iteration = int(row["iteration"])
+        groups = {
+            "loss": ("reconstruction", "perceptual", "adversarial", "discriminator"),
+            "validation": ("validation_ssim", "validation_ssim_unfiltered"),
+            "run": ("learning_rate",),
+        }
+        with contextlib.suppress(OSError):
+            for group, names in groups.items():
+                for name in names:
+                    if name in row:
+                        self.board.add_scalar(f"{group}/{name.removeprefix('validation_')}", row[name], iteration)
+            self.board.add_scalar("run/pairs_per_second", pairs / (time.monotonic() - self.began), iteration)
+            self.board.add_scalar("run/peak_memory_gib", peak_memory_bytes(device) / 2**30, iteration)
+            self.board.flush()
+
+    def pictures(self, picture: np.ndarray, iteration: int) -> None:
+        """picture: (rows, columns, 3) uint8 RGB, of the same pairs every time."""
+        _, png = cv2.imencode(".png", picture[:, :, ::-1])
+        write_bytes(self.folder / f"samples-{iteration:06d}.png", png.tobytes())
+        if self.board is not None:
+            with contextlib.suppress(OSError):
+                self.board.add_image("source, pose, synthesised, target", picture, iteration, dataformats="HWC")
+
+    def close(self) -> None:
+        if self.board is not None:
+            with contextlib.suppress(OSError):
+                self.board.close()
+
+
+def _board(folder: Path, start: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        say("TensorBoard is not installed: progress.csv and the pictures in the run's folder say the same")
+        return None
+    # Points of an earlier session after the saved state are dropped: they are drawn again.
+    return SummaryWriter(str(folder), purge_step=start or None)
+
+
+def progress_csv(rows: list[dict[str, float]]) -> str:
+    return pd.DataFrame(rows, columns=list(PROGRESS_COLUMNS)).to_csv(
+        index=False, float_format="%.6g", lineterminator="\n"
+    )
