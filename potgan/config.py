@@ -330,6 +330,9 @@ def load(source: str | Path | dict[str, typing.Any]) -> Benchmark:
             raise UserError(f"{where}: is not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(tree, dict):
         raise UserError(f"{where}: must be a mapping of settings, and is {type(tree).__name__}")
+    if isinstance(tree.get("models"), dict):
+        # A file laid over another takes a model away with `name: null`.
+        tree = tree | {"models": {name: entry for name, entry in tree["models"].items() if entry is not None}}
     benchmark = build(Benchmark, tree, where, root=True)
     _check(benchmark, where)
     return benchmark
