@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -152,8 +153,22 @@ def _board(folder: Path, start: int) -> Any:
     except ImportError:
         say("TensorBoard is not installed: progress.csv and the pictures in the run's folder say the same")
         return None
+    _tell_of_full_disks_in_a_line()
     # Points of an earlier session after the saved state are dropped: they are drawn again.
     return SummaryWriter(str(folder), purge_step=start + 1 if start else None)
+
+
+def _tell_of_full_disks_in_a_line() -> None:
+    """TensorBoard writes from a thread of its own, which would die with a traceback. Watching must not stop a training."""
+    before = threading.excepthook
+
+    def tell(failure: threading.ExceptHookArgs) -> None:
+        if isinstance(failure.exc_value, OSError):
+            say(f"TensorBoard's file cannot be written ({failure.exc_value.strerror}); training goes on without it")
+        else:
+            before(failure)
+
+    threading.excepthook = tell
 
 
 def progress_csv(rows: list[dict[str, float]]) -> str:
