@@ -14,7 +14,7 @@ from potgan import provenance
 #: Rows of the house, bottom first: a module imports only from rows above it in this list (DESIGN 3).
 ROWS = [
     {"errors", "openpifpaf_worker"},
-    {"files", "progress", "metrics.protocols"},
+    {"files", "progress", "metrics.protocols", "precision"},
     {"download"},
     {"config"},
     {"pose", "provenance", "pretrained", "devices"},
@@ -40,6 +40,7 @@ ROWS = [
 ]
 #: An import inside a function that looks upward, with its reason.
 EXCEPTIONS = {
+    ("precision", "config"),  # the type of an argument
     ("metrics.protocols", "config"),  # the hash function, when a hash is asked for
 }
 #: Modules whose import must not bring torch, so that parsing the workflow and preparing data stay quick.
