@@ -170,3 +170,17 @@ def test_no_absolute_path_of_a_machine_is_committed(repository) -> None:
         if path.suffix in {".py", ".md", ".yaml", ".yml", ".smk", ".toml", ".sh", ".lock", ".html", ".css"}:
             text = path.read_text(encoding="utf-8")
             assert not re.search(r"(?<![\w.])/(work|home|root)/", text.replace("/(work|home|root)/", "")), name
+
+
+def test_the_core_runs_on_a_bare_gpu_machine() -> None:
+    """With torch, numpy, OpenCV, pandas, PyYAML and tqdm, and without a package index: train, generate and evaluate import."""
+    import sys
+
+    absent = ["accelerate", "dvc", "gdown", "jinja2", "matplotlib", "pytorch_fid", "scipy", "skimage", "snakemake",
+              "tenacity", "tensorboard", "torchvision", "uv"]  # fmt: skip
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({absent}))\n"
+        "import potgan.train, potgan.generate, potgan.evaluate, potgan.stages"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
