@@ -40,8 +40,6 @@ from potgan.progress import progress, say
 from potgan.training_log import EPOCHS, LossMeter, TrainingLog
 from potgan.training_state import TrainingState, tensors_to_bytes
 
-#: Pairs that every picture of a training shows.
-SAMPLES = 8
 #: Iterations between the processes' agreement on whether one of them was told to stop.
 AGREE_EVERY = 10
 
@@ -145,7 +143,7 @@ def _train(
                     if validation is not None:
                         row |= validation_scores(generator, validation, options.batch_size)
                     save_generator(folder / f"generator-{done:06d}.pt", generator, settings, done, data_hashes)
-                    log.pictures(samples(generator, validation or data, SAMPLES), done)
+                    log.pictures(generator, validation or data, done)
                 meter.start_row(row)
                 if ours.first:
                     log.row(row, meter.rows, pairs=options.batch_size * (done - start), device=device)
@@ -227,30 +225,6 @@ def validation_scores(generator: Generator, validation: PairData, batch_size: in
     if filter_settings.mode != "train":  # otherwise the unfiltered image is no output of this model
         scores["validation_ssim_unfiltered"] = float(ssim(real, np.concatenate(unfiltered), POTGAN.ssim).mean())
     return scores
-
-
-@torch.no_grad()
-def samples(generator: Generator, data: PairData, count: int) -> np.ndarray:
-    """A picture of the same pairs at every call, one a row: source, target pose, synthesised image, target.
-
-    Returns (rows, columns, 3) uint8 RGB.
-    """
-    from potgan.rendering import draw_skeleton
-
-    generator.eval()
-    # Evenly spaced over the list, so that not all of them are of its first person.
-    chosen = np.unique(np.linspace(0, len(data) - 1, min(count, len(data))).astype(int))
-    batch = data.batch(chosen, next(generator.parameters()).device)
-    out = generator(batch.source_image, batch.source_mask, batch.target_mask, batch.target_heatmaps)
-    columns = [
-        to_pixels(images).permute(0, 2, 3, 1).cpu().numpy()
-        for images in (batch.source_image, out.image, batch.target_image)
-    ]
-    joints = data.joints[data.targets[torch.as_tensor(chosen, device=data.device)]].cpu().numpy()
-    poses = np.stack([draw_skeleton(joint, *data.size) for joint in joints])
-    rows = np.concatenate([columns[0], poses, columns[1], columns[2]], axis=2)
-    generator.train()
-    return np.concatenate(list(rows), axis=0)
 
 
 def save_generator(path: Path, generator: Generator, settings: RunSettings, iteration: int, data_hashes: dict) -> None:

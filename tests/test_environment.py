@@ -18,6 +18,7 @@ ROWS = [
     {"download"},
     {"config"},
     {"pose", "provenance", "pretrained", "devices"},
+    {"records"},
     {"pose_files"},
     {"rendering", "synthetic", "pairs", "detection"},
     {"archives", "imitations"},

@@ -20,6 +20,7 @@ rule imitate:
 
 rule images:
     input:
+        decided=stamp("images"),
         source=source_files,
     output:
         f"{RESULTS}/{{dataset}}/images/images.csv",
@@ -30,8 +31,6 @@ rule images:
         "../../environment.yml"
     params:
         configuration=CONFIGURATION,
-        settings=dataset_settings,
-        code=code_fingerprint("images"),
     message:
         "Images of {wildcards.dataset}"
     shell:
@@ -80,6 +79,7 @@ rule openpifpaf_synthetic:
 
 rule keypoints:
     input:
+        decided=stamp("keypoints"),
         images=rules.images.output,
         tables=keypoint_tables,
         detector=detector,
@@ -93,8 +93,6 @@ rule keypoints:
     threads: detection_threads
     params:
         configuration=CONFIGURATION,
-        settings=keypoint_settings,
-        code=code_fingerprint("keypoints"),
     message:
         "Key points of {wildcards.dataset}"
     shell:
@@ -103,6 +101,7 @@ rule keypoints:
 
 rule pairs:
     input:
+        decided=stamp("pairs"),
         keypoints=rules.keypoints.output,
         lists=pair_lists,
     output:
@@ -116,8 +115,6 @@ rule pairs:
         "../../environment.yml"
     params:
         configuration=CONFIGURATION,
-        settings=dataset_settings,
-        code=code_fingerprint("pairs"),
     message:
         "Train, validation and test pairs of {wildcards.dataset}"
     shell:
