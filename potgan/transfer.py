@@ -227,8 +227,8 @@ def read_inputs(
     for path, name in targets:
         if name is not None and is_image(path):
             raise UserError(f"{path}:{name}: an image has one pose; only a table has names")
-    pictures = [path for path, name in targets if is_image(path)]
-    found = joints_of_images(pictures + ([] if source_word else [source]), tables, detector)
+    sizes = {path: read_picture(path).shape[:2] for path, _ in targets if is_image(path)}
+    found = joints_of_images([*sizes, *([] if source_word else [source])], tables, detector)
     joints = _source_row(source_word, source) if source_word else found[source]
     if np.isnan(joints[:, 0]).all():
         raise UserError(f"{source}: has no person whose joints are known; its pose decides what is moved")
@@ -237,7 +237,7 @@ def read_inputs(
     poses: list[Pose] = []
     for path, name in targets:
         if is_image(path):
-            poses.append(fitted(path.name, found[path], read_picture(path).shape[:2], frame))
+            poses.append(fitted(path.name, found[path], sizes[path], frame))
             continue
         table = read_keypoints(path)
         rows = [(n, table.of(n)) for n in table.names] if name is None else [(name, row_of(table, name, path))]
@@ -404,7 +404,9 @@ def gif_bytes(pictures: list[np.ndarray], frames_per_second: float) -> bytes:
 
     # Of many frames some are enough: they show the same person.
     chosen = pictures[:: -(-len(pictures) // 32)]
-    palette = Image.fromarray(np.concatenate(chosen)).quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    palette = Image.fromarray(np.concatenate(chosen)).quantize(
+        256, Image.Quantize.MEDIANCUT, kmeans=1, dither=Image.Dither.NONE
+    )
     indexed = [Image.fromarray(p).quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
     buffer = io.BytesIO()
     indexed[0].save(
