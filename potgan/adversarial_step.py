@@ -136,7 +136,8 @@ class AdversarialStep:
             with _last_only(self._generator_loss, number == len(parts)):
                 fake, loss, terms = self._generator_loss(batch)
                 (loss / len(parts)).backward()
-            fakes.append(fake.detach())
+            # A CUDA graph's output is overwritten by its next run.
+            fakes.append(fake.detach().clone() if self.compiled and len(parts) > 1 else fake.detach())
             for name, value in terms.items():
                 add(name, value)
         self.generator_optimizer.step()

@@ -138,13 +138,14 @@ def training_batches(
     data: PairData,
     device: torch.device,
     lists: Iterable[list[np.ndarray]],
+    ahead: bool | None = None,
 ) -> Iterator[list[Batch]]:
     """For each list of positions in `lists`, the batches of these pairs on `device`, in that order.
 
-    Where the data do not lie on the device, a thread gathers the next list while the caller works on this one. What is
-    yielded does not depend on that.
+    ahead: whether a thread gathers the next list while the caller works on this one; by default where the data do not lie
+    on the device. What is yielded does not depend on it.
     """
-    if data.device.type == device.type:
+    if not (data.device.type != device.type if ahead is None else ahead):
         for parts in lists:
             yield [data.batch(positions) for positions in parts]
         return

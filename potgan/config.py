@@ -23,6 +23,7 @@ import yaml
 
 from potgan.download import check_checksum_text
 from potgan.errors import UserError
+from potgan.precision import check_precisions
 
 STAGES = ("images", "keypoints", "pairs", "train", "generate", "evaluate", "tabulate")
 #: Methods that need no training; every table shows them, so that a reader knows where the scale begins and ends.
@@ -334,8 +335,12 @@ def load(source: str | Path | dict[str, typing.Any]) -> Benchmark:
             raise UserError(f"{where}: is not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(tree, dict):
         raise UserError(f"{where}: must be a mapping of settings, and is {type(tree).__name__}")
+    if isinstance(tree.get("models"), dict):
+        # A file laid over another takes a model away with `name: false`.
+        tree = tree | {"models": {name: entry for name, entry in tree["models"].items() if entry is not False}}
     benchmark = build(Benchmark, tree, where, root=True)
     _check(benchmark, where)
+    check_precisions(benchmark, where)
     return benchmark
 
 

@@ -15,6 +15,7 @@ import platform
 import resource
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,8 +196,10 @@ class Processes:
         """The module with its gradients averaged over the processes."""
         if self.count == 1:
             return module
-        # Buffers: instance norm has none that matter, and synchronised batch norm keeps its own in step.
-        return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False)
+        with warnings.catch_warnings():  # torch 2.13 has a new name for it, which 2.11 does not know
+            warnings.simplefilter("ignore", FutureWarning)
+            # Buffers: instance norm has none, and synchronised batch norm keeps its own in step.
+            return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False)
 
 
 @contextlib.contextmanager

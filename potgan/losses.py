@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from potgan.config import LossWeights
+from potgan.models.blocks import at_least_fp32
 
 #: torchvision's VGG-16 up to relu1_2: conv1_1, relu, conv1_2, relu.
 _RELU1_2 = 4
@@ -76,9 +77,9 @@ def generator_losses(
     if perceptual_network is not None:
         with torch.no_grad():
             wanted = perceptual_network(target)
-        terms["perceptual"] = F.l1_loss(perceptual_network(generated).float(), wanted.float())
+        terms["perceptual"] = F.l1_loss(at_least_fp32(perceptual_network(generated)), at_least_fp32(wanted))
     if fake_logits is not None:
-        fake_logits = fake_logits.float()
+        fake_logits = at_least_fp32(fake_logits)
         terms["adversarial"] = F.binary_cross_entropy_with_logits(fake_logits, torch.ones_like(fake_logits))
     return terms
 
@@ -94,7 +95,7 @@ def discriminator_loss(real_logits: torch.Tensor, fake_logits: torch.Tensor) -> 
 
     At chance this is ln 2 = 0.693.
     """
-    real_logits, fake_logits = real_logits.float(), fake_logits.float()
+    real_logits, fake_logits = at_least_fp32(real_logits), at_least_fp32(fake_logits)
     real = F.binary_cross_entropy_with_logits(real_logits, torch.ones_like(real_logits))
     fake = F.binary_cross_entropy_with_logits(fake_logits, torch.zeros_like(fake_logits))
     return (real + fake) / 2

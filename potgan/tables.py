@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from potgan import precision
 from potgan.config import FIRST_CHECKPOINT_SUFFIX, Benchmark, Layout
 from potgan.errors import UserError
 from potgan.files import read_json, write_text
@@ -472,7 +473,7 @@ def _notes(columns: tuple[Column, ...], cells: list[list[Cell]], benchmark: Benc
         )
         pairs = " or ".join(f"{n:,}" for n in counts)
         notes.append(f"{group_label(benchmark, dataset)}: N = {pairs} test pairs; {ids}.")
-    return tuple(notes)
+    return (*notes, *precision.notes(benchmark))
 
 
 def _reading(number: int, benchmark: Benchmark) -> str:
@@ -822,10 +823,18 @@ def _verdict(differences: np.ndarray, direction: str, low: float | None, high: f
 
 
 def ablations(benchmark: Benchmark, layout: Layout, scores: pd.DataFrame) -> list[Comparison]:
-    """Every other model against the main one, in every metric of every data set; in the configuration's order."""
+    """Every other model against the main one, in every metric of every data set; in the configuration's order.
+
+    A model in another precision than fp32 is compared with its twin in fp32, where there is one.
+    """
     others = [model for model in benchmark.models if model != benchmark.main_model]
+    against = {
+        model: (precision.precision_of(benchmark, model) != "fp32" and precision.fp32_twin(benchmark, model))
+        or benchmark.main_model
+        for model in others
+    }
     found = [
-        compare(benchmark, layout, scores, dataset, model, benchmark.main_model, metric)
+        compare(benchmark, layout, scores, dataset, model, against[model], metric)
         for dataset in benchmark.datasets
         for model in others
         for metric in METRICS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,8 @@ PROGRESS_COLUMNS = (
     "validation_ssim",
     "validation_ssim_unfiltered",
 )
-#: A loss has exploded when its mean since the last line of progress.csv is this many times the first line's. In trainings
-#: that went well it is at most 1.7 times (the adversarial term, while the discriminator learns).
+#: A loss has exploded when its mean since the last line of progress.csv is this many times that of the first iteration. In
+#: trainings that went well it is at most 1.7 times (the adversarial term, while the discriminator learns).
 EXPLOSION = 100.0
 
 
@@ -43,10 +44,12 @@ class LossMeter:
     def __init__(self, processes: Processes) -> None:
         self.processes = processes
         self.rows: list[dict[str, float]] = []
+        self._first: dict[str, torch.Tensor] = {}  # of the first iteration
         self._sums: dict[str, torch.Tensor] = {}
         self._count = 0
 
     def add(self, terms: dict[str, torch.Tensor]) -> None:
+        self._first = self._first or {name: value.double() for name, value in terms.items()}
         for name, value in terms.items():
             # In float64, so that a sum does not depend on when it was taken off the device.
             self._sums[name] = self._sums[name] + value if name in self._sums else value.double()
@@ -67,10 +70,13 @@ class LossMeter:
     def check(self, folder: Path, iteration: int, last_good: str) -> None:
         """UserError if a loss is not finite, or has exploded. Called before anything is saved."""
         for name, value in self.means().items():
-            first = self.rows[0].get(name, math.inf) if self.rows else math.inf
-            if math.isfinite(value) and value <= EXPLOSION * max(first, 0.01):
+            if math.isfinite(value) and value <= EXPLOSION * max(self._first[name].item(), 0.01):
                 continue
-            what = "is no longer finite" if not math.isfinite(value) else f"has exploded ({first:.3g} at first)"
+            what = (
+                f"has exploded ({self._first[name].item():.3g} at first)"
+                if math.isfinite(value)
+                else "is no longer finite"
+            )
             raise UserError(
                 f"{folder}: the {name} loss {what} at iteration {iteration}: {value:.3g}; lower the learning rate. The last "
                 f"good state is {last_good}"
@@ -84,12 +90,14 @@ class LossMeter:
         return " ".join(f"{short} {self.rows[-1][name]:.3g}" for name, short in names.items() if name in self.rows[-1])
 
     def state_dict(self) -> dict[str, Any]:
-        sums = {name: value.item() for name, value in self._sums.items()}
-        return {"rows": self.rows, "sums": sums, "count": self._count}
+        sums, first = ({k: v.item() for k, v in tensors.items()} for tensors in (self._sums, self._first))
+        return {"rows": self.rows, "first": first, "sums": sums, "count": self._count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows = state["rows"]
-        self._sums = {name: torch.tensor(value, dtype=torch.float64) for name, value in state["sums"].items()}
+        self._sums, self._first = (
+            {k: torch.tensor(v, dtype=torch.float64) for k, v in state[name].items()} for name in ("sums", "first")
+        )
         self._count = state["count"]
 
 
@@ -145,8 +153,22 @@ def _board(folder: Path, start: int) -> Any:
     except ImportError:
         say("TensorBoard is not installed: progress.csv and the pictures in the run's folder say the same")
         return None
+    _tell_of_full_disks_in_a_line()
     # Points of an earlier session after the saved state are dropped: they are drawn again.
-    return SummaryWriter(str(folder), purge_step=start or None)
+    return SummaryWriter(str(folder), purge_step=start + 1 if start else None)
+
+
+def _tell_of_full_disks_in_a_line() -> None:
+    """TensorBoard writes from a thread of its own, which would die with a traceback. Watching must not stop a training."""
+    before = threading.excepthook
+
+    def tell(failure: threading.ExceptHookArgs) -> None:
+        if isinstance(failure.exc_value, OSError):
+            say(f"TensorBoard's file cannot be written ({failure.exc_value.strerror}); training goes on without it")
+        else:
+            before(failure)
+
+    threading.excepthook = tell
 
 
 def progress_csv(rows: list[dict[str, float]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 SLOPE = 0.2  # of every leaky ReLU; DCGAN's, used by Deformable GAN and PG2
@@ -36,6 +37,11 @@ def up_block(inputs: int, outputs: int, norm: str) -> nn.Sequential:
         normalization(norm, outputs),
         nn.ReLU(inplace=True),
     )
+
+
+def at_least_fp32(x: torch.Tensor) -> torch.Tensor:
+    """`x` in fp32 where autocast has made it coarser: warps, the guided filter and losses are never computed in bf16."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def initialise(module: nn.Module) -> None:

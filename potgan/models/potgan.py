@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from potgan.config import GeneratorSettings
-from potgan.models.blocks import SLOPE, down_block, initialise, normalization, up_block
+from potgan.models.blocks import SLOPE, at_least_fp32, down_block, initialise, normalization, up_block
 from potgan.models.guided_filter import guided_filter
 from potgan.models.tps import ThinPlateSpline, resting_points
 
@@ -112,7 +112,7 @@ class CoordinatesNet(nn.Module):
         hidden = F.leaky_relu(self.hidden(self.blocks(d).flatten(1)), SLOPE)
         # In fp32 whatever the precision of training: a coordinate in bf16 is known to an eighth of a pixel only.
         with torch.autocast(d.device.type, enabled=False):
-            return torch.tanh(self.points(hidden.float())).unflatten(1, (-1, 2))
+            return torch.tanh(self.points(at_least_fp32(hidden))).unflatten(1, (-1, 2))
 
 
 class PoseTransform(nn.Module):
@@ -143,7 +143,7 @@ class PoseTransform(nn.Module):
 
 def sample_at(features: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
     """The grid sampler "S" of Fig. 2: move every cell of `features` (B, C, h, w) along `grid` (B, h, w, 2)."""
-    return F.grid_sample(features.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+    return F.grid_sample(at_least_fp32(features), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
 
 
 class Decoder(nn.Module):
@@ -212,7 +212,7 @@ class Generator(nn.Module):
         if self.pose_transform is not None:
             control_points, grids = self.pose_transform(source_mask, target_mask)
             appearance = [sample_at(f, grid) for f, grid in zip(appearance, grids, strict=True)]
-        unfiltered = self.decoder(appearance, pose).float()
+        unfiltered = at_least_fp32(self.decoder(appearance, pose))
         image = unfiltered
         if self.filters:
             settings = self.settings.guided_filter

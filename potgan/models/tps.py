@@ -59,5 +59,5 @@ class ThinPlateSpline(nn.Module):
 
     def forward(self, control_points: torch.Tensor) -> torch.Tensor:
         with torch.autocast(control_points.device.type, enabled=False):  # always in fp32
-            grid = self.matrix @ control_points.float()
+            grid = self.matrix @ control_points
         return grid.view(-1, *self.size, 2)
