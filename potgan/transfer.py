@@ -44,11 +44,10 @@ from potgan.trained_runs import open_generator
 #: What a word on the command line must end in to be an image; anything else is a table.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 OUT_SUFFIXES = (".png", ".gif")
-FRAMES_PER_SECOND = 4.0
 DETECTOR = OpenPifPafSettings()
 
 #: Where a generator is no longer trusted without a word. Of the 12,116 training images of Market-1501 that the rule `patn`
-#: uses (published key points), 2 % have fewer joints, and 1 % have a torso (middle of the shoulders to middle of the hips)
+#: uses (published key points), 1 % have fewer joints, and 1 % have a torso (middle of the shoulders to middle of the hips)
 #: outside of this range, in heights of the frame.
 FEWEST_JOINTS = 8
 TORSO_RANGE = (0.18, 0.42)
@@ -291,12 +290,12 @@ def doubts(trained: TrainedGenerator, source: Pose, poses: Sequence[Pose]) -> li
         [pose for pose in everyone if max(pose.stretch, 1 / pose.stretch) > LARGEST_STRETCH],
     )
     check(
-        f"fewer than {FEWEST_JOINTS} of {len(JOINTS)} joints, as 2 % of training images have",
+        f"fewer than {FEWEST_JOINTS} of {len(JOINTS)} joints, as 1 % of Market-1501's training images have",
         [pose for pose in everyone if len(present(pose)) < FEWEST_JOINTS],
     )
     torsos = {id(pose): _torso(pose.joints) / height for pose in everyone}
     check(
-        "not both shoulders and both hips, which every training image has",
+        "not both shoulders and both hips, which every image of a training pair has",
         [pose for pose in everyone if np.isnan(torsos[id(pose)])],
     )
     check(
@@ -305,8 +304,8 @@ def doubts(trained: TrainedGenerator, source: Pose, poses: Sequence[Pose]) -> li
     )
     low, high = TORSO_RANGE
     check(
-        f"a torso shorter than {low} or longer than {high} of the frame's height, where 99 % of training images lie between; "
-        "crop the image to the person, or give --pose-size",
+        f"a torso shorter than {low} or longer than {high} of the frame's height, where 99 % of Market-1501's training images "
+        "lie between; crop the image to the person, or give --pose-size",
         [pose for pose in everyone if torsos[id(pose)] < low or torsos[id(pose)] > high],
     )
     lines = [f"{_several(names, len(everyone))} {what}" for what, names in checks]
@@ -426,13 +425,13 @@ def transfer_files(
     words: Sequence[str],
     out: Path,
     *,
-    source_word: str | None = None,
-    tables: Sequence[Path] = (),
-    pose_size: tuple[int, int] | None = None,
-    overlay: bool = False,
-    batch_size: int = 8,
-    frames_per_second: float = FRAMES_PER_SECOND,
-    device: str = "auto",
+    source_word: str | None,
+    tables: Sequence[Path],
+    pose_size: tuple[int, int] | None,
+    overlay: bool,
+    batch_size: int,
+    frames_per_second: float,
+    device: str,
 ) -> None:
     """`potgan transfer`: read, warn, synthesise, and write `out`.
 

@@ -175,7 +175,7 @@ def test_no_absolute_path_of_a_machine_is_committed(repository) -> None:
 
 
 def test_the_core_runs_on_a_bare_gpu_machine() -> None:
-    """With torch, numpy, OpenCV, pandas, PyYAML and tqdm, and without a package index: train, generate, evaluate and transfer import."""
+    """With torch, numpy, OpenCV, pandas, PyYAML and tqdm: training, generation, evaluation and transfer import."""
     import sys
 
     absent = ["PIL", "accelerate", "dvc", "gdown", "jinja2", "matplotlib", "pytorch_fid", "scipy", "skimage", "snakemake",

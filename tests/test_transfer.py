@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
 import cv2
@@ -30,8 +31,8 @@ from potgan.errors import UserError
 from potgan.generate import synthesise
 from potgan.generator_files import TrainedGenerator, load_generator, save_generator
 from potgan.models.potgan import Generator
-from potgan.pose import JOINT, Keypoints
-from potgan.pose_files import write_keypoints
+from potgan.pose import JOINT, TORSO, Keypoints
+from potgan.pose_files import read_keypoints, write_keypoints
 from potgan.rendering import pose_mask
 from potgan.synthetic import annotate, render_split
 from potgan.train import train
@@ -429,6 +430,21 @@ def test_a_generator_of_rendered_people_says_so(trained) -> None:
     synthetic = dataclasses.replace(trained, run=trained.run | {"kind": "synthetic"})
     (line,) = doubts(synthetic, Pose("a", standing()), [Pose("b", standing())])
     assert "trained on rendered people" in line
+
+
+def test_one_percent_of_the_published_training_images_lies_outside_of_each_limit(shared, trained) -> None:
+    """The numbers that the warnings name, counted from the published table; a frame of 128 x 64."""
+    table = read_keypoints(shared / "published" / "market-annotation-train.csv")
+    used = table.joints[table.present[:, list(TORSO)].all(axis=1)]
+    assert len(used) == 12116
+    market = dataclasses.replace(trained, image_size=(128, 64))
+    poses = [Pose(str(k), joints) for k, joints in enumerate(used)]
+    counts = {}
+    for line in doubts(market, poses[0], poses[1:]):
+        count, of = re.match(r"(\d+) of (\d+) poses", line).groups()
+        assert int(of) == 12116
+        counts["torso" if "torso" in line else "joints"] = int(count) / 12116
+    assert counts == pytest.approx({"torso": 0.01, "joints": 0.01}, abs=0.002)
 
 
 def test_doubts_are_printed_and_the_picture_is_still_made(people, tmp_path, capsys) -> None:
