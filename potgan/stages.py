@@ -146,7 +146,7 @@ def generate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
         return
     from potgan import generate as generation
     from potgan.devices import pick_device
-    from potgan.train import load_generator
+    from potgan.generator_files import load_generator
 
     device = pick_device()
     model = benchmark.model_of(method) or benchmark.main_model
@@ -163,11 +163,11 @@ def generate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
         done = read_json(run / "done.json", "run `potgan train` first")
         checkpoint = _checkpoint(done, first=method != model)
         settings = benchmark.run_settings(dataset, model, seed)
-        network, iteration = load_generator(run / checkpoint, settings.generator, device)
+        trained = load_generator(run / checkpoint, settings.generator, device)
         if done["training_fingerprint"] != settings.training_fingerprint:
             raise UserError(f"{run}: was trained with other settings than {method}'s now; run `potgan train` again")
         record |= {
-            "iteration": iteration,
+            "iteration": trained.iteration,
             "settings": _settings_fingerprint(benchmark, dataset, model, seed, checkpoint),
             "generator_sha256": done["generators"][checkpoint],
             "training": {key: done[key] for key in ("wall_seconds", "iterations", "parameters", "device", "passes")},
@@ -175,7 +175,7 @@ def generate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
         import torch
 
         torch.set_num_threads(settings.training.threads)
-        pictures = generation.synthesise(network, data, settings.training.batch_size)
+        pictures = generation.synthesise(trained.generator, data, settings.training.batch_size)
     generation.write_generated(pictures, test_pairs, record, layout.generate(dataset, method, seed))
 
 
@@ -321,8 +321,7 @@ def _checkpoint(done: dict[str, Any], first: bool) -> str:
 
 def _settings_fingerprint(benchmark: Benchmark, dataset: str, model: str, seed: int, checkpoint: str) -> str:
     """What decides a model's images apart from the data: its training, its generator, and which checkpoint."""
-    settings = benchmark.run_settings(dataset, model, seed)
-    return fingerprint([settings.training_dict, str(settings.generator), checkpoint])
+    return benchmark.run_settings(dataset, model, seed).images_fingerprint(checkpoint)
 
 
 def _external_fingerprint(benchmark: Benchmark, method: str) -> str:

@@ -21,7 +21,7 @@ import torch
 
 from potgan.adversarial_step import AdversarialStep
 from potgan.batches import PairData, to_pixels, training_batches, training_indices
-from potgan.config import GeneratorSettings, RunSettings, TrainingSettings
+from potgan.config import RunSettings, TrainingSettings
 from potgan.devices import (
     Processes,
     device_name,
@@ -31,14 +31,15 @@ from potgan.devices import (
     processes,
 )
 from potgan.errors import Interrupted, UserError
-from potgan.files import sha256_of, write_bytes, write_json
+from potgan.files import sha256_of, write_json
+from potgan.generator_files import save_generator
 from potgan.metrics.protocols import POTGAN
 from potgan.metrics.ssim import ssim
 from potgan.models.guided_filter import guided_filter
 from potgan.models.potgan import Generator
 from potgan.progress import progress, say
 from potgan.training_log import EPOCHS, LossMeter, TrainingLog
-from potgan.training_state import TrainingState, tensors_to_bytes
+from potgan.training_state import TrainingState
 
 #: Iterations between the processes' agreement on whether one of them was told to stop.
 AGREE_EVERY = 10
@@ -225,44 +226,6 @@ def validation_scores(generator: Generator, validation: PairData, batch_size: in
     if filter_settings.mode != "train":  # otherwise the unfiltered image is no output of this model
         scores["validation_ssim_unfiltered"] = float(ssim(real, np.concatenate(unfiltered), POTGAN.ssim).mean())
     return scores
-
-
-def save_generator(path: Path, generator: Generator, settings: RunSettings, iteration: int, data_hashes: dict) -> None:
-    """A generator's weights with all that is needed to build it again; plain tensors, no pickled code."""
-    write_bytes(
-        path,
-        tensors_to_bytes(
-            {
-                "generator_settings": json.dumps(dataclasses.asdict(settings.generator)),
-                "masks": json.dumps(dataclasses.asdict(settings.masks)),
-                "image_size": list(settings.image_size),
-                "training_fingerprint": settings.training_fingerprint,
-                "iteration": iteration,
-                "state": {name: tensor.cpu() for name, tensor in generator.state_dict().items()},
-            }
-        ),
-    )
-
-
-def load_generator(path: Path, settings: GeneratorSettings, device: torch.device) -> tuple[Generator, int]:
-    """The generator of a file written by `save_generator`, in eval mode, and its iteration.
-
-    settings: as the configuration has them now. The guided filter may differ where it is no part of training; any other
-    difference is a UserError that lists it.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such checkpoint; run `potgan train` first") from None
-    stored, wanted = json.loads(content["generator_settings"]), json.loads(json.dumps(dataclasses.asdict(settings)))
-    if "train" not in (stored["guided_filter"]["mode"], wanted["guided_filter"]["mode"]):
-        stored["guided_filter"] = wanted["guided_filter"]
-    different = [f"{k}: {stored[k]} in the file, {wanted[k]} wanted" for k in wanted if stored.get(k) != wanted[k]]
-    if different:
-        raise UserError(f"{path}: was trained with other settings ({'; '.join(different)}); train it again")
-    generator = Generator(settings, tuple(content["image_size"]))
-    generator.load_state_dict(content["state"])
-    return generator.to(device).eval(), content["iteration"]
 
 
 @contextlib.contextmanager
