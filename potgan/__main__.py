@@ -16,6 +16,7 @@ from potgan.errors import Interrupted, UserError
 
 KINDS = ("market1501", "dukemtmc", "deepfashion")
 FORMATS = ("own", "patn", "patn-x-first", "coco17", "openpose")
+IMITATIONS = Path("data", "imitations")  # archives that the workflow makes
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: the same command continues
 
@@ -91,6 +92,9 @@ def parser() -> argparse.ArgumentParser:
     verb("generate", "synthesise the test pairs of one method", "config", "dataset", "method", "seed")
     verb("evaluate", "score one method's images", "config", "dataset", "method", "seed")
     verb("tabulate", "write TABLE I-IV, the ablation report and the page", "config")
+    verb("stale", "list the results that are not what would be made now, and why", "config").set_defaults(
+        call=stale_verb
+    )
     score = verb("score", "measure a folder of results that somebody released, as it is")
     score.add_argument("--images", type=Path, required=True, help="the folder of result images")
     score.add_argument("--layout", required=True, choices=RESULT_LAYOUTS, help="how its files are named: plain <from>___<to>"
@@ -178,6 +182,20 @@ def stage(arguments: argparse.Namespace) -> int:
         name: getattr(arguments, name) for name in ("dataset", "model", "method", "seed") if hasattr(arguments, name)
     }
     getattr(stages, arguments.verb.replace("-", "_"))(benchmark, layout, **selectors)
+    return 0
+
+
+def stale_verb(arguments: argparse.Namespace) -> int:
+    """One line a stale result: its record, a tab, why. Nothing is changed."""
+    from potgan.config import Layout, load
+    from potgan.records import stale
+    from potgan.stages import present
+
+    benchmark = load(arguments.config)
+    layout = Layout(benchmark.benchmark, arguments.root)
+    # As the workflow sees it: without data sets that cannot be had, with those that it makes itself.
+    for job, why, _ in stale(present(benchmark, layout.data, IMITATIONS), layout):
+        print(f"{job.record}\t{why}")
     return 0
 
 

@@ -14,6 +14,7 @@ import functools
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,7 +194,7 @@ def state_of_folder(folder: str | None) -> str | None:
 
 
 def decided_by(job: Job, others: dict[Key, Job]) -> dict[str, Any]:
-    """What decides the job's result now."""
+    """What decides the job's result now; `recorded` adds `result`, the content of what came out."""
     inputs = {others[key].name: content(others[key]) for key in job.before}
     if job.stage == "tabulate":
         inputs = {"scores": fingerprint(inputs)}
@@ -254,6 +255,7 @@ def recorded(stage: Callable) -> Callable:
         decided = decided_by(job, others) if job is not None else None
         stage(benchmark, layout, *of, **named)
         if job is not None and os.environ.get("RANK", "0") == "0":
+            decided["result"] = content(job)
             write_json(job.record, (_read(job.record) or {}) | {"decided_by": decided})
 
     return run
@@ -284,6 +286,8 @@ def stale(benchmark: Benchmark, layout: Layout) -> Iterator[tuple[Job, str, bool
         differing = [n for n in now["inputs"] if found["inputs"].get(n) != now["inputs"][n] is not None]
         if differing:
             reasons.append(f"other inputs ({', '.join(differing)})")
+        if job.stage != "tabulate" and found["result"] != content(job):
+            reasons.append("its files were changed after they were made")
         missing = _missing_file(job, record)
         if missing:
             reasons.append(f"{missing} is missing")
@@ -333,7 +337,8 @@ def prepare(benchmark: Benchmark, layout: Layout) -> list[tuple[Job, str]]:
         stamp = stamp_path(layout, *key)
         text = json.dumps({"settings": json.loads(job.settings), "code": code_fingerprint(job.stage)}, indent=1) + "\n"
         if key in asked:
-            write_text(stamp, json.dumps({"stale": asked[key]}) + "\n" + text)
+            # Never the same twice: Snakemake passes over an input that is newer but has a content that it remembers.
+            write_text(stamp, json.dumps({"stale": asked[key], "asked": uuid.uuid4().hex}) + "\n" + text)
             continue
         if not stamp.exists() or stamp.read_text(encoding="utf-8") != text:
             write_text(stamp, text)
