@@ -30,7 +30,7 @@ ROWS = [
     {"metrics.synthetic_network"},
     {"adversarial_step", "training_log", "training_state"},
     {"train", "generate", "evaluate"},
-    {"scoring"},
+    {"scoring", "estimate"},
     {"tables", "datasheet", "machine"},
     {"compare", "figures"},
     {"browser", "sensitivity"},
