@@ -284,9 +284,14 @@ class Patn:
     @contextlib.contextmanager
     def _stand_ins(losses: types.ModuleType, gpus: list[int]) -> Iterator[None]:
         """What its perceptual loss asks for and this machine may not have."""
-        vgg19 = losses.models.vgg19  # torchvision's
         # ImageNet's weights, which it would download at every start: random ones of the same shape take the same time.
-        replaced = [(losses.models, "vgg19", lambda pretrained: vgg19(weights=None))]
+        # And only the convolutions, of which it uses two: drawing the dense layers' 120 million weights takes seconds.
+        vgg = losses.models.vgg
+
+        def vgg19(pretrained: bool) -> types.SimpleNamespace:
+            return types.SimpleNamespace(features=vgg.make_layers(vgg.cfgs["E"], batch_norm=False))
+
+        replaced = [(losses.models, "vgg19", vgg19)]
         if not gpus:  # it calls .cuda() without asking; on a CPU its tensors stay where they are
             replaced += [(torch.nn.Module, "cuda", lambda self: self), (torch.Tensor, "cuda", lambda self: self)]
         before = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced]
