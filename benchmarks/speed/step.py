@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from workers import IMPROVEMENTS, Failed, Worker, record, size_argument, spread, write
 
+from potgan.progress import say
+
 #: (dividend, divisor, at least): what the project wants to hold at width 64, 128 x 64, batch 8 on two CPU threads.
 TARGETS = (("patn", "fp32", 7.5), ("patn", "best", 10.0), ("plain", "fp32", 1.3))
 
@@ -62,9 +64,11 @@ def take_turns(sides: dict[str, dict[str, Any]], arguments: argparse.Namespace) 
             except Failed as failure:
                 found[name] = {"failed": str(failure)}
         rounds: dict[str, list[float]] = {name: [] for name in workers}
-        for _ in range(arguments.rounds):
+        for number in range(1, arguments.rounds + 1):
             for name, worker in workers.items():
                 rounds[name].append(worker.steps(arguments.steps))
+            last = ", ".join(f"{name} {values[-1] * 1e3:.1f}" for name, values in rounds.items())
+            say(f"round {number} of {arguments.rounds}, ms/step: {last}")
         for name, worker in workers.items():
             found[name] |= {"seconds": rounds[name], "peak_memory_bytes": worker.ask(peak=True), **spread(rounds[name])}
     return found
