@@ -162,7 +162,7 @@ def test_gpu_script_skips_what_is_done_and_keeps_no_half_written_numbers(tmp_pat
     fake.write_text('#!/bin/sh\necho "$@" >> "$CALLS"\nfor last; do :; done\necho "{}" > "$last"\nexit $CODE\n')
     fake.chmod(0o755)
     out = tmp_path / "speed"
-    pieces = "step-batch8 wall-bf16-compiled estimate-paper"
+    pieces = "step-batch8-fp32 wall-bf16-compiled estimate-deepfashion-potgan"
 
     def call(code: int) -> tuple[int, list[str]]:
         calls = tmp_path / "calls"

@@ -43,26 +43,41 @@ speed="$python benchmarks/speed"
 here=(--device "$device")
 patn_argument=()
 [ -z "$patn" ] || patn_argument=(--patn "$patn")
+# Compiling takes a minute or two: no piece compiles more than one or two variants.
+precisions="fp32 tf32 bf16"
+[ "$device" = cuda ] || precisions="fp32 bf16"
 for batch in 8 32; do
-    piece "step-batch$batch" $speed/step.py "${here[@]}" "${patn_argument[@]}" --batch $batch --only sides
+    for precision in $precisions; do
+        piece "step-batch$batch-$precision" $speed/step.py "${here[@]}" "${patn_argument[@]}" --batch $batch --only sides \
+            --precisions $precision
+    done
 done
-for precision in fp32 bf16; do
-    piece "improvements-$precision" $speed/step.py "${here[@]}" --batch 32 --only improvements --improvements-of $precision
-done
-for precision in fp32 tf32 bf16; do
-    [ "$device" = cpu ] && [ $precision = tf32 ] && continue
+for precision in $precisions; do
     for compile in never always; do
         how=$([ $compile = never ] && echo eager || echo compiled)
         choice=("${here[@]}" --precision $precision --compile $compile --threads 4)
-        piece "flops-$precision-$how" $speed/training.py "${choice[@]}" --batch 32 --parts flops
-        piece "loader-$precision-$how" $speed/training.py "${choice[@]}" --batch 32 --parts loader
-        piece "wall-$precision-$how" $speed/training.py "${choice[@]}" --batch 32 --parts wall
-        for size in 128x64 256x256; do
-            piece "scaling-$size-$precision-$how" $speed/training.py "${choice[@]}" --sizes $size --parts scaling --limit 70
+        for part in flops loader wall; do
+            piece "$part-$precision-$how" $speed/training.py "${choice[@]}" --batch 32 --parts $part
         done
     done
     piece "profile-$precision" $speed/training.py "${here[@]}" --precision $precision --batch 32 --parts profile
+    for size in 128x64 256x256; do
+        piece "scaling-$size-$precision-eager" $speed/training.py "${here[@]}" --precision $precision --sizes $size \
+            --parts scaling --limit 80
+    done
+    piece "improvements-$precision" $speed/step.py "${here[@]}" --batch 32 --only improvements --improvements-of $precision
+done
+for size in 128x64 256x256; do
+    for batch in 8 32 128 512; do
+        piece "scaling-$size-bf16-compiled-$batch" $speed/training.py "${here[@]}" --precision bf16 --compile always \
+            --sizes $size --batches $batch --parts scaling --limit 280
+    done
 done
 piece "inference" $speed/training.py "${here[@]}" --parts inference
-piece "estimate-paper" $python -m potgan estimate --config config/paper.yaml --steps 50
+for dataset in market1501 deepfashion; do # dukemtmc's images are of market1501's size
+    for model in potgan no-pose-transform no-recon no-guided-filter; do
+        piece "estimate-$dataset-$model" $python -m potgan estimate --config config/paper.yaml --dataset $dataset \
+            --model $model
+    done
+done
 exit $failed

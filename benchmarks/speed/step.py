@@ -21,6 +21,7 @@ from workers import IMPROVEMENTS, Failed, Worker, record, size_argument, spread,
 
 from potgan.progress import say
 
+PRECISIONS = ("fp32", "tf32", "bf16")  # tf32: on a GPU only
 #: (dividend, divisor, at least): what the project wants to hold at width 64, 128 x 64, batch 8 on two CPU threads.
 TARGETS = (("patn", "fp32", 7.5), ("patn", "best", 10.0), ("plain", "fp32", 1.3))
 
@@ -41,7 +42,7 @@ def sides_of(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
         if on_gpu:
             sides["patn tf32"] = sides["patn"] | {"tf32": True}
     sides["plain"] = {"kind": "plain", "settings": base}
-    for precision in ("fp32", "tf32", "bf16") if on_gpu else ("fp32", "bf16"):
+    for precision in arguments.precisions:
         for compile in ("never",) if arguments.eager_only else ("never", "always"):
             name = precision + (" compiled" if compile == "always" else "")
             sides[name] = {"kind": "ours", "settings": base | {"precision": precision, "compile": compile}}
@@ -106,7 +107,7 @@ def print_sides(found: dict[str, dict[str, Any]], batch: int) -> None:
 def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     found = take_turns(sides_of(arguments), arguments)
     print_sides(found, arguments.batch)
-    ours = [name for name in found if name.startswith(("fp32", "tf32", "bf16")) and "median" in found[name]]
+    ours = [name for name in found if name.startswith(PRECISIONS) and "median" in found[name]]
     best = min(ours, key=lambda name: found[name]["median"], default=None)
     ratios = {}
     for other in ("patn", "patn tf32", "plain"):
@@ -157,12 +158,14 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--limit", type=float, default=300, help="seconds that a side may take to start or for a round")
     parser.add_argument("--eager-only", action="store_true", help="leave the compiled variants out")
-    parser.add_argument("--improvements-of", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, help="of ours; default: all of the device")
+    parser.add_argument("--improvements-of", choices=PRECISIONS, default="fp32")
     parser.add_argument("--only", choices=("sides", "improvements"), help="one of the two parts")
     parser.add_argument("--json", type=Path, help="write the numbers there, too")
     arguments = parser.parse_args()
     on_gpu = arguments.device == "cuda"
     arguments.steps = arguments.steps or (50 if on_gpu else 3)
+    arguments.precisions = arguments.precisions or [p for p in PRECISIONS if on_gpu or p != "tf32"]
     arguments.warm_up = arguments.warm_up or (12 if on_gpu else 2)
     results = {}
     for part, measure in (("sides", compare), ("improvements", improvements)):
