@@ -458,7 +458,10 @@ def serve() -> None:
             text = " ".join(str(error).split())
             lacking = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in text
             answer = {"error": "out of memory" if lacking else f"{type(error).__name__}: {text[:300]}"}
-        print(json.dumps(answer), file=answers, flush=True)
+        try:
+            print(json.dumps(answer), file=answers, flush=True)
+        except BrokenPipeError:  # the comparison was broken off
+            os._exit(1)
 
 
 def _built(command: dict[str, Any]) -> Ours | Plain | Patn:
