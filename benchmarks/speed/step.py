@@ -65,13 +65,21 @@ def take_turns(sides: dict[str, dict[str, Any]], arguments: argparse.Namespace) 
             except Failed as failure:
                 found[name] = {"failed": str(failure)}
         rounds: dict[str, list[float]] = {name: [] for name in workers}
+        processors: dict[str, list[float]] = {name: [] for name in workers}
         for number in range(1, arguments.rounds + 1):
             for name, worker in workers.items():
-                rounds[name].append(worker.steps(arguments.steps))
+                clock, busy = worker.steps(arguments.steps)
+                rounds[name].append(clock)
+                processors[name].append(busy)
             last = ", ".join(f"{name} {values[-1] * 1e3:.1f}" for name, values in rounds.items())
             say(f"round {number} of {arguments.rounds}, ms/step: {last}")
         for name, worker in workers.items():
-            found[name] |= {"seconds": rounds[name], "peak_memory_bytes": worker.ask(peak=True), **spread(rounds[name])}
+            found[name] |= {
+                "seconds": rounds[name],
+                "processor_seconds": processors[name],
+                "peak_memory_bytes": worker.ask(peak=True),
+                **spread(rounds[name]),
+            }
     return found
 
 
@@ -81,13 +89,14 @@ def ratio(found: dict[str, dict[str, Any]], dividend: str, divisor: str) -> dict
         return None
     a, b = found[dividend], found[divisor]
     rounds = [x / y for x, y in zip(a["seconds"], b["seconds"], strict=True)]
-    return {**spread(rounds), "of_minima": a["min"] / b["min"]}
+    busy = min(a["processor_seconds"]) / min(b["processor_seconds"])
+    return {**spread(rounds), "of_minima": a["min"] / b["min"], "of_processor_seconds": busy}
 
 
 def ratio_text(value: dict[str, float]) -> str:
     return (
         f"{value['median']:.2f} (rounds {value['min']:.2f} to {value['max']:.2f}, best against best "
-        f"{value['of_minima']:.2f})"
+        f"{value['of_minima']:.2f}; by processor time {value['of_processor_seconds']:.2f})"
     )
 
 

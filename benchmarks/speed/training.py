@@ -298,7 +298,7 @@ def scaling_part(arguments: argparse.Namespace, device: torch.device) -> list[di
             try:
                 with Worker("ours", arguments.device, settings, arguments.limit, memory) as worker:
                     worker.steps(WARM_UP[device.type] if device.type == "cuda" else 1)
-                    seconds = [worker.steps(arguments.steps) for _ in range(arguments.rounds)]
+                    seconds = [worker.steps(arguments.steps)[0] for _ in range(arguments.rounds)]
                     row |= {"seconds": spread(seconds), "peak_memory_bytes": worker.ask(peak=True)}
                     each = row["seconds"]
                     print(

@@ -419,9 +419,10 @@ class Worker:
             raise Failed(answer["error"])
         return answer["value"]
 
-    def steps(self, count: int) -> float:
-        """Mean seconds of that many steps."""
-        return self.ask(steps=count) / count
+    def steps(self, count: int) -> tuple[float, float]:
+        """Mean seconds of that many steps: on the clock, and of this process's threads on processors."""
+        clock, processors = self.ask(steps=count)
+        return clock / count, processors / count
 
     def close(self) -> None:
         self.process.kill()
@@ -446,7 +447,8 @@ def serve() -> None:
             if side is None:
                 side, value = _built(command), None
             elif "steps" in command:
-                value = side.run(command["steps"])
+                before = time.process_time()
+                value = [side.run(command["steps"]), time.process_time() - before]
             elif "flops" in command:
                 value = floating_point_operations(side)
             else:
