@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export UV_COMPILE_BYTECODE := 1
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
-.PHONY: all test openpifpaf seeds lint format lock setup clean help
+.PHONY: all test openpifpaf seeds gpu-benchmarks lint format lock setup clean help
 
 all: $(READY)  ## set up, then run the embedded benchmark: images to TABLE I-IV
 	snakemake --cores $(CORES) -- all
@@ -27,6 +27,9 @@ openpifpaf: $(READY)  ## the environment of OpenPifPaf, which finds key points w
 
 seeds: $(READY)  ## the embedded benchmark over three seeds (reports/embedded-three-seeds)
 	snakemake --cores $(CORES) --configfile config/config.yaml config/three-seeds.yaml -- all
+
+gpu-benchmarks: $(READY)  ## timings of the training engine on a GPU, as JSON in results/speed (PATN=CHECKOUT adds PATN)
+	bash benchmarks/speed/gpu.sh results/speed $(PATN)
 
 lint: $(READY)  ## what CI checks beside the tests
 	ruff check .
@@ -56,4 +59,4 @@ clean:  ## remove the environment; results and reports stay
 	rm -rf $(VENV)
 
 help:
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'

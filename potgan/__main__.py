@@ -89,6 +89,13 @@ def parser() -> argparse.ArgumentParser:
     imitate.set_defaults(call=imitate_verb)
     verb("feature-network", "train the small classifier behind is-synthetic and fid-synthetic", "config")
     verb("train", "train one model", "config", "dataset", "model", "seed")
+    estimate = verb("estimate", "how long will the trainings of a configuration take on this machine?", "config")
+    estimate.add_argument("--dataset", help="only this data set; default: all of the configuration")
+    estimate.add_argument("--model", help="only this model; default: all of the configuration")
+    estimate.add_argument("--steps", type=int, default=50, help="steps that are timed of each; default: %(default)s")
+    estimate.add_argument("--price", type=float, metavar="EUR_PER_GPU_HOUR", help="adds what it costs")
+    estimate.add_argument("--json", type=Path, help="write the numbers there, too")
+    estimate.set_defaults(call=estimate_verb)
     verb("generate", "synthesise the test pairs of one method", "config", "dataset", "method", "seed")
     verb("evaluate", "score one method's images", "config", "dataset", "method", "seed")
     verb("tabulate", "write TABLE I-IV, the ablation report and the page", "config")
@@ -310,6 +317,19 @@ def score_verb(arguments: argparse.Namespace) -> int:
         waive=arguments.as_they_are,
     )
     print(text, end="")
+    return 0
+
+
+def estimate_verb(arguments: argparse.Namespace) -> int:
+    from potgan.config import load
+    from potgan.estimate import as_tree, check_price, estimate, text
+    from potgan.files import write_json
+
+    check_price(arguments.price)
+    costs = estimate(load(arguments.config), arguments.steps, arguments.dataset, arguments.model)
+    if arguments.json:
+        write_json(arguments.json, as_tree(costs, arguments.steps, arguments.price))
+    print(text(costs, arguments.steps, arguments.price), end="")
     return 0
 
 

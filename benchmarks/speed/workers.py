@@ -1,0 +1,525 @@
+"""What step.py and training.py have in common: warm processes that do training steps when told, one at a time.
+
+Each side of a comparison has a process of its own, so that settings of malloc, number formats and memory do not mix.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import json
+import os
+import platform
+import resource
+import selectors
+import subprocess
+import sys
+import tempfile
+import time
+import types
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from potgan.batches import Batch, to_model
+from potgan.config import (
+    DiscriminatorSettings,
+    GeneratorSettings,
+    LossWeights,
+    MaskSettings,
+    RunSettings,
+    TrainingSettings,
+)
+from potgan.devices import keep_freed_memory, peak_memory_bytes
+from potgan.errors import UserError
+from potgan.estimate import TimedTraining, random_pairs, synchronise
+from potgan.files import write_json
+from potgan.image_folder import read_image
+from potgan.losses import PerceptualNetwork
+from potgan.machine import hardware
+from potgan.models.discriminator import Discriminator
+from potgan.models.potgan import Generator
+from potgan.rendering import heatmaps, pose_mask
+
+#: What can be taken out of our step one at a time, and what stands there instead.
+IMPROVEMENTS = {
+    "frozen discriminator": "its gradients are also computed in the generator's step, and thrown away",
+    "channels last": "NCHW",
+    "fused Adam": "Adam's default",
+    "kept memory": "malloc as it comes",
+    "resident data": "a DataLoader with two workers that read PNG files",
+    "losses on the device": "every loss is waited for at every step",
+}
+
+
+def paper_settings(
+    size: tuple[int, int],
+    batch_size: int,
+    width: int = 64,
+    precision: str = "fp32",
+    compile: str = "never",
+    threads: int = 1,
+    iterations: int = 90_000,
+    **training: Any,
+) -> RunSettings:
+    """PoT-GAN as config/paper.yaml has it, at a size and width. VGG's weights are random: their values cost no time."""
+    return RunSettings(
+        dataset="random",
+        seed=0,
+        image_size=size,
+        generator=GeneratorSettings(width=width),
+        discriminator=DiscriminatorSettings(width=width),
+        loss_weights=LossWeights(),
+        masks=MaskSettings(),
+        training=TrainingSettings(
+            iterations=iterations,
+            batch_size=batch_size,
+            decay_from=iterations * 2 // 3,
+            perceptual_network="random",
+            precision=precision,
+            compile=compile,
+            threads=threads,
+            **training,
+        ),
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The same training as a first version of it would be written
+
+
+class PlainStep:
+    """One iteration of Algorithm 1 in plain PyTorch: the same networks, losses and order of updates as AdversarialStep."""
+
+    def __init__(self, settings: RunSettings, device: torch.device) -> None:
+        torch.manual_seed(settings.seed)
+        options = settings.training
+        self.weights = settings.loss_weights
+        self.generator = Generator(settings.generator, settings.image_size).to(device)
+        self.discriminator = Discriminator(settings.discriminator, settings.image_size).to(device)
+        self.perceptual = PerceptualNetwork("random").to(device)
+        adam = {"lr": options.learning_rate, "betas": options.adam_betas}
+        self.generator_optimizer = torch.optim.Adam(self.generator.parameters(), **adam)
+        self.discriminator_optimizer = torch.optim.Adam(self.discriminator.parameters(), **adam)
+
+    def __call__(self, batch: Batch) -> dict[str, float]:
+        fake = self.generator(batch.source_image, batch.source_mask, batch.target_mask, batch.target_heatmaps).image
+        logits = self.discriminator(fake, batch.target_mask)
+        reconstruction = F.l1_loss(fake, batch.target_image)
+        perceptual = F.l1_loss(self.perceptual(fake), self.perceptual(batch.target_image))
+        adversarial = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
+        weights = self.weights
+        loss = (
+            weights.reconstruction * reconstruction
+            + weights.perceptual * perceptual
+            + weights.adversarial * adversarial
+        )
+        self.generator_optimizer.zero_grad()
+        loss.backward()
+        self.generator_optimizer.step()
+
+        real_logits = self.discriminator(batch.target_image, batch.target_mask)
+        fake_logits = self.discriminator(fake.detach(), batch.target_mask)
+        discriminator = (
+            F.binary_cross_entropy_with_logits(real_logits, torch.ones_like(real_logits))
+            + F.binary_cross_entropy_with_logits(fake_logits, torch.zeros_like(fake_logits))
+        ) / 2
+        self.discriminator_optimizer.zero_grad()
+        discriminator.backward()
+        self.discriminator_optimizer.step()
+        return {
+            "reconstruction": reconstruction.item(),
+            "perceptual": perceptual.item(),
+            "adversarial": adversarial.item(),
+            "discriminator": discriminator.item(),
+        }
+
+
+class PairFiles(torch.utils.data.Dataset):
+    """Pairs whose images are read from PNG files, and whose masks and heat maps are drawn, each time anew."""
+
+    def __init__(self, settings: RunSettings, folder: Path, images: int = 128, pairs: int = 4096) -> None:
+        self.settings = settings
+        self.data = random_pairs(settings.image_size, settings.masks.heatmap_sigma, images, pairs)
+        self.files = []
+        for number, image in enumerate(self.data.images.permute(0, 2, 3, 1).numpy()):
+            path = folder / f"{number}.png"
+            # Blurred: noise is as large as no photograph, and slow to decode.
+            cv2.imwrite(str(path), cv2.GaussianBlur(image, (0, 0), 2))
+            self.files.append(path)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, position: int) -> tuple[torch.Tensor, ...]:
+        size, masks = self.settings.image_size, self.settings.masks
+        found = []
+        for row in (int(self.data.sources[position]), int(self.data.targets[position])):
+            joints = self.data.joints[row]
+            found += [
+                to_model(torch.from_numpy(read_image(self.files[row])).permute(2, 0, 1)),
+                torch.from_numpy(pose_mask(joints.numpy(), *size, masks.limb_radius))[None].float(),
+            ]
+        return *found, heatmaps(joints[None], *size, masks.heatmap_sigma)[0]
+
+
+def loaded_batches(settings: RunSettings, device: torch.device) -> Iterator[list[Batch]]:
+    """Endless batches through torch's DataLoader with two worker processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        loader = torch.utils.data.DataLoader(
+            PairFiles(settings, Path(folder)),
+            batch_size=settings.training.batch_size,
+            shuffle=True,
+            drop_last=True,
+            num_workers=2,
+            pin_memory=device.type == "cuda",
+            persistent_workers=True,
+        )
+        while True:
+            for tensors in loader:
+                yield [Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Sides: an object with run(steps) -> seconds
+
+
+class Ours(TimedTraining):
+    """AdversarialStep on resident pairs. without: one of IMPROVEMENTS, taken out."""
+
+    def __init__(self, settings: RunSettings, device: torch.device, without: str | None = None) -> None:
+        if without != "kept memory":
+            keep_freed_memory()
+        data = random_pairs(settings.image_size, settings.masks.heatmap_sigma).placed(device)
+        super().__init__(settings, device, data)
+        step = self.step
+        step.generator.train()
+        if without == "frozen discriminator":
+            step.discriminator.requires_grad_ = lambda flag: step.discriminator
+        elif without == "channels last":
+            for network in (step.generator, step.discriminator, step.perceptual):
+                network.to(memory_format=torch.contiguous_format)
+        elif without == "fused Adam":
+            betas = settings.training.adam_betas
+            groups = [{"params": group["params"]} for group in step.generator_optimizer.param_groups]
+            step.generator_optimizer = torch.optim.Adam(groups, betas=betas)
+            step.discriminator_optimizer = torch.optim.Adam(step.discriminator.parameters(), betas=betas)
+        elif without == "resident data":
+            self.batches = loaded_batches(settings, device)
+        elif without == "losses on the device":
+            self.meter = types.SimpleNamespace(add=lambda terms: [value.item() for value in terms.values()])
+
+
+class Plain:
+    def __init__(self, settings: RunSettings, device: torch.device) -> None:
+        self.device = device
+        self.step = PlainStep(settings, device)
+        self.batches = loaded_batches(settings, device)
+
+    def run(self, steps: int) -> float:
+        synchronise(self.device)
+        start = time.perf_counter()
+        for _ in range(steps):
+            (batch,) = next(self.batches)
+            self.step(batch)
+        synchronise(self.device)
+        return time.perf_counter() - start
+
+
+class Patn:
+    """PATN's training step (Zhu et al., CVPR 2019), its own modules imported from a checkout, driven as models/PATN.py does
+    with the options of scripts/train_star.sh for Market-1501. Its batches lie on the device already: its loader is not timed.
+
+    models/PATN.py itself is not imported: it needs a scikit-image of 2018 (`draw.circle`) for its pictures, and indexes
+    0-d tensors, which PyTorch has refused since 0.5.
+    """
+
+    #: scripts/train_star.sh, and the defaults of options/train_options.py that it leaves.
+    LAMBDA_L1, LAMBDA_PERCEPTUAL, LAMBDA_GAN, POOL, JOINTS = 10.0, 10.0, 5.0, 50, 18
+
+    def __init__(self, settings: RunSettings, device: torch.device, checkout: str) -> None:
+        if not Path(checkout, "models", "model_variants.py").is_file():
+            raise UserError(f"{checkout}: is no checkout of tengteng95/Pose-Transfer (no models/model_variants.py)")
+        self.device = device
+        sys.path.insert(0, checkout)
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints its networks
+            self._build(settings, [0] if device.type == "cuda" else [])
+        batch, size = settings.training.batch_size, settings.image_size
+        generator = torch.Generator().manual_seed(0)
+        self.images = [(torch.rand(batch, 3, *size, generator=generator) * 2 - 1).to(device) for _ in range(2)]
+        self.poses = [torch.rand(batch, self.JOINTS, *size, generator=generator).to(device) for _ in range(2)]
+
+    def _build(self, settings: RunSettings, gpus: list[int]) -> None:
+        networks = importlib.import_module("models.networks")
+        pool = importlib.import_module("util.image_pool").ImagePool
+        losses = importlib.import_module("losses.L1_plus_perceptualLoss")
+        torch.manual_seed(0)
+        joints, width = self.JOINTS, settings.generator.width
+        # ngf and ndf are 64 in its options; n_downsampling 2, batch norm, dropout in all three networks.
+        self.generator = networks.define_G([3, 2 * joints], 3, width, "PATN", "batch", True, "normal", gpus, 2)
+        self.by_pose, self.by_person = (
+            networks.define_D(3 + inputs, width, "resnet", 3, "batch", True, "normal", gpus, True, 2)
+            for inputs in (joints, 3)
+        )
+        tensor = torch.cuda.FloatTensor if gpus else torch.FloatTensor
+        self.gan_loss = networks.GANLoss(use_lsgan=False, tensor=tensor)
+        with self._stand_ins(losses, gpus):
+            self.image_loss = losses.L1_plus_perceptualLoss(self.LAMBDA_L1, self.LAMBDA_PERCEPTUAL, 3, gpus, 1)
+        self._losses = losses
+        self.pose_pool, self.person_pool = pool(self.POOL), pool(self.POOL)
+        self.optimizers = [
+            torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999))
+            for network in (self.generator, self.by_pose, self.by_person)
+        ]
+        self.gpus = gpus
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _stand_ins(losses: types.ModuleType, gpus: list[int]) -> Iterator[None]:
+        """What its perceptual loss asks for and this machine may not have."""
+        # ImageNet's weights, which it would download at every start: random ones of the same shape take the same time.
+        # And only the convolutions, of which it uses two: drawing the dense layers' 120 million weights takes seconds.
+        vgg = losses.models.vgg
+
+        def vgg19(pretrained: bool) -> types.SimpleNamespace:
+            return types.SimpleNamespace(features=vgg.make_layers(vgg.cfgs["E"], batch_norm=False))
+
+        replaced = [(losses.models, "vgg19", vgg19)]
+        if not gpus:  # it calls .cuda() without asking; on a CPU its tensors stay where they are
+            replaced += [(torch.nn.Module, "cuda", lambda self: self), (torch.Tensor, "cuda", lambda self: self)]
+        before = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced]
+        try:
+            for owner, name, value in replaced:
+                setattr(owner, name, value)
+            yield
+        finally:
+            for owner, name, value in before:
+                setattr(owner, name, value)
+
+    def _discriminator_step(self, network: torch.nn.Module, optimizer: torch.optim.Adam, *pairs: torch.Tensor) -> float:
+        optimizer.zero_grad()
+        real, fake = pairs
+        loss = self.LAMBDA_GAN * (self.gan_loss(network(real), True) + self.gan_loss(network(fake.detach()), False)) / 2
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    def step(self) -> None:
+        (source, target), (source_pose, target_pose) = self.images, self.poses
+        for_generator, for_pose, for_person = self.optimizers
+        fake = self.generator([source, torch.cat((source_pose, target_pose), 1)])
+        for_generator.zero_grad()
+        by_pose = self.gan_loss(self.by_pose(torch.cat((fake, target_pose), 1)), True)
+        by_person = self.gan_loss(self.by_person(torch.cat((fake, source), 1)), True)
+        image_loss, first, second = self.image_loss(fake, target)
+        told = [first.item(), second.item()]
+        gan_loss = self.LAMBDA_GAN * (by_pose + by_person) / 2
+        (image_loss + gan_loss).backward()
+        told += [image_loss.item(), gan_loss.item()]
+        for_generator.step()
+        fakes = self.person_pool.query(torch.cat((fake, source), 1).data)
+        told.append(self._discriminator_step(self.by_person, for_person, torch.cat((target, source), 1), fakes))
+        fakes = self.pose_pool.query(torch.cat((fake, target_pose), 1).data)
+        told.append(self._discriminator_step(self.by_pose, for_pose, torch.cat((target, target_pose), 1), fakes))
+        if not np.isfinite(told).all():
+            raise RuntimeError(f"PATN's losses are {told}")
+
+    def run(self, steps: int) -> float:
+        with self._stand_ins(self._losses, self.gpus):
+            synchronise(self.device)
+            start = time.perf_counter()
+            for _ in range(steps):
+                self.step()
+            synchronise(self.device)
+            return time.perf_counter() - start
+
+
+def build_side(kind: str, settings: RunSettings, device: torch.device, **more: Any) -> Ours | Plain | Patn:
+    """more: `without` of Ours, `checkout` and `tf32` of Patn."""
+    torch.set_num_threads(settings.training.threads)
+    if kind == "ours":
+        return Ours(settings, device, **more)
+    # fp32 means fp32 on a GPU, too; PyTorch's present default for convolutions is TF32, which its authors had not.
+    torch.backends.cudnn.allow_tf32 = more.pop("tf32", False)
+    return Plain(settings, device) if kind == "plain" else Patn(settings, device, **more)
+
+
+def floating_point_operations(side: Ours | Plain | Patn) -> int:
+    """Of one step of an uncompiled side; a multiplication and an addition are two. Optimisers are not counted."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        side.run(1)
+    return counter.get_total_flops()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Processes
+
+
+class Failed(Exception):
+    """A process could not do what it was told; the text says why."""
+
+
+class Worker:
+    """A process that builds a side and then does steps when told.
+
+    side: arguments of `build_side` (kind, more) and of `paper_settings`. limit: seconds that an answer may take.
+    memory: bytes that the process may allocate on the host (None: all there is), so that nobody else's are taken.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        device: str,
+        settings: dict[str, Any],
+        limit: float = 600,
+        memory: int | None = None,
+        **more: Any,
+    ) -> None:
+        self.limit = limit
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+        self.process = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        try:
+            self.ask(kind=kind, device=device, settings=settings, memory=memory, more=more)
+        except Failed:
+            self.close()
+            raise
+
+    def ask(self, **command: Any) -> Any:
+        try:
+            self.process.stdin.write(json.dumps(command) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise Failed("the process has ended") from None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            if not selector.select(self.limit):
+                self.close()
+                raise Failed(f"no answer within {self.limit:g} s")
+        line = self.process.stdout.readline()
+        if not line:
+            self.process.wait()
+            raise Failed(f"the process ended with code {self.process.returncode}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise Failed(answer["error"])
+        return answer["value"]
+
+    def steps(self, count: int) -> tuple[float, float]:
+        """Mean seconds of that many steps: on the clock, and of this process's threads on processors."""
+        clock, processors = self.ask(steps=count)
+        return clock / count, processors / count
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def serve() -> None:
+    """The process of a Worker: one JSON command a line in, one JSON answer a line out."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+    warnings.simplefilter("ignore")
+    side = None
+    for line in sys.stdin:
+        command = json.loads(line)
+        try:
+            if side is None:
+                side, value = _built(command), None
+            elif "steps" in command:
+                before = time.process_time()
+                value = [side.run(command["steps"]), time.process_time() - before]
+            elif "flops" in command:
+                value = floating_point_operations(side)
+            else:
+                value = peak_memory_bytes(side.device)
+            answer = {"value": value}
+        except UserError as error:
+            answer = {"error": str(error)}
+        except Exception as error:
+            text = " ".join(str(error).split())
+            lacking = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in text
+            answer = {"error": "out of memory" if lacking else f"{type(error).__name__}: {text[:300]}"}
+        try:
+            print(json.dumps(answer), file=answers, flush=True)
+        except BrokenPipeError:  # the comparison was broken off
+            os._exit(1)
+
+
+def _built(command: dict[str, Any]) -> Ours | Plain | Patn:
+    device = torch.device(command["device"])
+    if command["memory"] is not None and device.type == "cpu":
+        resource.setrlimit(resource.RLIMIT_DATA, (command["memory"], command["memory"]))
+    settings = command["settings"]
+    settings["size"] = tuple(settings["size"])
+    return build_side(command["kind"], paper_settings(**settings), device, **command["more"])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Arguments and results
+
+
+def size_argument(text: str) -> tuple[int, int]:
+    """ "128x64" -> (128, 64): height, width."""
+    height, width = (int(part) for part in text.split("x"))
+    return height, width
+
+
+def free_memory() -> int | None:
+    """Bytes that this machine could still give away, or None where the system does not say."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"median": float(np.median(values)), "min": min(values), "max": max(values)}
+
+
+def record(script: str, arguments: dict[str, Any], **results: Any) -> dict[str, Any]:
+    """What is written as JSON: the numbers, and all that they depend on."""
+    return {
+        "script": script,
+        "arguments": {name: str(value) if isinstance(value, Path) else value for name, value in arguments.items()},
+        "hardware": dict(hardware()),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+            "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,
+        },
+        # More than this script's threads: somebody else was there, and times are upper values.
+        "load_average": list(os.getloadavg()),
+        **results,
+    }
+
+
+def write(path: Path | None, tree: dict[str, Any]) -> None:
+    if path is not None:
+        write_json(path, tree)
+
+
+if __name__ == "__main__":
+    serve()
