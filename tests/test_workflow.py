@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -156,6 +157,32 @@ def test_nothing_is_done_twice(repository, finished) -> None:
     run = snakemake(repository, finished)
     assert run.returncode == 0
     assert "Nothing to be done" in run.stdout + run.stderr
+
+
+def test_page_tells_the_wall_time_of_every_rule_that_ran(finished) -> None:
+    """As many jobs as the graph has; and each took some of the time since the run began, on two cores."""
+    page = (finished / "reports/tiny/index.html").read_text()
+    section = page.split("<h3>Wall time</h3>")[1].split("</table>")[0]
+    rows = dict(re.findall(r'<th scope="row">(\w+)</th><td class="n">(\d+)</td>', section))
+    methods = len(TINY["models"]) + 4  # the first checkpoint, and three references
+    assert {rule: int(count) for rule, count in rows.items()} == {
+        "images": 1, "keypoints": 1, "pairs": 1, "feature_network": 1, "train": 3, "generate": methods, "evaluate": methods,
+    }  # fmt: skip
+    assert list(rows) == ["images", "keypoints", "pairs", "feature_network", "train", "generate", "evaluate"]
+
+
+def test_adopted_results_are_up_to_date_without_the_times_of_their_jobs(repository, finished, tmp_path) -> None:
+    """What a pull brings: results in any order of time, no record of Snakemake, no benchmark files."""
+    root = tmp_path / "pulled"
+    shutil.copytree(finished, root, ignore=shutil.ignore_patterns(".snakemake", "benchmarks", "logs"))
+    for age, path in enumerate(sorted((p for p in root.rglob("*") if p.is_file()), key=lambda p: p.name)):
+        os.utime(path, (1_700_000_000 - 60 * age,) * 2)
+    assert jobs(snakemake(repository, root, "-n").stdout)
+    run = snakemake(repository, root, "--touch", "--forceall")
+    assert run.returncode == 0, run.stderr
+    run = snakemake(repository, root, "-n")
+    assert "Nothing to be done" in run.stdout + run.stderr
+    assert not list(root.glob("results/tiny/benchmarks/**/*.tsv"))
 
 
 def test_one_models_setting_reruns_that_model_and_the_report_only(repository, finished, tmp_path) -> None:

@@ -44,6 +44,8 @@ OPENPIFPAF = str(openpifpaf_environment() / "ready")
 # that is downstream of one that has to run, and then does not run it for an ancient input either.
 CONFIGURATION = str(LAYOUT.configuration)
 LOGS = f"{RESULTS}/logs"
+# What each job took: the report's table of wall times (potgan/report.py). Not of `tabulate`, which writes that table.
+BENCHMARKS = f"{RESULTS}/benchmarks"
 REPORT = [
     str(LAYOUT.reports / name)
     for name in (
