@@ -112,6 +112,30 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("--json", type=Path, help="write the comparison there, too")
     compare.add_argument("--published", metavar="DATASET", help="add the paper's literature rows on this data set")
     compare.set_defaults(call=compare_verb)
+    export = verb("export", "write a run's generator with its settings, origin and scores as one file")
+    export.add_argument("run", type=Path, metavar="RUN", help="results/<benchmark>/<data set>/<model>/seed<k>")
+    export.add_argument("--out", type=Path, required=True, help="the file to write (.pt)")
+    export.set_defaults(call=export_verb)
+    transfer = verb("transfer", "the person of an image in other poses, by a trained generator")
+    transfer.add_argument("--checkpoint", type=Path, required=True, metavar="RUN_OR_FILE",
+                          help="results/<benchmark>/<data set>/<model>/seed<k>, or a generator's .pt file")  # fmt: skip
+    transfer.add_argument("--source", type=Path, required=True, metavar="IMAGE", help="the person")
+    transfer.add_argument("--source-pose", metavar="TABLE[:NAME]",
+                          help="its key points, in its pixels; default: from --keypoints, or OpenPifPaf")  # fmt: skip
+    transfer.add_argument("--pose", nargs="+", required=True, metavar="POSE", help="images, key-point tables (each row a "
+                          "pose, in the generator's pixels; also COCO and OpenPose JSON), or TABLE:NAME for one row")  # fmt: skip
+    transfer.add_argument("--keypoints", type=Path, nargs="+", default=[], metavar="TABLE",
+                          help="key points of the images, by file name; without them OpenPifPaf finds them")  # fmt: skip
+    transfer.add_argument("--pose-size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"),
+                          help="size of the images that the rows of pose tables belong to; default: the generator's")  # fmt: skip
+    transfer.add_argument("--out", type=Path, required=True,
+                          help=".png: the picture, or a strip of several; .gif: an animation")  # fmt: skip
+    transfer.add_argument("--overlay", action="store_true", help="draw the target's key points on the result")
+    transfer.add_argument("--frames-per-second", type=float, default=4.0, help="of a .gif; default: %(default)s")
+    transfer.add_argument("--batch-size", type=int, default=8,
+                          help="poses handled together; changes no pixel; default: %(default)s")  # fmt: skip
+    transfer.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
+    transfer.set_defaults(call=transfer_verb)
     return top
 
 
@@ -280,6 +304,38 @@ def compare_verb(arguments: argparse.Namespace) -> int:
     if arguments.json:
         write_json(arguments.json, as_tree(runs))
     print(shown, end="")
+    return 0
+
+
+def export_verb(arguments: argparse.Namespace) -> int:
+    from potgan.progress import say
+    from potgan.trained_runs import export
+
+    trained = export(arguments.run, arguments.out)
+    ssim = trained.scores["metrics"]["ssim"]
+    say(
+        f"{arguments.out}: iteration {trained.iteration:,} of {trained.run['dataset']}/{trained.run['model']}, "
+        f"{ssim['protocol']} {ssim['value']:.3f} on {trained.scores['n_pairs']:,} pairs"
+    )
+    return 0
+
+
+def transfer_verb(arguments: argparse.Namespace) -> int:
+    from potgan.transfer import transfer_files
+
+    transfer_files(
+        arguments.checkpoint,
+        arguments.source,
+        arguments.pose,
+        arguments.out,
+        source_word=arguments.source_pose,
+        tables=arguments.keypoints,
+        pose_size=tuple(arguments.pose_size) if arguments.pose_size else None,
+        overlay=arguments.overlay,
+        batch_size=arguments.batch_size,
+        frames_per_second=arguments.frames_per_second,
+        device=arguments.device,
+    )
     return 0
 
 

@@ -304,6 +304,10 @@ class RunSettings:
     def training_fingerprint(self) -> str:
         return fingerprint(self.training_dict)
 
+    def images_fingerprint(self, checkpoint: str) -> str:
+        """Of what decides a model's images apart from the data: its training, its generator, and which checkpoint."""
+        return fingerprint([self.training_dict, str(self.generator), checkpoint])
+
 
 def fingerprint(tree: typing.Any) -> str:
     """12 hexadecimal digits of the SHA-256 of the canonical JSON of `tree`."""

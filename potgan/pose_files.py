@@ -5,7 +5,7 @@
                   (Deformable GAN's compute_coordinates.py; PATN and its successors)
     patn-x-first  the same with the x list first; the header says which of them a table is
     coco17        COCO's key-point JSON (`images`, `annotations`), 17 joints without a neck
-    openpose      a folder of OpenPose's `<stem>_keypoints.json`, COCO-18 or BODY_25
+    openpose      a folder of OpenPose's `<stem>_keypoints.json`, or one file of it; COCO-18 or BODY_25
 
 `own`, `coco17` and `openpose` give back every bit of the float32 numbers and the order of the images. What the last two
 lack stands in a key `potgan` beside the standard ones, which other readers pass over. `patn` truncates, as the peers do.
@@ -98,11 +98,13 @@ def read_keypoints(path: str | Path) -> Keypoints:
     path = Path(path)
     try:
         if path.is_dir():
-            return _read_openpose(path)
+            return _read_openpose_folder(path)
         with open(path, "rb") as file:
             start = file.peek(4096).removeprefix(_BYTE_ORDER_MARK).lstrip()[:1]
             if start in (b"{", b"["):
-                return _read_coco(_json_tree(file, path), path)
+                tree = _json_tree(file, path)
+                one_image = type(tree) is dict and "people" in tree
+                return _read_openpose([path]) if one_image else _read_coco(tree, path)
             return _read_table(file, path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such key-point table") from None
@@ -349,10 +351,6 @@ def _read_coco(tree: Any, path: Path) -> Keypoints:
         raise UserError(
             f"{path}: is a list of results without image names; expected COCO's key points with 'images' and 'annotations'"
         )
-    if type(tree) is dict and "people" in tree:
-        raise UserError(
-            f"{path}: is one image of OpenPose; give the folder of the *{_OPENPOSE_ENDING} files as the path instead"
-        )
     images = _item(tree, "images", list, f"{path}, JSON of another kind")
     annotations = _item(tree, "annotations", list, f"{path}, JSON of another kind")
     _check_categories(tree.get("categories", []), path)
@@ -437,13 +435,17 @@ def _coco_extra(extra: Any, where: str) -> tuple[list[float] | None, list[float]
     return None if neck is None else _numbers(neck, f"{where}.neck", {2: "x, y"}), confidence
 
 
-def _read_openpose(folder: Path) -> Keypoints:
-    """A folder of OpenPose's JSON (doc/02_output.md). Missing = confidence 0; the score of a person, which the files
-    lack, is the sum of the confidences. `<stem>_keypoints.json` belongs to the image `<stem>.jpg`.
-    """
+def _read_openpose_folder(folder: Path) -> Keypoints:
     paths = sorted(p for p in folder.iterdir() if p.name.endswith(_OPENPOSE_ENDING))
     if not paths:
         raise UserError(f"{folder}: has no *{_OPENPOSE_ENDING}; expected a folder of OpenPose's files (--write_json)")
+    return _read_openpose(paths)
+
+
+def _read_openpose(paths: list[Path]) -> Keypoints:
+    """Files of OpenPose's JSON (doc/02_output.md). Missing = confidence 0; the score of a person, which the files lack, is
+    the sum of the confidences. `<stem>_keypoints.json`, or a file of any other name, belongs to the image `<stem>.jpg`.
+    """
     expected = {3 * len(JOINTS): "x, y, confidence of COCO's 18", 75: "x, y, confidence of BODY_25"}
     names: dict[str, Path] = {}
     rows, chosen = [], np.zeros((len(paths), len(JOINTS), 3))
@@ -467,7 +469,8 @@ def _read_openpose(folder: Path) -> Keypoints:
             chosen[i] = people[int(np.argmax(people[:, :, 2].sum(axis=1)))]
         extra = tree.get("potgan")
         extra = extra if type(extra) is dict else {}
-        name = path.name.removesuffix(_OPENPOSE_ENDING) + ("" if extra.get("whole_name") is True else ".jpg")
+        stem = path.name.removesuffix(_OPENPOSE_ENDING).removesuffix(".json")
+        name = stem + ("" if extra.get("whole_name") is True else ".jpg")
         _check_name(name, str(path))
         if name in names:
             raise UserError(

@@ -16,7 +16,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from potgan import config, figures, machine, tables
+from potgan import config, figures, machine, records, tables
 from potgan.browser import STRIP_HEIGHT, Browser, write_pairs
 from potgan.config import FIRST_CHECKPOINT_SUFFIX, Benchmark, Layout
 from potgan.datasheet import datasheets
@@ -383,23 +383,23 @@ class WallTime:
 
 
 def wall_times(benchmark: Benchmark, layout: Layout) -> list[WallTime]:
-    """From Snakemake's benchmark files, results/<benchmark>/benchmarks/<rule>/.../*.tsv, in the order of the pipeline;
-    without them, of the trainings alone, which time themselves.
+    """From Snakemake's benchmark files, results/<benchmark>/benchmarks/<rule>/.../*.tsv; without them, of the trainings
+    alone, which time themselves.
 
     A file of a job that the configuration no longer has is passed over, and so is one that a killed job left empty.
     """
-    folder = layout.results / "benchmarks"
+    folder = records.times_folder(layout)
+    paths = sorted((folder / "imitate").glob("*.tsv"))
+    paths += [records.times_path(layout, *key) for key in records.jobs(benchmark, layout)]
     jobs: dict[str, list[tuple[str, float, float]]] = {}
-    for path in sorted(folder.rglob("*.tsv"), key=lambda path: _rule_order(path.relative_to(folder).with_suffix(""))):
-        rule, *rest = path.relative_to(folder).with_suffix("").parts
-        if "/".join(rest) not in _jobs_of(benchmark, rule):
-            continue
+    for path in paths:
         try:
             table = pd.read_csv(path, sep="\t", na_values="-")
             seconds = float(table["s"].iloc[-1])
-        except (pd.errors.EmptyDataError, KeyError, IndexError):
+        except (FileNotFoundError, pd.errors.EmptyDataError, KeyError, IndexError):
             continue
         memory = float(table["max_rss"].iloc[-1]) if "max_rss" in table else np.nan
+        rule, *rest = path.relative_to(folder).with_suffix("").parts
         jobs.setdefault(rule, []).append(("/".join(rest), seconds, memory))
     if not jobs:
         for dataset in benchmark.datasets:
@@ -425,34 +425,6 @@ def wall_times(benchmark: Benchmark, layout: Layout) -> list[WallTime]:
             )
         )
     return times
-
-
-#: The rules that are timed, in the order of the pipeline. `tabulate` writes the table of times and cannot be in it.
-TIMED_RULES = ("imitate", "images", "keypoints", "pairs", "feature_network", "train", "generate", "evaluate")
-
-
-def _rule_order(job: Path) -> tuple[int, str]:
-    """Sorting key of a benchmark file's path below benchmarks/, without its suffix."""
-    rule = job.parts[0]
-    return (TIMED_RULES.index(rule) if rule in TIMED_RULES else len(TIMED_RULES), job.as_posix())
-
-
-def _jobs_of(benchmark: Benchmark, rule: str) -> set[str]:
-    """Names of a rule's jobs under this configuration, as `workflow/rules` has them: paths below benchmarks/<rule>/."""
-    match rule:
-        case "imitate":
-            return {dataset.kind for dataset in benchmark.datasets.values()}
-        case "images" | "keypoints" | "pairs":
-            return set(benchmark.datasets)
-        case "feature_network":
-            return {""}
-        case "train":
-            runs = ((d, m, s) for d in benchmark.datasets for m in benchmark.models for s in benchmark.seeds)
-            return {f"{d}/{m}/seed{s}" for d, m, s in runs if benchmark.trained_as(d, m) == m}
-        case "generate" | "evaluate":
-            runs = ((d, m) for d in benchmark.datasets for m in benchmark.methods_of(d))
-            return {f"{d}/{m}/seed{s}" for d, m in runs for s in benchmark.seeds_of(m)}
-    return set()
 
 
 def scored(benchmark: Benchmark, layout: Layout) -> tuple[str, str]:

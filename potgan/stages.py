@@ -24,6 +24,7 @@ from potgan.keypoints import prepare_keypoints, split_keypoints
 from potgan.metrics.protocols import PROTOCOLS, Protocol, unmet_demands
 from potgan.pose_files import read_keypoints
 from potgan.progress import progress, say
+from potgan.records import recorded, refuse_strangers
 
 # Imports that bring torch (about 2 s) stand inside the stages that need it.
 
@@ -52,16 +53,19 @@ def present(benchmark: Benchmark, data: Path, made: Path | None = None) -> Bench
     return dataclasses.replace(benchmark, datasets=left, absent=reasons)
 
 
+@recorded
 def images(benchmark: Benchmark, layout: Layout, dataset: str) -> None:
     record = prepare_images(_dataset(benchmark, dataset), dataset, layout.images(dataset), layout.data)
     say(f"{dataset}: {record['images']['train']} train and {record['images']['test']} test images")
 
 
+@recorded
 def keypoints(benchmark: Benchmark, layout: Layout, dataset: str) -> None:
     record = prepare_keypoints(_dataset(benchmark, dataset), dataset, layout.images(dataset), layout.keypoints(dataset))
     say(f"{dataset}: key points of {record['images']} images, {record['detection_rate']:.1%} with a pose")
 
 
+@recorded
 def pairs(benchmark: Benchmark, layout: Layout, dataset: str) -> None:
     """Pair lists, their record, and for synthetic data the true flow of the test pairs."""
     from potgan.pairs import build, pairs_csv
@@ -103,6 +107,7 @@ def _write_flow(settings: Any, test_pairs: Any, path: Path) -> None:
     np.savez_compressed(path, flow=np.stack([f for f, _ in results]), visible=np.stack([v for _, v in results]))
 
 
+@recorded
 def feature_network(benchmark: Benchmark, layout: Layout) -> None:
     """Train the classifier of the synthetic protocol. The workflow asks for it only where the protocol measures so."""
     from potgan.metrics.synthetic_network import settings_from, train_feature_network
@@ -110,6 +115,7 @@ def feature_network(benchmark: Benchmark, layout: Layout) -> None:
     train_feature_network(settings_from(benchmark.feature_network), layout.feature_network)
 
 
+@recorded
 def train(benchmark: Benchmark, layout: Layout, dataset: str, model: str, seed: int) -> None:
     from potgan import devices
     from potgan.train import train as run_training
@@ -132,6 +138,7 @@ def train(benchmark: Benchmark, layout: Layout, dataset: str, model: str, seed: 
     say(f"{dataset}/{model}/seed{seed}: trained in {result['wall_seconds']} s, {result['pairs_per_second']} pairs/s")
 
 
+@recorded
 def generate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, seed: int) -> None:
     """The images of one row: a model's last checkpoint, its first one, a reference, or an external method's folder."""
     if method in benchmark.external_methods:
@@ -139,7 +146,7 @@ def generate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
         return
     from potgan import generate as generation
     from potgan.devices import pick_device
-    from potgan.train import load_generator
+    from potgan.generator_files import load_generator
 
     device = pick_device()
     model = benchmark.model_of(method) or benchmark.main_model
@@ -156,11 +163,11 @@ def generate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
         done = read_json(run / "done.json", "run `potgan train` first")
         checkpoint = _checkpoint(done, first=method != model)
         settings = benchmark.run_settings(dataset, model, seed)
-        network, iteration = load_generator(run / checkpoint, settings.generator, device)
+        trained = load_generator(run / checkpoint, settings.generator, device)
         if done["training_fingerprint"] != settings.training_fingerprint:
             raise UserError(f"{run}: was trained with other settings than {method}'s now; run `potgan train` again")
         record |= {
-            "iteration": iteration,
+            "iteration": trained.iteration,
             "settings": _settings_fingerprint(benchmark, dataset, model, seed, checkpoint),
             "generator_sha256": done["generators"][checkpoint],
             "training": {key: done[key] for key in ("wall_seconds", "iterations", "parameters", "device", "passes")},
@@ -168,7 +175,7 @@ def generate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
         import torch
 
         torch.set_num_threads(settings.training.threads)
-        pictures = generation.synthesise(network, data, settings.training.batch_size)
+        pictures = generation.synthesise(trained.generator, data, settings.training.batch_size)
     generation.write_generated(pictures, test_pairs, record, layout.generate(dataset, method, seed))
 
 
@@ -217,6 +224,7 @@ def _import_results(benchmark: Benchmark, layout: Layout, dataset: str, method: 
     )
 
 
+@recorded
 def evaluate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, seed: int) -> None:
     from potgan import evaluate as evaluation
     from potgan.generate import read_targets
@@ -291,52 +299,19 @@ def _log_test_set(layout: Layout, run: str, protocol: Protocol, count: int) -> N
         log.write(f"{now} {run} protocol {protocol.id} {protocol.hash}, {count} test pairs\n")
 
 
+@recorded
 def tabulate(benchmark: Benchmark, layout: Layout) -> None:
     """TABLE I-IV, the ablation comparison, `metrics.json`, the figures and the page."""
     from potgan.report import write_report
     from potgan.tables import write_tables
 
-    _refuse_strangers(benchmark, layout)
+    refuse_strangers(benchmark, layout)
     write_tables(benchmark, layout)
     page = write_report(benchmark, layout)
     say(f"the report is {page}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-
-
-def _refuse_strangers(benchmark: Benchmark, layout: Layout) -> None:
-    """Every score must come from this benchmark's settings, data and protocol as they are now: results that were copied
-    or pulled from another revision must not slip into a table."""
-    for dataset in benchmark.datasets:
-        data = _data_hashes(layout, dataset)
-        for method in benchmark.methods_of(dataset):
-            for seed in benchmark.seeds_of(method):
-                path = layout.evaluate(dataset, method, seed) / "scores.json"
-                scores = read_json(path, "run `potgan evaluate` first")
-                reasons = []
-                if scores["protocol"]["hash"] != PROTOCOLS[benchmark.protocol].hash:
-                    reasons.append("another protocol")
-                if any(scores["hashes"].get(name) != value for name, value in data.items()):
-                    reasons.append("other data")
-                model = benchmark.model_of(method)
-                if method in benchmark.external_methods and scores["settings"] != _external_fingerprint(
-                    benchmark, method
-                ):
-                    reasons.append("another folder of results")
-                if model is not None:
-                    run = layout.train(dataset, benchmark.trained_as(dataset, model), seed)
-                    done = read_json(run / "done.json", "run `potgan train` first")
-                    checkpoint = _checkpoint(done, first=method != model)
-                    if scores["settings"] != _settings_fingerprint(benchmark, dataset, model, seed, checkpoint):
-                        reasons.append("other settings")
-                    elif scores["hashes"]["generator"] != done["generators"][checkpoint]:
-                        reasons.append("another training")
-                if reasons:
-                    raise UserError(
-                        f"{path}: belongs to {' and '.join(reasons)} than the configuration's now; run the workflow again "
-                        "(snakemake --cores 8 all), or `potgan generate` and `potgan evaluate` for that row"
-                    )
 
 
 def _checkpoint(done: dict[str, Any], first: bool) -> str:
@@ -346,8 +321,7 @@ def _checkpoint(done: dict[str, Any], first: bool) -> str:
 
 def _settings_fingerprint(benchmark: Benchmark, dataset: str, model: str, seed: int, checkpoint: str) -> str:
     """What decides a model's images apart from the data: its training, its generator, and which checkpoint."""
-    settings = benchmark.run_settings(dataset, model, seed)
-    return fingerprint([settings.training_dict, str(settings.generator), checkpoint])
+    return benchmark.run_settings(dataset, model, seed).images_fingerprint(checkpoint)
 
 
 def _external_fingerprint(benchmark: Benchmark, method: str) -> str:

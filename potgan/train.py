@@ -21,7 +21,7 @@ import torch
 
 from potgan.adversarial_step import AdversarialStep
 from potgan.batches import PairData, to_pixels, training_batches, training_indices
-from potgan.config import GeneratorSettings, RunSettings, TrainingSettings
+from potgan.config import RunSettings, TrainingSettings
 from potgan.devices import (
     Processes,
     device_name,
@@ -31,17 +31,16 @@ from potgan.devices import (
     processes,
 )
 from potgan.errors import Interrupted, UserError
-from potgan.files import sha256_of, write_bytes, write_json
+from potgan.files import sha256_of, write_json
+from potgan.generator_files import save_generator
 from potgan.metrics.protocols import POTGAN
 from potgan.metrics.ssim import ssim
 from potgan.models.guided_filter import guided_filter
 from potgan.models.potgan import Generator
 from potgan.progress import progress, say
 from potgan.training_log import EPOCHS, LossMeter, TrainingLog
-from potgan.training_state import TrainingState, tensors_to_bytes
+from potgan.training_state import TrainingState
 
-#: Pairs that every picture of a training shows.
-SAMPLES = 8
 #: Iterations between the processes' agreement on whether one of them was told to stop.
 AGREE_EVERY = 10
 
@@ -145,7 +144,7 @@ def _train(
                     if validation is not None:
                         row |= validation_scores(generator, validation, options.batch_size)
                     save_generator(folder / f"generator-{done:06d}.pt", generator, settings, done, data_hashes)
-                    log.pictures(samples(generator, validation or data, SAMPLES), done)
+                    log.pictures(generator, validation or data, done)
                 meter.start_row(row)
                 if ours.first:
                     log.row(row, meter.rows, pairs=options.batch_size * (done - start), device=device)
@@ -227,68 +226,6 @@ def validation_scores(generator: Generator, validation: PairData, batch_size: in
     if filter_settings.mode != "train":  # otherwise the unfiltered image is no output of this model
         scores["validation_ssim_unfiltered"] = float(ssim(real, np.concatenate(unfiltered), POTGAN.ssim).mean())
     return scores
-
-
-@torch.no_grad()
-def samples(generator: Generator, data: PairData, count: int) -> np.ndarray:
-    """A picture of the same pairs at every call, one a row: source, target pose, synthesised image, target.
-
-    Returns (rows, columns, 3) uint8 RGB.
-    """
-    from potgan.rendering import draw_skeleton
-
-    generator.eval()
-    # Evenly spaced over the list, so that not all of them are of its first person.
-    chosen = np.unique(np.linspace(0, len(data) - 1, min(count, len(data))).astype(int))
-    batch = data.batch(chosen, next(generator.parameters()).device)
-    out = generator(batch.source_image, batch.source_mask, batch.target_mask, batch.target_heatmaps)
-    columns = [
-        to_pixels(images).permute(0, 2, 3, 1).cpu().numpy()
-        for images in (batch.source_image, out.image, batch.target_image)
-    ]
-    joints = data.joints[data.targets[torch.as_tensor(chosen, device=data.device)]].cpu().numpy()
-    poses = np.stack([draw_skeleton(joint, *data.size) for joint in joints])
-    rows = np.concatenate([columns[0], poses, columns[1], columns[2]], axis=2)
-    generator.train()
-    return np.concatenate(list(rows), axis=0)
-
-
-def save_generator(path: Path, generator: Generator, settings: RunSettings, iteration: int, data_hashes: dict) -> None:
-    """A generator's weights with all that is needed to build it again; plain tensors, no pickled code."""
-    write_bytes(
-        path,
-        tensors_to_bytes(
-            {
-                "generator_settings": json.dumps(dataclasses.asdict(settings.generator)),
-                "masks": json.dumps(dataclasses.asdict(settings.masks)),
-                "image_size": list(settings.image_size),
-                "training_fingerprint": settings.training_fingerprint,
-                "iteration": iteration,
-                "state": {name: tensor.cpu() for name, tensor in generator.state_dict().items()},
-            }
-        ),
-    )
-
-
-def load_generator(path: Path, settings: GeneratorSettings, device: torch.device) -> tuple[Generator, int]:
-    """The generator of a file written by `save_generator`, in eval mode, and its iteration.
-
-    settings: as the configuration has them now. The guided filter may differ where it is no part of training; any other
-    difference is a UserError that lists it.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such checkpoint; run `potgan train` first") from None
-    stored, wanted = json.loads(content["generator_settings"]), json.loads(json.dumps(dataclasses.asdict(settings)))
-    if "train" not in (stored["guided_filter"]["mode"], wanted["guided_filter"]["mode"]):
-        stored["guided_filter"] = wanted["guided_filter"]
-    different = [f"{k}: {stored[k]} in the file, {wanted[k]} wanted" for k in wanted if stored.get(k) != wanted[k]]
-    if different:
-        raise UserError(f"{path}: was trained with other settings ({'; '.join(different)}); train it again")
-    generator = Generator(settings, tuple(content["image_size"]))
-    generator.load_state_dict(content["state"])
-    return generator.to(device).eval(), content["iteration"]
 
 
 @contextlib.contextmanager

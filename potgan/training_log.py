@@ -14,14 +14,19 @@ import numpy as np
 import pandas as pd
 import torch
 
+from potgan.batches import PairData, to_pixels
 from potgan.config import RunSettings
 from potgan.devices import Processes, peak_memory_bytes
 from potgan.errors import UserError
 from potgan.files import write_bytes, write_text
+from potgan.models.potgan import Generator
 from potgan.progress import say
+from potgan.rendering import draw_skeleton
 
 #: In the paper's counting one training is 90 epochs (Fig. 10 shows 50 to 90; PROTOCOLS 7.2 item 2).
 EPOCHS = 90
+#: Pairs that every picture of a training shows.
+SAMPLES = 8
 PROGRESS_COLUMNS = (
     "iteration",
     "epoch",
@@ -133,8 +138,9 @@ class TrainingLog:
             self.board.add_scalar("run/peak_memory_gib", peak_memory_bytes(device) / 2**30, iteration)
             self.board.flush()
 
-    def pictures(self, picture: np.ndarray, iteration: int) -> None:
-        """picture: (rows, columns, 3) uint8 RGB, of the same pairs every time."""
+    def pictures(self, generator: Generator, data: PairData, iteration: int) -> None:
+        """What the generator makes of the same pairs every time."""
+        picture = samples(generator, data)
         _, png = cv2.imencode(".png", picture[:, :, ::-1])
         write_bytes(self.folder / f"samples-{iteration:06d}.png", png.tobytes())
         if self.board is not None:
@@ -145,6 +151,28 @@ class TrainingLog:
         if self.board is not None:
             with contextlib.suppress(OSError):
                 self.board.close()
+
+
+@torch.no_grad()
+def samples(generator: Generator, data: PairData, count: int = SAMPLES) -> np.ndarray:
+    """A picture of the same pairs at every call, one a row: source, target pose, synthesised image, target.
+
+    Returns (rows, columns, 3) uint8 RGB.
+    """
+    generator.eval()
+    # Evenly spaced over the list, so that not all of them are of its first person.
+    chosen = np.unique(np.linspace(0, len(data) - 1, min(count, len(data))).astype(int))
+    batch = data.batch(chosen, next(generator.parameters()).device)
+    out = generator(batch.source_image, batch.source_mask, batch.target_mask, batch.target_heatmaps)
+    columns = [
+        to_pixels(images).permute(0, 2, 3, 1).cpu().numpy()
+        for images in (batch.source_image, out.image, batch.target_image)
+    ]
+    joints = data.joints[data.targets[torch.as_tensor(chosen, device=data.device)]].cpu().numpy()
+    poses = np.stack([draw_skeleton(joint, *data.size) for joint in joints])
+    rows = np.concatenate([columns[0], poses, columns[1], columns[2]], axis=2)
+    generator.train()
+    return np.concatenate(list(rows), axis=0)
 
 
 def _board(folder: Path, start: int) -> Any:

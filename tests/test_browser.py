@@ -477,8 +477,8 @@ def test_wall_times_stand_in_the_order_of_the_pipeline_and_within_the_window(mad
     region.scroll_into_view_if_needed()
     rows = [row.locator("th, td").all_text_contents() for row in region.locator("tbody tr").all()]
     assert rows == [
-        ["images", "1", "2 s", "2 s", "synthetic", "1,024 MiB"],
         ["feature_network", "1", "30 s", "30 s", "", "1,024 MiB"],
+        ["images", "1", "2 s", "2 s", "synthetic", "1,024 MiB"],
         ["train", "1", "90 min", "90 min", "synthetic/potgan/seed0", "1,024 MiB"],
     ]
     box = region.bounding_box()

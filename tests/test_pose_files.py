@@ -349,6 +349,18 @@ def test_openpose_by_hand(tmp_path) -> None:
     assert table.confidence[1, [3, 17]].tolist() == [0.5, 1]
 
 
+def test_one_file_of_openpose_is_a_table_of_one_image_whatever_its_name(tmp_path) -> None:
+    tree = {"version": 1.3, "people": [{"pose_keypoints_2d": [v for k in range(18) for v in (k, 2 * k + 1, 0.5)]}]}
+    for file, name in (
+        ("a_keypoints.json", "a.jpg"),
+        ("dance.json", "dance.jpg"),
+        ("b.jpg_keypoints.json", "b.jpg.jpg"),
+    ):
+        table = read_keypoints(written(tmp_path / file, tree))
+        assert table.names == [name]
+        assert table.joints[0].tolist() == [[k, 2 * k + 1] for k in range(18)]
+
+
 def test_openpose_orders_are_its_own() -> None:
     assert [our_name(n) for n in OPENPOSE_18] == list(JOINTS)
     assert [our_name(OPENPOSE_25[k]) for k in pose_files.BODY_25_PLACES] == list(JOINTS)
@@ -440,7 +452,6 @@ PEER_ROW = f"a.jpg: {GOOD}: {GOOD}"
         ("{}", "JSON of another kind: 'images' is missing; expected a list"),
         ('{"images": {}, "annotations": []}', "'images' is an object; expected a list"),
         ('{"images": [], "annotations": [', "is not JSON, or cut off"),
-        ('{"people": []}', "give the folder of the *_keypoints.json files"),
     ],
 )  # fmt: skip
 def test_bad_tables_name_file_line_and_fault(tmp_path, text: str, message: str) -> None:

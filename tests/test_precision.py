@@ -24,7 +24,9 @@ def test_a_precision_that_nobody_measured_is_refused_unless_its_twin_in_fp32_sta
     monkeypatch.setattr(precision, "MEASURED", tmp_path / "none.csv")
     monkeypatch.setattr(precision.measured, "__defaults__", (tmp_path / "none.csv",))
     half = {"training": {"precision": "bf16"}}
-    with pytest.raises(UserError, match=r"models\.potgan: nobody has measured what training in bf16 changes; add the same"):
+    with pytest.raises(
+        UserError, match=r"models\.potgan: nobody has measured what training in bf16 changes; add the same"
+    ):
         config.load(benchmark({"potgan": half}))
     other = {"potgan": {"generator": {"width": 32}}, "half": half}  # fp32, but not the same model
     with pytest.raises(UserError, match=r"models\.half"):

@@ -559,8 +559,8 @@ def test_wall_time_is_that_of_snakemakes_benchmark_files(made, tmp_path):
     (measured.results / "benchmarks/images").mkdir()
     (measured.results / "benchmarks/images/synthetic.tsv").write_text("")  # of a job that was killed
     assert report.wall_times(benchmark, measured) == [
-        report.WallTime("pairs", 1, "4 s", "4 s", "synthetic", "100 MiB"),
         report.WallTime("feature_network", 1, "9 s", "9 s", "", "–"),
+        report.WallTime("pairs", 1, "4 s", "4 s", "synthetic", "100 MiB"),
         report.WallTime("train", 2, "2.0 h", "2.0 h", "synthetic/potgan/seed0", "2,048 MiB"),
     ]
 

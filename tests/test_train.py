@@ -29,6 +29,7 @@ from potgan.config import (
     TrainingSettings,
 )
 from potgan.errors import UserError
+from potgan.generator_files import load_generator
 
 SETTINGS = RunSettings(
     dataset="dots",
@@ -546,11 +547,11 @@ def test_a_generator_of_other_settings_is_refused(tmp_path) -> None:
     run_here(folder)
     wider = dataclasses.replace(SETTINGS.generator, width=8)
     with pytest.raises(UserError, match="width: 4 in the file, 8 wanted"):
-        train.load_generator(folder / "generator-000024.pt", wider, torch.device("cpu"))
+        load_generator(folder / "generator-000024.pt", wider, torch.device("cpu"))
     no_filter = dataclasses.replace(SETTINGS.generator, guided_filter=GuidedFilterSettings("off"))
-    loaded, iteration = train.load_generator(folder / "generator-000024.pt", no_filter, torch.device("cpu"))
-    assert iteration == 24
-    assert not loaded.filters
+    loaded = load_generator(folder / "generator-000024.pt", no_filter, torch.device("cpu"))
+    assert loaded.iteration == 24
+    assert not loaded.generator.filters
 
 
 def test_a_loss_that_explodes_stops_the_run_and_the_last_good_state_is_named(tmp_path) -> None:

@@ -1,5 +1,4 @@
 # The configuration, checked, and where results lie. No rule stands here.
-import json
 import os
 import re
 import shutil
@@ -8,13 +7,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir).parent))
 
-from potgan.config import Layout, as_tree, load, fingerprint
+from potgan import records
+from potgan.config import Layout, load
 from potgan.download import is_address
 from potgan.errors import UserError
 from potgan.files import sha256_of
 from potgan.machine import prefer_this_python
 from potgan.keypoints import openpifpaf_environment, openpifpaf_recipe
-from potgan.metrics.protocols import PROTOCOLS
 from potgan.provenance import code_fingerprint
 from potgan.stages import configure, present
 
@@ -37,6 +36,15 @@ for name, reason in BENCHMARK.absent.items():
     print(f"without {name}: {reason}", file=sys.stderr)
 
 LAYOUT = Layout(BENCHMARK.benchmark)
+if workflow.is_main_process:
+    try:
+        # Results that are not what would be made now are made again, whatever Snakemake remembers and whatever their age.
+        for job, why in records.prepare(BENCHMARK, LAYOUT):
+            print(f"to be made again: {job.name} ({why})", file=sys.stderr)
+    except UserError as error:
+        print(f"snakemake: error: {error}", file=sys.stderr)
+        sys.exit(2)
+JOBS = records.jobs(BENCHMARK, LAYOUT)
 RESULTS = str(LAYOUT.results)
 OPENPIFPAF = str(openpifpaf_environment() / "ready")
 # What every stage reads: the resolved configuration, written when a run starts (not by a dry run). It is no job's output:
@@ -45,19 +53,8 @@ OPENPIFPAF = str(openpifpaf_environment() / "ready")
 CONFIGURATION = str(LAYOUT.configuration)
 LOGS = f"{RESULTS}/logs"
 # What each job took: the report's table of wall times (potgan/report.py). Not of `tabulate`, which writes that table.
-BENCHMARKS = f"{RESULTS}/benchmarks"
-REPORT = [
-    str(LAYOUT.reports / name)
-    for name in (
-        "index.html",
-        "metrics.json",
-        *(
-            f"tables/table{k}.{suffix}"
-            for k in (1, 2, 3, 4)
-            for suffix in ("csv", "md", "tex")
-        ),
-    )
-]
+BENCHMARKS = str(records.times_folder(LAYOUT))
+REPORT = [str(path) for path in records.report_files(LAYOUT)]
 # A small checkpoint of OpenPifPaf for synthetic people, which the workflow trains where a configuration names it.
 SYNTHETIC_CHECKPOINT = "results/openpifpaf-synthetic/openpifpaf-synthetic.pkl"
 # A GPU runs one training at a time (profiles/default); on a CPU trainings share the cores.
@@ -112,31 +109,9 @@ def detection_threads(wildcards):
     return settings.openpifpaf.workers if settings.estimator == "openpifpaf" else 1
 
 
-def keypoint_settings(wildcards):
-    """Without what changes only the speed: another number of workers finds the same joints."""
-    tree = as_tree(BENCHMARK)["datasets"][wildcards.dataset]
-    for name in ("batch_size", "workers", "shard_size", "device"):
-        del tree["keypoints"]["openpifpaf"][name]
-    return json.dumps(tree)
-
-
 def pair_lists(wildcards):
     settings = BENCHMARK.datasets[wildcards.dataset].pairs
     return files_of_the_user([settings.train, settings.test])
-
-
-def dataset_settings(wildcards):
-    """Parameters are passed as one text: Snakemake compares a mapping as a set of values, and would miss a swap."""
-    return json.dumps(as_tree(BENCHMARK)["datasets"][wildcards.dataset])
-
-
-def training_settings(wildcards):
-    return json.dumps(
-        BENCHMARK.run_settings(
-            wildcards.dataset, wildcards.model, int(wildcards.seed)
-        ).training_dict,
-        sort_keys=True,
-    )
 
 
 def training_threads(wildcards):
@@ -145,73 +120,36 @@ def training_threads(wildcards):
     ).training.threads
 
 
+def stamp(stage):
+    """The file that holds a job's settings and code, and is new where its result is stale: an input of its rule, in the
+    place of parameters, which only Snakemake's own memory could compare."""
+
+    def path(wildcards):
+        of = [
+            int(value) if name == "seed" else value
+            for name, value in wildcards.items()
+            if name in ("dataset", "model", "method", "seed")
+        ]
+        return str(records.stamp_path(LAYOUT, stage, *of))
+
+    return path
+
+
 def checkpoint(wildcards):
     """The finished training that a method generates with; references and external methods need none."""
-    model = BENCHMARK.model_of(wildcards.method)
-    if model is None:
-        return []
-    trained = BENCHMARK.trained_as(wildcards.dataset, model)
-    return str(
-        LAYOUT.train(wildcards.dataset, trained, int(wildcards.seed)) / "done.json"
-    )
-
-
-def state_of_folder(folder):
-    """Names, sizes and times of a folder's files: released results are thousands, too many to be inputs one by one."""
-    if folder is None or not Path(folder).is_dir():
-        return None  # the job says what is wrong
-    with os.scandir(folder) as entries:
-        found = [(e.name, e.stat().st_size, e.stat().st_mtime_ns) for e in entries]
-    return fingerprint(sorted(found))
-
-
-def generation_settings(wildcards):
-    model = BENCHMARK.model_of(wildcards.method)
-    if wildcards.method in BENCHMARK.external_methods:
-        entry = BENCHMARK.external_methods[wildcards.method]
-        return json.dumps(
-            [
-                *(entry.images, entry.layout, entry.targets),
-                *(state_of_folder(entry.images), state_of_folder(entry.targets)),
-                PROTOCOLS[BENCHMARK.protocol].hash,
-            ]
-        )
-    if model is None:
-        return wildcards.method
-    run = BENCHMARK.run_settings(wildcards.dataset, model, int(wildcards.seed))
-    return str(run.generator)
+    key = ("generate", wildcards.dataset, wildcards.method, int(wildcards.seed))
+    return [
+        str(JOBS[before].record) for before in JOBS[key].before if before[0] == "train"
+    ]
 
 
 def feature_network(wildcards=None):
-    needed = PROTOCOLS[BENCHMARK.protocol].feature_network == "synthetic-classifier"
-    return str(LAYOUT.feature_network / "network.json") if needed else []
+    return made("feature_network")
 
 
-def pair_records():
-    return [str(LAYOUT.pairs(dataset) / "pairs.json") for dataset in BENCHMARK.datasets]
-
-
-def trainings():
-    return sorted(
-        {
-            str(
-                LAYOUT.train(dataset, BENCHMARK.trained_as(dataset, model), seed)
-                / "done.json"
-            )
-            for dataset in BENCHMARK.datasets
-            for model in BENCHMARK.models
-            for seed in BENCHMARK.seeds
-        }
-    )
-
-
-def score_files():
-    return [
-        str(LAYOUT.evaluate(dataset, method, seed) / "scores.json")
-        for dataset in BENCHMARK.datasets
-        for method in BENCHMARK.methods_of(dataset)
-        for seed in BENCHMARK.seeds_of(method)
-    ]
+def made(stage):
+    """The records of all jobs of a stage."""
+    return [str(job.record) for job in JOBS.values() if job.stage == stage]
 
 
 def print_summary():

@@ -22,6 +22,7 @@ rule imitate:
 
 rule images:
     input:
+        decided=stamp("images"),
         source=source_files,
     output:
         f"{RESULTS}/{{dataset}}/images/images.csv",
@@ -34,8 +35,6 @@ rule images:
         "../../environment.yml"
     params:
         configuration=CONFIGURATION,
-        settings=dataset_settings,
-        code=code_fingerprint("images"),
     message:
         "Images of {wildcards.dataset}"
     shell:
@@ -84,6 +83,7 @@ rule openpifpaf_synthetic:
 
 rule keypoints:
     input:
+        decided=stamp("keypoints"),
         images=rules.images.output,
         tables=keypoint_tables,
         detector=detector,
@@ -99,8 +99,6 @@ rule keypoints:
     threads: detection_threads
     params:
         configuration=CONFIGURATION,
-        settings=keypoint_settings,
-        code=code_fingerprint("keypoints"),
     message:
         "Key points of {wildcards.dataset}"
     shell:
@@ -109,6 +107,7 @@ rule keypoints:
 
 rule pairs:
     input:
+        decided=stamp("pairs"),
         keypoints=rules.keypoints.output,
         lists=pair_lists,
     output:
@@ -124,8 +123,6 @@ rule pairs:
         "../../environment.yml"
     params:
         configuration=CONFIGURATION,
-        settings=dataset_settings,
-        code=code_fingerprint("pairs"),
     message:
         "Train, validation and test pairs of {wildcards.dataset}"
     shell:

@@ -1,5 +1,6 @@
 rule generate:
     input:
+        decided=stamp("generate"),
         checkpoint=checkpoint,
         pairs=rules.pairs.output,
     output:
@@ -15,8 +16,6 @@ rule generate:
         gpu=GPU,
     params:
         configuration=CONFIGURATION,
-        settings=generation_settings,
-        code=code_fingerprint("generate"),
     message:
         "Images of {wildcards.method}, seed {wildcards.seed}, on {wildcards.dataset}"
     shell:
@@ -26,6 +25,7 @@ rule generate:
 
 rule evaluate:
     input:
+        decided=stamp("evaluate"),
         generated=rules.generate.output,
         network=feature_network,
     output:
@@ -42,8 +42,6 @@ rule evaluate:
         gpu=GPU,
     params:
         configuration=CONFIGURATION,
-        protocol=PROTOCOLS[BENCHMARK.protocol].hash,
-        code=code_fingerprint("evaluate"),
     message:
         "Scores of {wildcards.method}, seed {wildcards.seed}, on {wildcards.dataset}"
     shell:

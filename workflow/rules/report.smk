@@ -1,6 +1,7 @@
 rule tabulate:
     input:
-        scores=score_files(),
+        decided=stamp("tabulate"),
+        scores=made("evaluate"),
     output:
         REPORT,
     log:
@@ -9,9 +10,6 @@ rule tabulate:
         "../../environment.yml"
     params:
         configuration=CONFIGURATION,
-        # Labels, descriptions and the list of differences are printed: a changed word changes the page.
-        settings=json.dumps(as_tree(BENCHMARK)),
-        code=code_fingerprint("tabulate"),
     message:
         f"TABLE I-IV and the page of benchmark {BENCHMARK.benchmark}"
     shell:

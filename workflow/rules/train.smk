@@ -2,6 +2,7 @@ rule train:
     # The state of an unfinished training lies beside its folder, in checkpoint/, and is no output: Snakemake removes
     # the outputs of a failed job, and the next attempt must find it.
     input:
+        decided=stamp("train"),
         pairs=rules.pairs.output,
     output:
         f"{RESULTS}/{{dataset}}/{{model}}/seed{{seed}}/train/done.json",
@@ -17,8 +18,6 @@ rule train:
         gpu=GPU,
     params:
         configuration=CONFIGURATION,
-        settings=training_settings,
-        code=code_fingerprint("train"),
     message:
         "Training {wildcards.model}, seed {wildcards.seed}, on {wildcards.dataset}"
     shell:
@@ -27,6 +26,8 @@ rule train:
 
 
 rule feature_network:
+    input:
+        decided=stamp("feature_network"),
     output:
         f"{RESULTS}/feature-network/network.json",
     log:
@@ -37,8 +38,6 @@ rule feature_network:
         "../../environment.yml"
     params:
         configuration=CONFIGURATION,
-        settings=json.dumps(BENCHMARK.feature_network),
-        code=code_fingerprint("feature_network"),
     message:
         "Training the classifier behind is-synthetic and fid-synthetic"
     shell:
