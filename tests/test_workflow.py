@@ -361,6 +361,22 @@ def test_dvc_stages_are_in_step_with_the_embedded_configuration(repository) -> N
     assert sorted(outs["evaluate"]) == sorted(evaluate)
 
 
+def test_dvc_stages_are_written_by_the_command(repository, tmp_path) -> None:
+    """And a stage has the settings of all before it: a guided filter at test time changes scores and no training."""
+    (tmp_path / "config").mkdir()
+    shutil.copy(repository / "config/config.yaml", tmp_path / "config")
+    assert potgan("dvc-stages", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "dvc.yaml").read_text() == (repository / "dvc.yaml").read_text()
+    stages = yaml.safe_load((tmp_path / "dvc.yaml").read_text())["stages"]
+    sections = [set(stage["params"][0]["config/config.yaml"]) for stage in stages.values()]
+    assert list(stages) == ["data", "train", "evaluate", "report"]
+    assert sections[0] < sections[1] < sections[2] < sections[3]
+    assert sections[3] == set(yaml.safe_load((repository / "config/config.yaml").read_text()))
+    elsewhere = tmp_path / "inner"
+    elsewhere.mkdir()
+    assert_one_clear_line(potgan("dvc-stages", "--config", "../config/config.yaml", cwd=elsewhere), "is not below")
+
+
 def test_somebody_elses_released_results_become_a_row_and_train_nothing(repository, finished, tmp_path) -> None:
     """The tiny run's own images of a model as strips in PATN's layout: the same scores as the model itself has."""
     root = tmp_path / "root"
