@@ -338,13 +338,13 @@ def prepare(benchmark: Benchmark, layout: Layout) -> list[tuple[Job, str]]:
         if not stamp.exists() or stamp.read_text(encoding="utf-8") != text:
             write_text(stamp, text)
         os.utime(stamp, (_LONG_AGO, _LONG_AGO))
-        _put_in_order(job, [everything[before] for before in job.before], layout)
+        _put_in_order(job, [everything[before] for before in job.before], benchmark, layout)
     return [(everything[key], why) for key, why in asked.items()]
 
 
-def _put_in_order(job: Job, before: list[Job], layout: Layout) -> None:
+def _put_in_order(job: Job, before: list[Job], benchmark: Benchmark, layout: Layout) -> None:
     """Outputs that are older than inputs whose content they were made from get the inputs' time."""
-    outputs = report_files(layout) if job.stage == "tabulate" else job.outputs
+    outputs = report_files(benchmark, layout) if job.stage == "tabulate" else job.outputs
     # Snakemake counts the file of a job's times among its outputs where it is there, which after a pull it need not be.
     times = [path for path in (times_path(layout, *job.key),) if path.exists()]
     with contextlib.suppress(OSError):  # something is missing, and will be made
@@ -354,10 +354,14 @@ def _put_in_order(job: Job, before: list[Job], layout: Layout) -> None:
                 os.utime(path, ns=(newest, newest))
 
 
-def report_files(layout: Layout) -> tuple[Path, ...]:
-    """What the rule `tabulate` declares."""
+def report_files(benchmark: Benchmark, layout: Layout) -> tuple[Path, ...]:
+    """What the rule `tabulate` declares: the page, the scores, the record, the tables, and the figures that every benchmark
+    has (a page may have more)."""
     tables = (f"tables/table{k}.{suffix}" for k in (1, 2, 3, 4) for suffix in ("csv", "md", "tex"))
-    return tuple(layout.reports / name for name in ("index.html", "metrics.json", "tables/record.json", *tables))
+    figures = (f"figures/{kind}-{dataset}.png" for dataset in benchmark.datasets for kind in ("grid", "learning", "data"))
+    return tuple(
+        layout.reports / name for name in ("index.html", "metrics.json", "tables/record.json", *tables, *figures)
+    )
 
 
 def stamp_path(layout: Layout, stage: str, *of: Any) -> Path:

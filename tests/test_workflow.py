@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -184,6 +185,36 @@ def test_adopted_results_are_up_to_date_without_the_times_of_their_jobs(reposito
         run = snakemake(repository, root, "-n")
         assert "Nothing to be done" in run.stdout + run.stderr
     assert not list(root.glob("results/tiny/benchmarks/**/*.tsv"))
+
+
+def test_snakemakes_own_report_has_tables_figures_and_page_with_captions(repository, finished, tmp_path) -> None:
+    out = tmp_path / "report.zip"
+    run = snakemake(repository, finished, "--report", str(out))
+    assert run.returncode == 0, run.stderr
+    with zipfile.ZipFile(out) as archive:
+        inside = {Path(name).name: archive.read(name) for name in archive.namelist()}
+    made = finished / "reports/tiny"
+    wanted = [made / "index.html", made / "metrics.json", *made.glob("tables/table?.*")]
+    wanted += [made / f"figures/{kind}-synthetic.png" for kind in ("grid", "learning", "data")]
+    assert len(wanted) == 2 + 12 + 3
+    for path in wanted:
+        assert inside[path.name] == path.read_bytes(), path
+    page = inside["report.html"].decode()
+    for text in ("The workflow&#39;s own test.", "TABLE IV", "synthesised images", "learning curves"):
+        assert text in page or text.replace("&#39;", "'") in page, text
+    for category in ("Tables", "Figures", "Page", "Scores"):
+        assert f'"{category}"' in page
+    captions = sorted(path.stem for path in (repository / "workflow/report").glob("*.rst"))
+    assert captions == ["data", "grid", "learning", "page", "scores", "table", "workflow"]
+    for words in (
+        "no eye has picked them",
+        "Every choice of a setting is made on the",
+        "fills them: the published rows",
+    ):
+        assert words.split()[-1] in page, words
+    # What a template left open, or what reStructuredText found fault with, would stand in the page.
+    assert "system-message" not in page
+    assert "snakemake.config" not in page
 
 
 def test_times_of_jobs_that_are_older_than_what_a_checkout_brought_make_nothing_stale(
