@@ -200,18 +200,14 @@ def test_snakemakes_own_report_has_tables_figures_and_page_with_captions(reposit
     for path in wanted:
         assert inside[path.name] == path.read_bytes(), path
     page = inside["report.html"].decode()
-    for text in ("The workflow&#39;s own test.", "TABLE IV", "synthesised images", "learning curves"):
-        assert text in page or text.replace("&#39;", "'") in page, text
+    for text in (TINY["description"], "TABLE IV", "synthesised images", "learning curves"):
+        assert text in page, text
     for category in ("Tables", "Figures", "Page", "Scores"):
         assert f'"{category}"' in page
     captions = sorted(path.stem for path in (repository / "workflow/report").glob("*.rst"))
     assert captions == ["data", "grid", "learning", "page", "scores", "table", "workflow"]
-    for words in (
-        "no eye has picked them",
-        "Every choice of a setting is made on the",
-        "fills them: the published rows",
-    ):
-        assert words.split()[-1] in page, words
+    for words in ("eye has picked them", "Every choice of a setting", "the published rows", "as a model gets them"):
+        assert words in page, words
     # What a template left open, or what reStructuredText found fault with, would stand in the page.
     assert "system-message" not in page
     assert "snakemake.config" not in page
