@@ -102,6 +102,10 @@ def parser() -> argparse.ArgumentParser:
     verb("stale", "list the results that are not what would be made now, and why", "config").set_defaults(
         call=stale_verb
     )
+    lists = verb("dvc-stages", "write dvc.yaml's lists of results and settings from a configuration")
+    lists.add_argument("--config", type=Path, default=Path("config/config.yaml"), help="default: %(default)s")
+    lists.add_argument("--out", type=Path, default=Path("dvc.yaml"), help="default: %(default)s")
+    lists.set_defaults(call=dvc_stages_verb)
     score = verb("score", "measure a folder of results that somebody released, as it is")
     score.add_argument("--images", type=Path, required=True, help="the folder of result images")
     score.add_argument("--layout", required=True, choices=RESULT_LAYOUTS, help="how its files are named: plain <from>___<to>"
@@ -299,6 +303,14 @@ def imitate_verb(arguments: argparse.Namespace) -> int:
     record = write_archive(arguments.kind, arguments.out, settings, arguments.seed)
     counts = " and ".join(f"{count:,} {split}" for split, count in record["images"].items())
     say(f"{arguments.out}: {record['archive']}, {counts} images of synthetic people, and their tables")
+    return 0
+
+
+def dvc_stages_verb(arguments: argparse.Namespace) -> int:
+    from potgan.dvc_stages import write_stages
+    from potgan.progress import say
+
+    say(f"{arguments.out}: {write_stages(arguments.config, arguments.out)} outputs in four stages")
     return 0
 
 

@@ -343,27 +343,49 @@ def prepare(benchmark: Benchmark, layout: Layout) -> list[tuple[Job, str]]:
         if not stamp.exists() or stamp.read_text(encoding="utf-8") != text:
             write_text(stamp, text)
         os.utime(stamp, (_LONG_AGO, _LONG_AGO))
-        _put_in_order(job, [everything[before] for before in job.before], layout)
+        _put_in_order(job, [everything[before] for before in job.before], benchmark, layout)
     return [(everything[key], why) for key, why in asked.items()]
 
 
-def _put_in_order(job: Job, before: list[Job], layout: Layout) -> None:
+def _put_in_order(job: Job, before: list[Job], benchmark: Benchmark, layout: Layout) -> None:
     """Outputs that are older than inputs whose content they were made from get the inputs' time."""
-    outputs = report_files(layout) if job.stage == "tabulate" else job.outputs
+    outputs = report_files(benchmark, layout) if job.stage == "tabulate" else job.outputs
+    # Snakemake counts the file of a job's times among its outputs where it is there, which after a pull it need not be.
+    times = [path for path in (times_path(layout, *job.key),) if path.exists()]
     with contextlib.suppress(OSError):  # something is missing, and will be made
         newest = max((path.stat().st_mtime_ns for other in before for path in other.outputs), default=0)
-        for path in outputs:
+        for path in (*outputs, *times):
             if path.stat().st_mtime_ns < newest:
                 os.utime(path, ns=(newest, newest))
 
 
-def report_files(layout: Layout) -> tuple[Path, ...]:
-    """What the rule `tabulate` declares."""
+def report_files(benchmark: Benchmark, layout: Layout) -> tuple[Path, ...]:
+    """What the rule `tabulate` declares: the page, the scores, the record, the tables, and the figures that every benchmark
+    has (a page may have more)."""
     tables = (f"tables/table{k}.{suffix}" for k in (1, 2, 3, 4) for suffix in ("csv", "md", "tex"))
-    return tuple(layout.reports / name for name in ("index.html", "metrics.json", "tables/record.json", *tables))
+    figures = (
+        f"figures/{kind}-{dataset}.png" for dataset in benchmark.datasets for kind in ("grid", "learning", "data")
+    )
+    return tuple(
+        layout.reports / name for name in ("index.html", "metrics.json", "tables/record.json", *tables, *figures)
+    )
 
 
 def stamp_path(layout: Layout, stage: str, *of: Any) -> Path:
     """Where the stamp of a job lies."""
+    return layout.results / "decided" / _place(stage, *of, suffix=".json")
+
+
+def times_folder(layout: Layout) -> Path:
+    """Folder of what Snakemake measures of each job: seconds and memory."""
+    return layout.results / "benchmarks"
+
+
+def times_path(layout: Layout, stage: str, *of: Any) -> Path:
+    """Where the times of a job lie; the rules' `benchmark:` says the same."""
+    return times_folder(layout) / _place(stage, *of, suffix=".tsv")
+
+
+def _place(stage: str, *of: Any, suffix: str) -> Path:
     *folders, name = [stage, *(f"seed{part}" if isinstance(part, int) else part for part in of)]
-    return layout.results.joinpath("decided", *folders, f"{name}.json")
+    return Path(*folders, f"{name}{suffix}")

@@ -16,7 +16,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from potgan import config, figures, machine, tables
+from potgan import config, figures, machine, records, tables
 from potgan.browser import STRIP_HEIGHT, Browser, write_pairs
 from potgan.config import FIRST_CHECKPOINT_SUFFIX, Benchmark, Layout
 from potgan.datasheet import datasheets
@@ -385,14 +385,22 @@ class WallTime:
 def wall_times(benchmark: Benchmark, layout: Layout) -> list[WallTime]:
     """From Snakemake's benchmark files, results/<benchmark>/benchmarks/<rule>/.../*.tsv; without them, of the trainings
     alone, which time themselves.
+
+    A file of a job that the configuration no longer has is passed over, and so is one that a killed job left empty.
     """
-    folder = layout.results / "benchmarks"
+    folder = records.times_folder(layout)
+    paths = sorted((folder / "imitate").glob("*.tsv"))
+    paths += [records.times_path(layout, *key) for key in records.jobs(benchmark, layout)]
     jobs: dict[str, list[tuple[str, float, float]]] = {}
-    for path in sorted(folder.rglob("*.tsv")):
-        table = pd.read_csv(path, sep="\t", na_values="-")
-        where = path.relative_to(folder).with_suffix("").parts
+    for path in paths:
+        try:
+            table = pd.read_csv(path, sep="\t", na_values="-")
+            seconds = float(table["s"].iloc[-1])
+        except (FileNotFoundError, pd.errors.EmptyDataError, KeyError, IndexError):
+            continue
         memory = float(table["max_rss"].iloc[-1]) if "max_rss" in table else np.nan
-        jobs.setdefault(where[0], []).append(("/".join(where[1:]), float(table["s"].iloc[-1]), memory))
+        rule, *rest = path.relative_to(folder).with_suffix("").parts
+        jobs.setdefault(rule, []).append(("/".join(rest), seconds, memory))
     if not jobs:
         for dataset in benchmark.datasets:
             for model in benchmark.models:

@@ -105,6 +105,10 @@ def made(tmp_path_factory):
         protocols = pd.DataFrame({"protocol": ["potgan", "patn", "clean"], "ssim": [0.3, 0.31, 0.33]})
         protocols["mask_ssim"] = protocols["foreground_ssim"] = protocols["ssim"]
         protocols.to_csv(path.with_name("sensitivity.csv"), index=False)
+    for job, seconds in (("images/synthetic", 2), ("train/synthetic/potgan/seed0", 5400), ("feature_network", 30)):
+        path = layout.results / "benchmarks" / f"{job}.tsv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:00\t1024.5\n")
     tables.write_tables(benchmark, layout)
     return benchmark, layout, report.write_report(benchmark, layout)
 
@@ -464,3 +468,19 @@ def test_twelve_thousand_pairs_stay_small_and_quick(tmp_path, request):
     assert reader.listed() == expected[-40:-20]
     assert not reader.errors
     reader.context.close()
+
+
+@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+def test_wall_times_stand_in_the_order_of_the_pipeline_and_within_the_window(made, read, size):
+    reader = read(made[2], size=size)
+    region = reader.page.get_by_role("region", name="Wall time")
+    region.scroll_into_view_if_needed()
+    rows = [row.locator("th, td").all_text_contents() for row in region.locator("tbody tr").all()]
+    assert rows == [
+        ["feature_network", "1", "30 s", "30 s", "", "1,024 MiB"],
+        ["images", "1", "2 s", "2 s", "synthetic", "1,024 MiB"],
+        ["train", "1", "90 min", "90 min", "synthetic/potgan/seed0", "1,024 MiB"],
+    ]
+    box = region.bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= size[0]

@@ -17,7 +17,7 @@ ROWS = [
     {"config"},
     {"pose", "provenance", "pretrained", "devices"},
     {"records"},
-    {"pose_files"},
+    {"pose_files", "dvc_stages"},
     {"rendering", "synthetic", "pairs", "detection"},
     {"archives", "imitations"},
     {"acquisition"},
@@ -59,6 +59,7 @@ WITHOUT_TORCH = [
     "synthetic",
     "rendering",
     "provenance",
+    "dvc_stages",
     "stages",
 ]
 

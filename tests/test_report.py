@@ -551,11 +551,15 @@ def test_wall_time_is_that_of_snakemakes_benchmark_files(made, tmp_path):
     measured = Layout("trial", tmp_path)
     head = "s\th:m:s\tmax_rss\tmax_vms"
     for job, seconds, memory in (("pairs/synthetic", 3.5, "100.0"), ("train/synthetic/potgan/seed0", 7300, "2048.4"),
-                                 ("train/synthetic/other/seed0", 60, "-")):  # fmt: skip
+                                 ("train/synthetic/no-pose-transform/seed0", 60, "-"), ("feature_network", 9, "NA"),
+                                 ("train/synthetic/of-an-older-configuration/seed0", 9999, "1")):  # fmt: skip
         path = measured.results / "benchmarks" / f"{job}.tsv"
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{head}\n{seconds}\t0:00:00\t{memory}\t0\n")
+    (measured.results / "benchmarks/images").mkdir()
+    (measured.results / "benchmarks/images/synthetic.tsv").write_text("")  # of a job that was killed
     assert report.wall_times(benchmark, measured) == [
+        report.WallTime("feature_network", 1, "9 s", "9 s", "", "–"),
         report.WallTime("pairs", 1, "4 s", "4 s", "synthetic", "100 MiB"),
         report.WallTime("train", 2, "2.0 h", "2.0 h", "synthetic/potgan/seed0", "2,048 MiB"),
     ]

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -155,6 +157,73 @@ def test_identity_warp_of_an_untrained_start_has_the_identitys_error(finished) -
 def test_nothing_is_done_twice(repository, finished) -> None:
     run = snakemake(repository, finished)
     assert run.returncode == 0
+    assert "Nothing to be done" in run.stdout + run.stderr
+
+
+def test_page_tells_the_wall_time_of_every_rule_that_ran(finished) -> None:
+    """As many jobs as the graph has; and each took some of the time since the run began, on two cores."""
+    page = (finished / "reports/tiny/index.html").read_text()
+    section = page.split("<h3>Wall time</h3>")[1].split("</table>")[0]
+    rows = dict(re.findall(r'<th scope="row">(\w+)</th><td class="n">(\d+)</td>', section))
+    methods = len(TINY["models"]) + 4  # the first checkpoint, and three references
+    assert {rule: int(count) for rule, count in rows.items()} == {
+        "images": 1, "keypoints": 1, "pairs": 1, "feature_network": 1, "train": 3, "generate": methods, "evaluate": methods,
+    }  # fmt: skip
+    assert list(rows) == ["feature_network", "images", "keypoints", "pairs", "train", "generate", "evaluate"]
+
+
+def test_adopted_results_are_up_to_date_without_the_times_of_their_jobs(repository, finished, tmp_path) -> None:
+    """What a pull brings: results in any order of time, no record of Snakemake, no benchmark files."""
+    root = tmp_path / "pulled"
+    shutil.copytree(finished, root, ignore=shutil.ignore_patterns(".snakemake", "benchmarks", "logs"))
+    for age, path in enumerate(sorted((p for p in root.rglob("*") if p.is_file()), key=lambda p: p.name)):
+        os.utime(path, (1_700_000_000 - 60 * age,) * 2)
+    for adopt in (False, True):  # a plain run is right without, and with a full memory it stays so
+        if adopt:
+            run = snakemake(repository, root, "--touch", "--forceall")
+            assert run.returncode == 0, run.stderr
+        run = snakemake(repository, root, "-n")
+        assert "Nothing to be done" in run.stdout + run.stderr
+    assert not list(root.glob("results/tiny/benchmarks/**/*.tsv"))
+
+
+def test_snakemakes_own_report_has_tables_figures_and_page_with_captions(repository, finished, tmp_path) -> None:
+    out = tmp_path / "report.zip"
+    run = snakemake(repository, finished, "--report", str(out))
+    assert run.returncode == 0, run.stderr
+    with zipfile.ZipFile(out) as archive:
+        inside = {Path(name).name: archive.read(name) for name in archive.namelist()}
+    made = finished / "reports/tiny"
+    wanted = [made / "index.html", made / "metrics.json", *made.glob("tables/table[1-4].*")]
+    wanted += [made / f"figures/{kind}-synthetic.png" for kind in ("grid", "learning", "data")]
+    assert len(wanted) == 2 + 12 + 3
+    for path in wanted:
+        assert inside[path.name] == path.read_bytes(), path
+    page = inside["report.html"].decode()
+    for text in (TINY["description"], "TABLE IV", "synthesised images", "learning curves"):
+        assert text in page, text
+    for category in ("Tables", "Figures", "Page", "Scores"):
+        assert f'"{category}"' in page
+    captions = sorted(path.stem for path in (repository / "workflow/report").glob("*.rst"))
+    assert captions == ["data", "grid", "learning", "page", "scores", "table", "workflow"]
+    for words in ("eye has picked them", "Every choice of a setting", "the published rows", "as a model gets them"):
+        assert words in page, words
+    # What a template left open, or what reStructuredText found fault with, would stand in the page.
+    assert "system-message" not in page
+    assert "snakemake.config" not in page
+
+
+def test_times_of_jobs_that_are_older_than_what_a_checkout_brought_make_nothing_stale(
+    repository, finished, tmp_path
+) -> None:
+    """Snakemake takes a benchmark file for an output, and here it is older than every input."""
+    root = tmp_path / "checkout"
+    shutil.copytree(finished, root, ignore=shutil.ignore_patterns(".snakemake"))
+    times = list(root.glob("results/tiny/benchmarks/**/*.tsv"))
+    assert len(times) == 4 + 3 + 2 * (len(TINY["models"]) + 4)
+    for path in times:
+        os.utime(path, (1_000_000_000,) * 2)
+    run = snakemake(repository, root, "-n")
     assert "Nothing to be done" in run.stdout + run.stderr
 
 
@@ -317,6 +386,22 @@ def test_dvc_stages_are_in_step_with_the_embedded_configuration(repository) -> N
     assert sorted(outs["data"]) == sorted(data)
     assert sorted(outs["train"]) == sorted(train)
     assert sorted(outs["evaluate"]) == sorted(evaluate)
+
+
+def test_dvc_stages_are_written_by_the_command(repository, tmp_path) -> None:
+    """And a stage has the settings of all before it: a guided filter at test time changes scores and no training."""
+    (tmp_path / "config").mkdir()
+    shutil.copy(repository / "config/config.yaml", tmp_path / "config")
+    assert potgan("dvc-stages", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "dvc.yaml").read_text() == (repository / "dvc.yaml").read_text()
+    stages = yaml.safe_load((tmp_path / "dvc.yaml").read_text())["stages"]
+    sections = [set(stage["params"][0]["config/config.yaml"]) for stage in stages.values()]
+    assert list(stages) == ["data", "train", "evaluate", "report"]
+    assert sections[0] < sections[1] < sections[2] < sections[3]
+    assert sections[3] == set(yaml.safe_load((repository / "config/config.yaml").read_text()))
+    elsewhere = tmp_path / "inner"
+    elsewhere.mkdir()
+    assert_one_clear_line(potgan("dvc-stages", "--config", "../config/config.yaml", cwd=elsewhere), "is not below")
 
 
 def test_somebody_elses_released_results_become_a_row_and_train_nothing(repository, finished, tmp_path) -> None:

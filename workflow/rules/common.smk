@@ -52,7 +52,15 @@ OPENPIFPAF = str(openpifpaf_environment() / "ready")
 # that is downstream of one that has to run, and then does not run it for an ancient input either.
 CONFIGURATION = str(LAYOUT.configuration)
 LOGS = f"{RESULTS}/logs"
-REPORT = [str(path) for path in records.report_files(LAYOUT)]
+# What each job took: the report's table of wall times (potgan/report.py). Not of `tabulate`, which writes that table.
+BENCHMARKS = str(records.times_folder(LAYOUT))
+REPORT = [str(path) for path in records.report_files(BENCHMARK, LAYOUT)]
+# What the figures show that are in Snakemake's own report, by the first word of their names.
+FIGURES = {
+    "grid": "synthesised images",
+    "learning": "learning curves",
+    "data": "inputs",
+}
 # A small checkpoint of OpenPifPaf for synthetic people, which the workflow trains where a configuration names it.
 SYNTHETIC_CHECKPOINT = "results/openpifpaf-synthetic/openpifpaf-synthetic.pkl"
 # A GPU runs one training at a time (profiles/default); on a CPU trainings share the cores.
@@ -148,6 +156,32 @@ def feature_network(wildcards=None):
 def made(stage):
     """The records of all jobs of a stage."""
     return [str(job.record) for job in JOBS.values() if job.stage == stage]
+
+
+def in_the_report(path):
+    """A file of the rule `tabulate` with its caption and labels in Snakemake's own report; the record has none."""
+    name, suffix = Path(path).stem, Path(path).suffix[1:]
+    labels = {"benchmark": BENCHMARK.benchmark}
+    match Path(path).parent.name, name:
+        case "tables", "record":
+            return path
+        case "tables", _:
+            numeral = ("I", "II", "III", "IV")[int(name.removeprefix("table")) - 1]
+            caption, category = "table", "Tables"
+            labels = {"table": f"TABLE {numeral}", "format": suffix.upper()}
+        case "figures", _:
+            caption, _, dataset = name.partition("-")
+            category, labels = "Figures", {
+                "figure": FIGURES[caption],
+                "data set": dataset,
+            }
+        case _, "index":
+            caption, category = "page", "Page"
+        case _:
+            caption, category = "scores", "Scores"
+    return report(
+        path, caption=f"../report/{caption}.rst", category=category, labels=labels
+    )
 
 
 def print_summary():

@@ -5,6 +5,8 @@ rule imitate:
         f"{IMITATIONS}/{{kind}}/imitation.json",
     log:
         f"{IMITATIONS}/logs/{{kind}}.log",
+    benchmark:
+        f"{BENCHMARKS}/imitate/{{kind}}.tsv"
     wildcard_constraints:
         kind="market1501|dukemtmc|deepfashion",
     conda:
@@ -27,6 +29,8 @@ rule images:
         f"{RESULTS}/{{dataset}}/images/images.json",
     log:
         f"{LOGS}/images/{{dataset}}.log",
+    benchmark:
+        f"{BENCHMARKS}/images/{{dataset}}.tsv"
     conda:
         "../../environment.yml"
     params:
@@ -88,6 +92,8 @@ rule keypoints:
         f"{RESULTS}/{{dataset}}/keypoints/keypoints.json",
     log:
         f"{LOGS}/keypoints/{{dataset}}.log",
+    benchmark:
+        f"{BENCHMARKS}/keypoints/{{dataset}}.tsv"
     conda:
         "../../environment.yml"
     threads: detection_threads
@@ -111,6 +117,8 @@ rule pairs:
         f"{RESULTS}/{{dataset}}/pairs/pairs-test.csv",
     log:
         f"{LOGS}/pairs/{{dataset}}.log",
+    benchmark:
+        f"{BENCHMARKS}/pairs/{{dataset}}.tsv"
     conda:
         "../../environment.yml"
     params:

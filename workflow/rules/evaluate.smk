@@ -8,6 +8,8 @@ rule generate:
         f"{RESULTS}/{{dataset}}/{{method}}/seed{{seed}}/generate/generate.json",
     log:
         f"{LOGS}/generate/{{dataset}}/{{method}}/seed{{seed}}.log",
+    benchmark:
+        f"{BENCHMARKS}/generate/{{dataset}}/{{method}}/seed{{seed}}.tsv"
     conda:
         "../../environment.yml"
     resources:
@@ -32,6 +34,8 @@ rule evaluate:
         f"{RESULTS}/{{dataset}}/{{method}}/seed{{seed}}/evaluate/sensitivity.csv",
     log:
         f"{LOGS}/evaluate/{{dataset}}/{{method}}/seed{{seed}}.log",
+    benchmark:
+        f"{BENCHMARKS}/evaluate/{{dataset}}/{{method}}/seed{{seed}}.tsv"
     conda:
         "../../environment.yml"
     resources:

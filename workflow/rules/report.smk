@@ -3,7 +3,7 @@ rule tabulate:
         decided=stamp("tabulate"),
         scores=made("evaluate"),
     output:
-        REPORT,
+        [in_the_report(path) for path in REPORT],
     log:
         f"{LOGS}/tabulate.log",
     conda:

@@ -8,6 +8,8 @@ rule train:
         f"{RESULTS}/{{dataset}}/{{model}}/seed{{seed}}/train/done.json",
     log:
         f"{LOGS}/train/{{dataset}}/{{model}}/seed{{seed}}.log",
+    benchmark:
+        f"{BENCHMARKS}/train/{{dataset}}/{{model}}/seed{{seed}}.tsv"
     retries: 2
     conda:
         "../../environment.yml"
@@ -30,6 +32,8 @@ rule feature_network:
         f"{RESULTS}/feature-network/network.json",
     log:
         f"{LOGS}/feature-network.log",
+    benchmark:
+        f"{BENCHMARKS}/feature_network.tsv"
     conda:
         "../../environment.yml"
     params:
