@@ -6,12 +6,13 @@ VENV := .venv
 READY := $(VENV)/ready
 OPENPIFPAF ?= workflow/envs/openpifpaf/.venv
 UV := $(VENV)/bin/uv
+SLURM_LOCK := workflow/envs/slurm/requirements.lock
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Without byte code every start of snakemake costs seconds.
 export UV_COMPILE_BYTECODE := 1
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
-.PHONY: all test openpifpaf seeds gpu-benchmarks lint format lock setup clean help
+.PHONY: all test openpifpaf seeds gpu-benchmarks lint format lock slurm setup clean help
 
 all: $(READY)  ## set up, then run the embedded benchmark: images to TABLE I-IV
 	snakemake --cores $(CORES) -- all
@@ -44,6 +45,19 @@ format: $(READY)  ## rewrite the sources in the house format
 
 lock: $(READY)  ## compile requirements.lock from pyproject.toml
 	uv pip compile --quiet --universal --generate-hashes --extra test --custom-compile-command 'make lock' pyproject.toml --output-file requirements.lock
+	python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["slurm"])' | \
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --constraint requirements.lock --no-annotate \
+	$$(sed -n 's/^\([a-z0-9._-]*\)==.*/--no-emit-package \1/p' requirements.lock | sort -u) \
+	--custom-compile-command 'make lock' - --output-file $(SLURM_LOCK)
+
+# Not a part of the set-up: with it every start of snakemake takes a second longer.
+slurm: $(READY)  ## Snakemake's executor for Slurm, into the environment
+	uv pip install --quiet --no-deps --require-hashes -r $(SLURM_LOCK)
+
+# For tests/test_slurm.py: beside the environment, so that the other tests stay quick.
+build/slurm-plugin: $(READY) $(SLURM_LOCK)
+	uv pip install --quiet --no-deps --require-hashes --target $@ -r $(SLURM_LOCK)
+	touch $@
 
 setup: $(READY)
 

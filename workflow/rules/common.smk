@@ -65,6 +65,13 @@ FIGURES = {
 SYNTHETIC_CHECKPOINT = "results/openpifpaf-synthetic/openpifpaf-synthetic.pkl"
 # A GPU runs one training at a time (profiles/default); on a CPU trainings share the cores.
 GPU = 1 if shutil.which("nvidia-smi") else 0
+# How often a training that was stopped is started again, where it goes on. On a cluster every time limit stops it once,
+# and the process that is being stopped must not be the one that starts it again.
+TRAINING_RETRIES = (
+    int(os.environ.get("POTGAN_TRAINING_RETRIES", "2"))
+    if workflow.is_main_process
+    else 0
+)
 
 
 wildcard_constraints:

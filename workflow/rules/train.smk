@@ -10,7 +10,7 @@ rule train:
         f"{LOGS}/train/{{dataset}}/{{model}}/seed{{seed}}.log",
     benchmark:
         f"{BENCHMARKS}/train/{{dataset}}/{{model}}/seed{{seed}}.tsv"
-    retries: 2
+    retries: TRAINING_RETRIES
     conda:
         "../../environment.yml"
     threads: training_threads
