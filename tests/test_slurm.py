@@ -69,7 +69,9 @@ def cluster(repository, tmp_path):
     folder = tmp_path / "slurm"
     script = ["bash", str(repository / "tests" / "slurm_cluster.sh")]
     try:
-        started = subprocess.run([*script, "start", str(folder)], capture_output=True, text=True, timeout=90, check=False)
+        started = subprocess.run(
+            [*script, "start", str(folder)], capture_output=True, text=True, timeout=90, check=False
+        )
         assert started.returncode == 0, started.stdout + started.stderr
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SNAKEMAKE_")}
         yield environment | {
@@ -105,7 +107,15 @@ def test_a_training_that_the_time_limit_stops_goes_on_and_the_report_is_written(
     (tmp_path / "profile" / "config.yaml").write_text(yaml.safe_dump(profile))
 
     def run(*arguments: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(repository / "Snakefile"), "--directory", str(root)]
+        command = [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--snakefile",
+            str(repository / "Snakefile"),
+            "--directory",
+            str(root),
+        ]
         command += ["--workflow-profile", str(tmp_path / "profile"), "--configfile", str(root / "config.yaml")]
         return subprocess.run(
             [*command, *arguments, "--", "all"], capture_output=True, text=True, env=cluster, timeout=480, check=False
@@ -114,9 +124,10 @@ def test_a_training_that_the_time_limit_stops_goes_on_and_the_report_is_written(
     done = run()
     assert done.returncode == 0, done.stdout + done.stderr
     assert (root / "reports/tiny/index.html").is_file()
-    asked = ["squeue", "--noheader", "--states=all", "--sort=i", "--format=%T|%b|%l|%k"]
+    columns = "--Format=State:30,tres-per-job:30,TimeLimit:30,Comment:200"
+    asked = ["squeue", "--noheader", "--states=all", "--sort=i", columns]
     listed = subprocess.run(asked, capture_output=True, text=True, env=cluster, check=True).stdout
-    entries = [line.split("|") for line in listed.splitlines()]
+    entries = list(map(str.split, listed.splitlines()))
     trainings = [entry[:3] for entry in entries if entry[3].startswith("rule_train_")]
     # Stopped once by the limit, then finished; on a GPU, for a minute at most.
     assert [state for state, *_ in trainings[:1]] == ["TIMEOUT"], listed
