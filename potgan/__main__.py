@@ -99,6 +99,14 @@ def parser() -> argparse.ArgumentParser:
     verb("generate", "synthesise the test pairs of one method", "config", "dataset", "method", "seed")
     verb("evaluate", "score one method's images", "config", "dataset", "method", "seed")
     verb("tabulate", "write TABLE I-IV, the ablation report and the page", "config")
+    for name, description in (
+        ("pack", "write folders of many images as one archive each, for DVC"),
+        (
+            "unpack",
+            "restore these folders where they are absent or older than their archives; the workflow does it, too",
+        ),
+    ):
+        verb(name, description, "config").set_defaults(call=pack_verb)
     verb("stale", "list the results that are not what would be made now, and why", "config").set_defaults(
         call=stale_verb
     )
@@ -193,6 +201,16 @@ def stage(arguments: argparse.Namespace) -> int:
         name: getattr(arguments, name) for name in ("dataset", "model", "method", "seed") if hasattr(arguments, name)
     }
     getattr(stages, arguments.verb.replace("-", "_"))(benchmark, layout, **selectors)
+    return 0
+
+
+def pack_verb(arguments: argparse.Namespace) -> int:
+    """`pack` and `unpack`."""
+    from potgan import packing
+    from potgan.config import Layout, load
+
+    benchmark = load(arguments.config)
+    getattr(packing, arguments.verb)(benchmark, Layout(benchmark.benchmark, arguments.root))
     return 0
 
 

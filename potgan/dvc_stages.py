@@ -15,6 +15,7 @@ from potgan import records
 from potgan.config import Benchmark, Layout, load
 from potgan.errors import UserError
 from potgan.files import write_text
+from potgan.packing import PACKED, archive_of
 
 #: Sections of a configuration that data, trainings and scores depend on. A stage has those of the stages before it, too: DVC
 #: runs a stage for what changed in its own lists, and a setting (the guided filter's, at test time) may change no training.
@@ -41,7 +42,8 @@ PHASES = {
 HEADER = """\
 # `dvc repro` runs the embedded benchmark: one stage per phase, each a Snakemake target (Snakemake owns the graph, DVC
 # versions results and shows metrics, parameters and plots). Outputs persist: DVC's default would delete them, and with
-# them days of training, before asking Snakemake whether anything needs to run.
+# them days of training, before asking Snakemake whether anything needs to run. Folders with a file for each image are
+# versioned as one archive each (potgan/packing.py); the workflow unpacks them.
 # Written by `potgan dvc-stages` from {configuration}; tests/test_workflow.py keeps the two in step.
 """
 
@@ -74,9 +76,14 @@ def stages(benchmark: Benchmark, settings: dict[str, Any], configuration: str) -
     layout = Layout(benchmark.benchmark)
     jobs = records.jobs(benchmark, layout).values()
     folders = {stage: [job.folder.as_posix() for job in jobs if job.stage == stage] for stage in records.OUTPUTS}
-    data = [job.folder.as_posix() for job in jobs if job.stage in ("images", "keypoints", "pairs")]
+
+    def outs(*names: str) -> list[str]:
+        found = [job for job in jobs if job.stage in names]
+        return [(archive_of(job.folder) if job.stage in PACKED else job.folder).as_posix() for job in found]
+
+    data = outs("images", "keypoints", "pairs")
     trained = folders["feature_network"] + folders["train"]
-    scored = [job.folder.as_posix() for job in jobs if job.stage in ("generate", "evaluate")]
+    scored = outs("generate", "evaluate")
     reports = layout.reports.as_posix()
     pages = [f"{reports}/{name}" for name in ("index.html", "tables", "figures", "pairs")]
     # stage -> (what it reads of the stages before, its outputs)

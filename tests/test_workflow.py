@@ -18,6 +18,7 @@ import yaml
 from potgan.config import Layout, load
 from potgan.image_folder import ImageFolder
 from potgan.keypoints import openpifpaf_environment
+from potgan.packing import archive_of
 
 TINY = {
     "benchmark": "tiny",
@@ -376,13 +377,14 @@ def test_dvc_stages_are_in_step_with_the_embedded_configuration(repository) -> N
             assert next(iter(entry.values())) == {"persist": True}  # DVC's default deletes results before it asks
     data, train, evaluate = [], [str(layout.feature_network)], []
     for dataset in benchmark.datasets:
-        data += [str(f(dataset)) for f in (layout.images, layout.keypoints, layout.pairs)]
+        data += [str(archive_of(layout.images(dataset))), *map(str, (layout.keypoints(dataset), layout.pairs(dataset)))]
         for model in benchmark.models:
             if benchmark.trained_as(dataset, model) == model:
                 train += [str(layout.train(dataset, model, s)) for s in benchmark.seeds]
         for method in benchmark.methods:
             for seed in benchmark.seeds_of(method):
-                evaluate += [str(f(dataset, method, seed)) for f in (layout.generate, layout.evaluate)]
+                evaluate += [str(archive_of(layout.generate(dataset, method, seed)))]
+                evaluate += [str(layout.evaluate(dataset, method, seed))]
     assert sorted(outs["data"]) == sorted(data)
     assert sorted(outs["train"]) == sorted(train)
     assert sorted(outs["evaluate"]) == sorted(evaluate)

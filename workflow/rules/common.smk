@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir).parent))
 
-from potgan import records
+from potgan import packing, records
 from potgan.config import Layout, load
 from potgan.download import is_address
 from potgan.errors import UserError
@@ -38,6 +38,7 @@ for name, reason in BENCHMARK.absent.items():
 LAYOUT = Layout(BENCHMARK.benchmark)
 if workflow.is_main_process:
     try:
+        packing.unpack(BENCHMARK, LAYOUT)  # what DVC has brought
         # Results that are not what would be made now are made again, whatever Snakemake remembers and whatever their age.
         for job, why in records.prepare(BENCHMARK, LAYOUT):
             print(f"to be made again: {job.name} ({why})", file=sys.stderr)
