@@ -17,6 +17,7 @@ COPY workflow/Snakefile workflow/stage.sh workflow/container.sh workflow/
 COPY workflow/rules workflow/rules/
 COPY workflow/report workflow/report/
 COPY workflow/envs/openpifpaf/* workflow/envs/openpifpaf/
+COPY workflow/envs/slurm/* workflow/envs/slurm/
 
 # The Makefile asks for byte code: without it every start of snakemake costs seconds.
 RUN PIP_NO_CACHE_DIR=1 UV_NO_CACHE=1 make setup \
