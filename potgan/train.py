@@ -38,6 +38,7 @@ from potgan.metrics.ssim import ssim
 from potgan.models.guided_filter import guided_filter
 from potgan.models.potgan import Generator
 from potgan.progress import progress, say
+from potgan.provenance import code_fingerprint
 from potgan.training_log import EPOCHS, LossMeter, TrainingLog
 from potgan.training_state import TrainingState
 
@@ -83,6 +84,18 @@ def _train(
 ) -> dict[str, Any]:
     # -- set-up -------------------------------------------------------------------------------------------------------
     options = settings.training
+    state_file = TrainingState(folder, {"settings": settings.training_dict, "data": data_hashes})
+    code = code_fingerprint("train")
+    record = state_file.finished(code)
+    if record is not None:
+        say(
+            f"{folder}: was trained with these settings, data and code already, and is taken over; to train it again, remove "
+            f"{state_file.folder}"
+        )
+        ours.wait()
+        if ours.first:
+            write_json(folder / "done.json", record)
+        return record
     torch.set_num_threads(options.threads)
     keep_freed_memory()
     step = AdversarialStep(settings, device, ours)
@@ -90,7 +103,6 @@ def _train(
     validation = validation.placed(device) if validation is not None and len(validation) else None
     kept = checkpoint_iterations(options.iterations, options.checkpoints)
     share, parts = ours.share(options.batch_size), part_count(options, ours.count)
-    state_file = TrainingState(folder, {"settings": settings.training_dict, "data": data_hashes})
     meter = LossMeter(ours)
     start, seconds = 0, 0.0
 
@@ -182,8 +194,8 @@ def _train(
             record["generators"] = {
                 f"generator-{i:06d}.pt": sha256_of(folder / f"generator-{i:06d}.pt") for i in sorted(kept)
             }
+            state_file.finish(record, code)
             write_json(folder / "done.json", record)
-            state_file.forget()
             log.close()
         ours.wait()
         return record

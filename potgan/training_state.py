@@ -19,7 +19,7 @@ import torch
 
 from potgan.config import fingerprint
 from potgan.errors import UserError
-from potgan.files import write_bytes
+from potgan.files import sha256_of, write_bytes, write_json
 from potgan.progress import say
 
 
@@ -59,9 +59,35 @@ class TrainingState:
             state["cuda_random_state"] = torch.cuda.get_rng_state(device)
         write_bytes(self.path, tensors_to_bytes(state))
 
-    def forget(self) -> None:
-        """Remove the file: a finished run keeps its generators, and the state would make a forced rerun do nothing."""
+    def finish(self, record: dict[str, Any], code: str) -> None:
+        """Replace the state by a note of what the finished training found, so that it can be taken over.
+
+        code: fingerprint of the code that trained.
+        """
+        write_json(self._note, record | {"code": code})
         self.path.unlink(missing_ok=True)
+
+    def finished(self, code: str) -> dict[str, Any] | None:
+        """The record of this very training, where it is finished and all that it wrote is there; else None.
+
+        Snakemake runs a job again, and first removes its output, when it was killed itself while the trainer went on, or
+        when an input was made again with the same content: hours of training must not be lost to that.
+        """
+        try:
+            record = json.loads(self._note.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        if record.pop("code", None) != code:
+            return None
+        for name, digest in record["generators"].items():
+            path = self.run / name
+            if not path.is_file() or sha256_of(path) != digest:
+                return None
+        return record
+
+    @property
+    def _note(self) -> Path:
+        return self.path.with_suffix(".finished.json")
 
     def describe(self) -> str:
         return str(self.path) if self.path.exists() else "none yet: a new run starts at iteration 0"

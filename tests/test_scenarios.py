@@ -223,6 +223,9 @@ def test_a_result_that_was_edited_by_hand_is_made_again(base, project) -> None:
     pairs.write_text("".join(whole.splitlines(keepends=True)[:-1]))
     os.utime(pairs, (1, 1))  # as old as a file can be
     assert "its files were changed after they were made" in run(project, sys.executable, "-m", "potgan", "stale")
-    snakemake(project)
+    output = snakemake(project)
     assert pairs.read_text() == whole
+    # Snakemake runs what follows again, but a training whose data are what they were is taken over, not repeated.
+    assert len(re.findall("was trained with these settings, data and code already, and is taken over", output)) == 4
+    assert not re.findall(r"iterations/s", output)
     assert weights(project) == weights(base)

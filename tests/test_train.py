@@ -542,6 +542,35 @@ def test_record_names_every_kept_generator_by_its_hash(tmp_path) -> None:
     assert not list(folder.parent.glob("checkpoint/*.pt"))  # otherwise a forced rerun would do nothing
 
 
+def test_a_finished_training_is_taken_over_and_nothing_else_is(tmp_path, monkeypatch, capfd) -> None:
+    """Snakemake removes `done.json` and runs the job again when it was killed itself, while the trainer went on."""
+    folder = tmp_path / "run" / "train"
+    steps = []
+    step = torch.optim.Adam.step
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda self, *a, **k: (steps.append(1), step(self, *a, **k))[1])
+    first = run_here(folder)
+    trained = len(steps)
+    (folder / "done.json").unlink()
+    assert run_here(folder) == first
+    assert json.loads((folder / "done.json").read_text()) == first
+    assert len(steps) == trained
+    assert "is taken over; to train it again, remove" in capfd.readouterr().err
+    # A generator that is not the one that was written.
+    weights = folder / "generator-000016.pt"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    run_here(folder)
+    assert len(steps) == 2 * trained
+    assert weights.read_bytes() == whole
+    # Other code.
+    monkeypatch.setattr(train, "code_fingerprint", lambda stage: "other")
+    run_here(folder)
+    assert len(steps) == 3 * trained
+    # Other data.
+    train.train(dots(), dots(4), SETTINGS, folder, {"images": "other"}, torch.device("cpu"))
+    assert len(steps) == 4 * trained
+
+
 def test_a_generator_of_other_settings_is_refused(tmp_path) -> None:
     folder = tmp_path / "run" / "train"
     run_here(folder)
