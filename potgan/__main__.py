@@ -107,6 +107,7 @@ def parser() -> argparse.ArgumentParser:
         ),
     ):
         verb(name, description, "config").set_defaults(call=pack_verb)
+    verb("plan", "what is to be done: jobs, disk and, where it is known, hours", "config").set_defaults(call=plan_verb)
     verb("stale", "list the results that are not what would be made now, and why", "config").set_defaults(
         call=stale_verb
     )
@@ -225,6 +226,20 @@ def stale_verb(arguments: argparse.Namespace) -> int:
     # As the workflow sees it: without data sets that cannot be had, with those that it makes itself.
     for job, why, _ in stale(present(benchmark, layout.data, IMITATIONS), layout):
         print(f"{job.record}\t{why}")
+    return 0
+
+
+def plan_verb(arguments: argparse.Namespace) -> int:
+    from potgan import plan
+    from potgan.config import Layout, load
+    from potgan.stages import present
+
+    benchmark = load(arguments.config)
+    layout = Layout(benchmark.benchmark, arguments.root)
+    seen = present(benchmark, layout.data, IMITATIONS)
+    print(plan.text(plan.plan(seen, layout)), end="")
+    for name, reason in seen.absent.items():
+        print(f"Without {name}: {reason}")
     return 0
 
 

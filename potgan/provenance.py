@@ -17,7 +17,8 @@ PACKAGE = Path(__file__).parent
 #: content is checked by hash; where a training runs and how it is watched; the bookkeeping around stages.
 UNDECISIVE = {
     "__main__", "acquisition", "config", "devices", "download", "dvc_stages", "errors", "estimate", "files", "machine",
-    "packing", "precision", "progress", "provenance", "records", "trained_runs", "training_log", "training_state",
+    "packing", "plan", "precision", "progress", "provenance", "records", "trained_runs",
+    "training_log", "training_state",
 }  # fmt: skip
 #: Data files that decide results beside the code.
 STAGE_FILES = {

@@ -31,7 +31,7 @@ ROWS = [
     {"generator_files"},
     {"train", "generate", "evaluate", "trained_runs"},
     {"transfer"},
-    {"scoring", "estimate"},
+    {"scoring", "estimate", "plan"},
     {"tables", "datasheet", "machine"},
     {"compare", "figures"},
     {"browser", "sensitivity"},
