@@ -332,6 +332,14 @@ def prepare(benchmark: Benchmark, layout: Layout) -> list[tuple[Job, str]]:
     """
     everything = jobs(benchmark, layout)
     everything[("tabulate",)] = tabulation(benchmark, layout, everything)
+    try:
+        return _prepare(benchmark, layout, everything)
+    except OSError as error:
+        where = error.filename or layout.results
+        raise UserError(f"{where}: cannot be written ({error.strerror or error}); nothing was changed") from None
+
+
+def _prepare(benchmark: Benchmark, layout: Layout, everything: dict[Key, Job]) -> list[tuple[Job, str]]:
     asked = {job.key: why for job, why, _ in stale(benchmark, layout)}
     for key, job in everything.items():
         stamp = stamp_path(layout, *key)
