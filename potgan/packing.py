@@ -16,7 +16,7 @@ from pathlib import Path
 
 from potgan.config import Benchmark, Layout
 from potgan.errors import UserError
-from potgan.files import new_folder
+from potgan.files import new_folder, sha256_of
 from potgan.progress import say
 from potgan.records import Job, jobs
 
@@ -24,6 +24,7 @@ from potgan.records import Job, jobs
 PACKED = ("images", "generate")
 #: The earliest time that a ZIP file can name, of every member: times are no content.
 _NO_TIME = (1980, 1, 1, 0, 0, 0)
+_COMMENT = 64  # bytes: a SHA-256 in hexadecimal digits
 
 
 def archive_of(folder: Path) -> Path:
@@ -39,8 +40,8 @@ def pack(benchmark: Benchmark, layout: Layout) -> list[Path]:
     written = []
     for job in _jobs(benchmark, layout):
         archive = archive_of(job.folder)
-        if job.record.exists() and _packed_record(archive, job) != job.record.read_bytes():
-            _write(archive, job.folder)
+        if job.record.exists() and _packed_record(archive) != sha256_of(job.record):
+            _write(archive, job.folder, job.record)
             say(f"packed {job.name}")
             written.append(archive)
     return written
@@ -59,7 +60,7 @@ def unpack(benchmark: Benchmark, layout: Layout) -> list[Path]:
         if job.record.exists():
             if job.record.stat().st_mtime_ns >= archive.stat().st_mtime_ns:
                 continue
-            if _packed_record(archive, job) == job.record.read_bytes():
+            if _packed_record(archive) == sha256_of(job.record):
                 continue
         try:
             with zipfile.ZipFile(archive) as packed, new_folder(job.folder) as folder:
@@ -77,16 +78,18 @@ def _jobs(benchmark: Benchmark, layout: Layout) -> Iterator[Job]:
     return (job for job in jobs(benchmark, layout).values() if job.stage in PACKED)
 
 
-def _packed_record(archive: Path, job: Job) -> bytes | None:
-    """The job's record as it lies in the archive; None where there is none."""
+def _packed_record(archive: Path) -> str | None:
+    """SHA-256 of the record of what is in the archive: its comment, which is the end of the file. To look into the archive
+    would be to read the list of all members, at each start of the workflow."""
     try:
-        with zipfile.ZipFile(archive) as packed:
-            return packed.read(job.record.name)
-    except (FileNotFoundError, KeyError, zipfile.BadZipFile, EOFError):
+        with open(archive, "rb") as file:
+            file.seek(-_COMMENT, os.SEEK_END)
+            return file.read().decode("ascii", "replace")
+    except OSError:  # no archive, or shorter than that
         return None
 
 
-def _write(archive: Path, folder: Path) -> None:
+def _write(archive: Path, folder: Path, record: Path) -> None:
     partial = archive.with_name(f".{archive.name}.{os.getpid()}.partial")
     try:
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as packed:
@@ -97,6 +100,7 @@ def _write(archive: Path, folder: Path) -> None:
                 member.file_size = path.stat().st_size
                 with open(path, "rb") as source, packed.open(member, "w") as target:
                     shutil.copyfileobj(source, target, 1 << 20)
+            packed.comment = sha256_of(record).encode()
         partial.replace(archive)
     finally:
         partial.unlink(missing_ok=True)

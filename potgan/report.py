@@ -390,7 +390,9 @@ def wall_times(benchmark: Benchmark, layout: Layout) -> list[WallTime]:
     """
     folder = records.times_folder(layout)
     paths = sorted((folder / "imitate").glob("*.tsv"))
-    paths += [records.times_path(layout, *key) for key in records.jobs(benchmark, layout)]
+    of_now = records.jobs(benchmark, layout)
+    paths += [records.times_path(layout, *key) for key in of_now]
+    trainings = {records.times_path(layout, *key): job.record for key, job in of_now.items() if job.stage == "train"}
     jobs: dict[str, list[tuple[str, float, float]]] = {}
     for path in paths:
         try:
@@ -398,6 +400,10 @@ def wall_times(benchmark: Benchmark, layout: Layout) -> list[WallTime]:
             seconds = float(table["s"].iloc[-1])
         except (FileNotFoundError, pd.errors.EmptyDataError, KeyError, IndexError):
             continue
+        if path in trainings and trainings[path].exists():
+            # Of a training that was stopped and went on, Snakemake's file has the last attempt alone.
+            done = read_json(trainings[path], "run `potgan train` again")
+            seconds = max(seconds, float(done["wall_seconds"]))
         memory = float(table["max_rss"].iloc[-1]) if "max_rss" in table else np.nan
         rule, *rest = path.relative_to(folder).with_suffix("").parts
         jobs.setdefault(rule, []).append(("/".join(rest), seconds, memory))

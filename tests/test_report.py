@@ -558,10 +558,14 @@ def test_wall_time_is_that_of_snakemakes_benchmark_files(made, tmp_path):
         path.write_text(f"{head}\n{seconds}\t0:00:00\t{memory}\t0\n")
     (measured.results / "benchmarks/images").mkdir()
     (measured.results / "benchmarks/images/synthetic.tsv").write_text("")  # of a job that was killed
+    # A training that was stopped after ten minutes, and went on for one.
+    stopped = measured.train("synthetic", "no-pose-transform", 0) / "done.json"
+    stopped.parent.mkdir(parents=True)
+    stopped.write_text('{"wall_seconds": 660.0}')
     assert report.wall_times(benchmark, measured) == [
         report.WallTime("feature_network", 1, "9 s", "9 s", "", "–"),
         report.WallTime("pairs", 1, "4 s", "4 s", "synthetic", "100 MiB"),
-        report.WallTime("train", 2, "2.0 h", "2.0 h", "synthetic/potgan/seed0", "2,048 MiB"),
+        report.WallTime("train", 2, "2.2 h", "2.0 h", "synthetic/potgan/seed0", "2,048 MiB"),
     ]
 
 

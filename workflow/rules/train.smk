@@ -10,6 +10,7 @@ rule train:
         f"{LOGS}/train/{{dataset}}/{{model}}/seed{{seed}}.log",
     benchmark:
         f"{BENCHMARKS}/train/{{dataset}}/{{model}}/seed{{seed}}.tsv"
+    priority: 1  # what takes longest begins first
     retries: TRAINING_RETRIES
     conda:
         "../../environment.yml"
