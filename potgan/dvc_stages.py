@@ -85,7 +85,7 @@ def stages(benchmark: Benchmark, settings: dict[str, Any], configuration: str) -
     trained = folders["feature_network"] + folders["train"]
     scored = outs("generate", "evaluate")
     reports = layout.reports.as_posix()
-    pages = [f"{reports}/{name}" for name in ("index.html", "tables", "figures", "pairs")]
+    pages = [f"{reports}/{name}" for name in ("index.html", "metrics.json", "tables", "figures", "pairs")]
     # stage -> (what it reads of the stages before, its outputs)
     files = {
         "data": ([], data),
@@ -103,7 +103,8 @@ def stages(benchmark: Benchmark, settings: dict[str, Any], configuration: str) -
             "params": [{configuration: [section for section in sections if section in settings]}],
             "outs": [_Persisted({path: None}) for path in writes],
         }
-    tree["report"]["metrics"] = [_Persisted({f"{reports}/metrics.json": None})]
+    methods = [(dataset, method) for dataset in benchmark.datasets for method in benchmark.methods_of(dataset)]
+    tree["report"]["metrics"] = [_Persisted({f"{reports}/metrics/{d}/{method}.json": None}) for d, method in methods]
     curves = {f"{folder}/progress.csv": "validation_ssim" for folder in folders["train"]}
     return {
         "stages": tree,

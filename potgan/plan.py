@@ -22,8 +22,8 @@ from potgan.records import Job, Key, jobs, stale, tabulation
 #: JPEG files as in Market-1501's archive.
 PNG_SHARE, RENDERED_SHARE, JPEG_SHARE = 0.7, 0.2, 0.12
 DISK = (
-    "Disk: synthesised images at 0.7 bytes a value, JPEG files at 0.12; a training keeps its generators, and while it runs its state; "
-    "DVC's cache holds everything once more."
+    "Disk: synthesised images at 0.7 bytes a value, JPEG files at 0.12; a training keeps its generators, and while it "
+    "runs its state; DVC's cache holds everything once more."
 )
 
 

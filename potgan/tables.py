@@ -1019,9 +1019,18 @@ def metrics_tree(scores: pd.DataFrame) -> dict[str, dict[str, dict[str, float | 
     return tree
 
 
+#: What `dvc metrics show` lists of each method, a line each: the headline of each kind of metric.
+SUMMARY = ("ssim", "mask_ssim", "is", "fid", "l1")
+
+
+def summary_path(layout: Layout, dataset: str, method: str) -> Path:
+    """A file a method, since DVC prints a line a file and a column a number."""
+    return layout.reports / "metrics" / dataset / f"{method}.json"
+
+
 def write_tables(benchmark: Benchmark, layout: Layout, published: str | Path = PUBLISHED) -> list[Path]:
     """Write table{1..4}.{csv,md,tex}, tables.tex, which prints them, ablations.{csv,md} and sensitivity.{csv,md} to
-    reports/<benchmark>/tables, and metrics.json beside it.
+    reports/<benchmark>/tables, and beside it metrics.json and, for DVC, metrics/<data set>/<method>.json.
 
     Returns the paths in the order written. Everything is computed before the first file is replaced.
     Raises UserError as `collect`, `read_published` and `compare` do.
@@ -1044,7 +1053,12 @@ def write_tables(benchmark: Benchmark, layout: Layout, published: str | Path = P
     texts[folder / "sensitivity.csv"] = under_all.to_csv(index=False)
     texts[folder / "sensitivity.md"] = sensitivity_markdown(benchmark, under_all)
     texts[folder / "tables.tex"] = latex_document(_COLUMNS)
-    texts[layout.reports / "metrics.json"] = json.dumps(metrics_tree(scores), indent=2) + "\n"
+    tree = metrics_tree(scores)
+    texts[layout.reports / "metrics.json"] = json.dumps(tree, indent=2) + "\n"
+    for dataset, methods in tree.items():
+        for method, values in methods.items():
+            few = {name: values[name] for name in SUMMARY if values.get(name) is not None}
+            texts[summary_path(layout, dataset, method)] = json.dumps(few, indent=2) + "\n"
     for path, text in texts.items():
         write_text(path, text)
     return list(texts)
