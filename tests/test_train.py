@@ -413,6 +413,25 @@ def test_gradients_of_parts_are_the_gradient_of_the_batch() -> None:
         torch.testing.assert_close(other, weights[0], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("norm", ["instance", "none", "batch"])
+def test_real_and_synthesised_pairs_never_share_statistics(norm: str) -> None:
+    """However many passes it takes, the loss is that of two: batch statistics are of one kind of pair alone."""
+    settings = dataclasses.replace(
+        SETTINGS, discriminator=dataclasses.replace(SETTINGS.discriminator, normalization=norm)
+    )
+    step = adversarial_step.AdversarialStep(settings, torch.device("cpu"))
+    step.discriminator.double()
+    batch = dots().batch(range(3))
+    real, fake, mask = (x.double() for x in (batch.target_image, batch.source_image, batch.target_mask))
+    target, zero = torch.ones(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    cross_entropy = torch.nn.functional.binary_cross_entropy_with_logits
+    expected = (
+        cross_entropy(step.discriminator(real, mask), target) + cross_entropy(step.discriminator(fake, mask), zero)
+    ) / 2
+    doubled = dataclasses.replace(batch, target_image=real, target_mask=mask)
+    torch.testing.assert_close(step._discriminator_loss(fake, doubled), expected, rtol=0, atol=1e-12)
+
+
 def test_the_average_of_weights_is_the_recursion(tmp_path) -> None:
     settings = dataclasses.replace(SETTINGS, training=dataclasses.replace(SETTINGS.training, ema=0.75))
     step = adversarial_step.AdversarialStep(settings, torch.device("cpu"))
