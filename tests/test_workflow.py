@@ -271,6 +271,21 @@ def test_without_a_file_the_embedded_benchmark_is_planned_and_settings_are_laid_
     assert "results/another/" in plan.stdout
 
 
+def test_the_matrix_of_ablations_is_planned_and_no_other_name_is_known(repository, tmp_path) -> None:
+    """Three data sets, eight models, five seeds: an entry in benchmarks/ablations.yaml is all that a model takes."""
+    files = [repository / "config" / "three-layouts.yaml", repository / "benchmarks" / "ablations.yaml"]
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--dry-run", "--directory", str(tmp_path)]
+    command += ["--snakefile", str(repository / "Snakefile"), "--configfile", *map(str, files), "--"]
+    plan = subprocess.run([*command, "all"], capture_output=True, text=True, check=False)
+    assert jobs(plan.stdout)["train"] == 3 * 8 * 5, plan.stderr
+    stranger = "results/ablations/market1501-layout/no-such-model/seed0/train/done.json"
+    refused = subprocess.run([*command, stranger], capture_output=True, text=True, check=False)
+    assert refused.returncode != 0
+    assert "MissingRuleException" in refused.stdout + refused.stderr
+    seventh = stranger.replace("no-such-model", "potgan").replace("seed0", "seed7")
+    assert subprocess.run([*command, seventh], capture_output=True, check=False).returncode != 0
+
+
 def test_a_model_sees_the_masks_that_its_own_entry_asks_for(finished) -> None:
     """An ablation of the masks would otherwise train on the main model's, under another fingerprint."""
     from potgan import stages
