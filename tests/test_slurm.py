@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 import torch
 import yaml
@@ -55,6 +56,8 @@ def why_not(repository: Path) -> str | None:
         return "no snakemake-executor-plugin-slurm (make build/slurm-plugin, or make slurm)"
     real = [name for name in os.environ if name.startswith("SLURM_")]
     real += [path for path in ("/etc/slurm/slurm.conf", "/etc/slurm-llnl/slurm.conf") if Path(path).exists()]
+    # One that is run by hand, or by another run of this test: nodes of two clusters would share the cores.
+    real += [p.info["name"] for p in psutil.process_iter(["name"]) if p.info["name"] in ("slurmctld", "slurmd")]
     if real:
         return f"this machine belongs to a Slurm cluster ({real[0]}), which is left alone"
     return None
