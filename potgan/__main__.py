@@ -11,12 +11,11 @@ import signal
 import sys
 from pathlib import Path
 
-from potgan.config import RESULT_LAYOUTS, Dataset
+from potgan.config import RESULT_LAYOUTS, Benchmark, Dataset, Layout, load
 from potgan.errors import Interrupted, UserError
 
 KINDS = ("market1501", "dukemtmc", "deepfashion")
 FORMATS = ("own", "patn", "patn-x-first", "coco17", "openpose")
-IMITATIONS = Path("data", "imitations")  # archives that the workflow makes
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: the same command continues
 
@@ -178,7 +177,6 @@ def _add_copy(sub: argparse.ArgumentParser, optional: bool = False) -> None:
 def _copy_of(arguments: argparse.Namespace, **settings: object) -> tuple[Dataset, str, Path]:
     """(data set, its name, data folder) of a verb that is called with KIND."""
     from potgan.archives import facts_of
-    from potgan.config import Layout
 
     kind = arguments.kind
     lists = dict(zip(("train", "test"), map(str, arguments.splits), strict=True)) if arguments.splits else {}
@@ -194,7 +192,6 @@ def _copy_of(arguments: argparse.Namespace, **settings: object) -> tuple[Dataset
 def stage(arguments: argparse.Namespace) -> int:
     """A stage of a configured benchmark."""
     from potgan import stages
-    from potgan.config import Layout, load
 
     benchmark = load(arguments.config)
     layout = Layout(benchmark.benchmark, arguments.root)
@@ -208,37 +205,37 @@ def stage(arguments: argparse.Namespace) -> int:
 def pack_verb(arguments: argparse.Namespace) -> int:
     """`pack` and `unpack`."""
     from potgan import packing
-    from potgan.config import Layout, load
+    from potgan.records import jobs
 
     benchmark = load(arguments.config)
-    getattr(packing, arguments.verb)(benchmark, Layout(benchmark.benchmark, arguments.root))
+    getattr(packing, arguments.verb)(jobs(benchmark, Layout(benchmark.benchmark, arguments.root)))
     return 0
+
+
+def _as_the_workflow_sees_it(arguments: argparse.Namespace) -> tuple[Benchmark, Layout]:
+    """The configured benchmark without data sets that cannot be had, with those that the workflow makes itself."""
+    from potgan.stages import IMITATIONS, present
+
+    benchmark = load(arguments.config)
+    layout = Layout(benchmark.benchmark, arguments.root)
+    return present(benchmark, layout.data, IMITATIONS), layout
 
 
 def stale_verb(arguments: argparse.Namespace) -> int:
     """One line a stale result: its record, a tab, why. Nothing is changed."""
-    from potgan.config import Layout, load
-    from potgan.records import stale
-    from potgan.stages import present
+    from potgan.records import jobs, stale
 
-    benchmark = load(arguments.config)
-    layout = Layout(benchmark.benchmark, arguments.root)
-    # As the workflow sees it: without data sets that cannot be had, with those that it makes itself.
-    for job, why, _ in stale(present(benchmark, layout.data, IMITATIONS), layout):
+    for job, why, _ in stale(jobs(*_as_the_workflow_sees_it(arguments))):
         print(f"{job.record}\t{why}")
     return 0
 
 
 def plan_verb(arguments: argparse.Namespace) -> int:
     from potgan import plan
-    from potgan.config import Layout, load
-    from potgan.stages import present
 
-    benchmark = load(arguments.config)
-    layout = Layout(benchmark.benchmark, arguments.root)
-    seen = present(benchmark, layout.data, IMITATIONS)
-    print(plan.text(plan.plan(seen, layout)), end="")
-    for name, reason in seen.absent.items():
+    benchmark, layout = _as_the_workflow_sees_it(arguments)
+    print(plan.text(plan.plan(benchmark, layout)), end="")
+    for name, reason in benchmark.absent.items():
         print(f"Without {name}: {reason}")
     return 0
 
@@ -366,7 +363,6 @@ def score_verb(arguments: argparse.Namespace) -> int:
 
 
 def estimate_verb(arguments: argparse.Namespace) -> int:
-    from potgan.config import load
     from potgan.estimate import as_tree, check_price, estimate, text
     from potgan.files import write_json
 

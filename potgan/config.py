@@ -269,8 +269,12 @@ class Benchmark:
         With `guided_filter.mode: test` the filter is no part of training, so `no-guided-filter` shares the network of
         `potgan`: the comparison is paired, and nothing is trained twice.
         """
-        wanted = self.run_settings(dataset, model, 0).training_fingerprint
-        return next(m for m in self.models if self.run_settings(dataset, m, 0).training_fingerprint == wanted)
+        return self.trainings(dataset)[model]
+
+    def trainings(self, dataset: str) -> dict[str, str]:
+        """`trained_as` of every model; those that are trained themselves stand for themselves."""
+        prints = {model: self.run_settings(dataset, model, 0).training_fingerprint for model in self.models}
+        return {model: next(other for other in prints if prints[other] == prints[model]) for model in prints}
 
 
 #: Settings of a training that do not decide what is trained: how it is watched, and on what it runs.

@@ -11,14 +11,12 @@ from __future__ import annotations
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
-from potgan.config import Benchmark, Layout
 from potgan.errors import UserError
 from potgan.files import new_folder, sha256_of
 from potgan.progress import say
-from potgan.records import Job, jobs
+from potgan.records import Job, Key
 
 #: Stages whose folders hold a file for each image.
 PACKED = ("images", "generate")
@@ -32,13 +30,13 @@ def archive_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.zip")
 
 
-def pack(benchmark: Benchmark, layout: Layout) -> list[Path]:
-    """Write the archive of each folder that is there and not yet packed as it is; returns those that were written.
+def pack(everything: dict[Key, Job]) -> list[Path]:
+    """Write the archive of each folder of these `jobs` that is there and not yet packed as it is; returns those that were written.
 
     Whether it is packed is told by the record in both, which changes whenever the stage runs.
     """
     written = []
-    for job in _jobs(benchmark, layout):
+    for job in _packed(everything):
         archive = archive_of(job.folder)
         if job.record.exists() and _packed_record(archive) != sha256_of(job.record):
             _write(archive, job.folder, job.record)
@@ -47,13 +45,13 @@ def pack(benchmark: Benchmark, layout: Layout) -> list[Path]:
     return written
 
 
-def unpack(benchmark: Benchmark, layout: Layout) -> list[Path]:
+def unpack(everything: dict[Key, Job]) -> list[Path]:
     """Replace each folder that is absent, or older than an archive of something else; returns those that were written.
 
     A folder that is newer than its archive was made here since, and stays. Raises UserError for an archive that is damaged.
     """
     written = []
-    for job in _jobs(benchmark, layout):
+    for job in _packed(everything):
         archive = archive_of(job.folder)
         if not archive.exists():
             continue
@@ -74,8 +72,8 @@ def unpack(benchmark: Benchmark, layout: Layout) -> list[Path]:
     return written
 
 
-def _jobs(benchmark: Benchmark, layout: Layout) -> Iterator[Job]:
-    return (job for job in jobs(benchmark, layout).values() if job.stage in PACKED)
+def _packed(everything: dict[Key, Job]) -> list[Job]:
+    return [job for job in everything.values() if job.stage in PACKED]
 
 
 def _packed_record(archive: Path) -> str | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from potgan.archives import facts_of
 from potgan.config import Benchmark, Dataset, Layout, RunSettings
-from potgan.records import Job, Key, jobs, stale, tabulation
+from potgan.records import Job, Key, jobs, stale
 
 #: Bytes on the disk per value of an image: synthesised images as PNG and rendered people as PNG (embedded benchmark), and
 #: JPEG files as in Market-1501's archive.
@@ -59,8 +59,7 @@ class Plan:
 def plan(benchmark: Benchmark, layout: Layout) -> Plan:
     """The plan of what is missing or stale."""
     everything = jobs(benchmark, layout)
-    everything[("tabulate",)] = tabulation(benchmark, layout, everything)
-    to_do = _to_do(everything, {job.key for job, _, _ in stale(benchmark, layout)})
+    to_do = _to_do(everything, {job.key for job, _, _ in stale(everything)})
     waiting = Counter(key[0] for key in to_do)
     speeds = _speeds(layout)
     bytes_of: Counter[str] = Counter()

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import inspect
 import json
 import os
 import uuid
@@ -42,11 +43,13 @@ _CONTENT = {
     "keypoints": ("keypoints.csv",),
     "pairs": ("pairs-train.csv", "pairs-validation.csv", "pairs-test.csv"),
     "evaluate": ("scores.json",),
+    "tabulate": (),  # nothing is made from it
 }
 #: The age of a stamp that asks for nothing: older than any result.
 _LONG_AGO = 946_684_800  # 2000-01-01, in seconds
 
 Key = tuple[Any, ...]  # stage, and what it is of: data set, method, seed
+TABULATE: Key = ("tabulate",)
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Job:
 
 
 def jobs(benchmark: Benchmark, layout: Layout) -> dict[Key, Job]:
-    """All jobs but `tabulate`, each after those that it reads."""
+    """All jobs of a benchmark, each after those that it reads; the last is `tabulate`."""
     found: dict[Key, Job] = {}
 
     def add(stage: str, folder: Path, settings: Any, before: tuple[Key, ...], *of: Any) -> Key:
@@ -100,10 +103,7 @@ def jobs(benchmark: Benchmark, layout: Layout) -> dict[Key, Job]:
         data = (images, keypoints, pairs)
         # Settings of a run for each model, once: they differ between seeds in the seed alone.
         runs = {model: benchmark.run_settings(dataset, model, 0) for model in benchmark.models}
-        trained_as = {}
-        for model, run in runs.items():
-            wanted = run.training_fingerprint
-            trained_as[model] = next(other for other in runs if runs[other].training_fingerprint == wanted)
+        trained_as = benchmark.trainings(dataset)
         for method in benchmark.methods_of(dataset):
             model = benchmark.model_of(method)
             for seed in benchmark.seeds_of(method):
@@ -133,14 +133,23 @@ def jobs(benchmark: Benchmark, layout: Layout) -> dict[Key, Job]:
                     method,
                     seed,
                 )
+    # Labels, descriptions and differences are printed: a changed word changes the page.
+    scores = tuple(key for key in found if key[0] == "evaluate")
+    everything = json.dumps(tree, sort_keys=True)
+    found[TABULATE] = Job(TABULATE, layout.reports, _report_files(benchmark, layout), everything, scores)
     return found
 
 
-def tabulation(benchmark: Benchmark, layout: Layout, others: dict[Key, Job]) -> Job:
-    """The job `tabulate`. Labels, descriptions and differences are printed: a changed word changes the page."""
-    scores = tuple(key for key in others if key[0] == "evaluate")
-    record = layout.reports / "tables" / "record.json"
-    return Job(("tabulate",), layout.reports, (record,), json.dumps(as_tree(benchmark), sort_keys=True), scores)
+def _report_files(benchmark: Benchmark, layout: Layout) -> tuple[Path, ...]:
+    """What the rule `tabulate` declares: the record, the page, the scores, the tables, and the figures that every benchmark
+    has (a page may have more)."""
+    tables = (f"tables/table{k}.{suffix}" for k in (1, 2, 3, 4) for suffix in ("csv", "md", "tex"))
+    figures = (
+        f"figures/{kind}-{dataset}.png" for dataset in benchmark.datasets for kind in ("grid", "learning", "data")
+    )
+    return tuple(
+        layout.reports / name for name in ("tables/record.json", "index.html", "metrics.json", *tables, *figures)
+    )
 
 
 def _images_settings(dataset: dict) -> dict:
@@ -248,11 +257,11 @@ def recorded(stage: Callable) -> Callable:
 
     @functools.wraps(stage)
     def run(benchmark: Benchmark, layout: Layout, *of: Any, **named: Any) -> None:
-        others = jobs(benchmark, layout)
-        key = (stage.__name__, *of, *named.values())
-        job = tabulation(benchmark, layout, others) if key == ("tabulate",) else others.get(key)
+        everything = jobs(benchmark, layout)
+        # A model that shares another's training can be trained by hand, and is no job.
+        job = everything.get((stage.__name__, *inspect.signature(stage).bind(benchmark, layout, *of, **named).args[2:]))
         # Before the stage runs: what it reads is what it finds now.
-        decided = decided_by(job, others) if job is not None else None
+        decided = decided_by(job, everything) if job is not None else None
         stage(benchmark, layout, *of, **named)
         if job is not None and os.environ.get("RANK", "0") == "0":
             decided["result"] = content(job)
@@ -265,13 +274,12 @@ def recorded(stage: Callable) -> Callable:
 # What is stale
 
 
-def stale(benchmark: Benchmark, layout: Layout) -> Iterator[tuple[Job, str, bool]]:
-    """(job, why, whether more than code differs) of each job whose result is there and is not what would be made now.
+def stale(everything: dict[Key, Job]) -> Iterator[tuple[Job, str, bool]]:
+    """(job, why, whether more than code differs) of each of these `jobs` whose result is there and is not what would be made now.
 
     What is missing is not listed: whoever looks sees that. Nor is what only depends on something listed.
     """
-    others = jobs(benchmark, layout)
-    for job in [*others.values(), tabulation(benchmark, layout, others)]:
+    for job in everything.values():
         record = _read(job.record)
         if record is None:
             continue
@@ -279,14 +287,14 @@ def stale(benchmark: Benchmark, layout: Layout) -> Iterator[tuple[Job, str, bool
         if found is None:
             yield job, "has no record of what decided it", True
             continue
-        now = decided_by(job, others)
+        now = decided_by(job, everything)
         reasons = []
         if found["settings"] != now["settings"]:
             reasons.append("other settings")
         differing = [n for n in now["inputs"] if found["inputs"].get(n) != now["inputs"][n] is not None]
         if differing:
             reasons.append(f"other inputs ({', '.join(differing)})")
-        if job.stage != "tabulate" and found["result"] != content(job):
+        if found["result"] != content(job):
             reasons.append("its files were changed after they were made")
         missing = _missing_file(job, record)
         if missing:
@@ -312,7 +320,7 @@ def _missing_file(job: Job, record: dict[str, Any]) -> str | None:
 def refuse_strangers(benchmark: Benchmark, layout: Layout) -> None:
     """UserError unless every score belongs to the settings, data and protocol of now: results that were copied or pulled
     from another revision must not slip into a table."""
-    for job, why, matters in stale(benchmark, layout):
+    for job, why, matters in stale(jobs(benchmark, layout)):
         if job.stage == "tabulate":
             continue
         if matters:
@@ -323,24 +331,22 @@ def refuse_strangers(benchmark: Benchmark, layout: Layout) -> None:
         say(f"{job.name}: was made by other code than the present; the workflow makes it again")
 
 
-def prepare(benchmark: Benchmark, layout: Layout) -> list[tuple[Job, str]]:
-    """Tell Snakemake what the records say, in the two things that it looks at: the content and the times of files.
+def prepare(everything: dict[Key, Job], layout: Layout) -> list[tuple[Job, str]]:
+    """Tell Snakemake what the records of these `jobs` say, in the two things that it looks at: the content and the times of files.
 
     A stamp for each job, one of its rule's inputs, holds its settings and code. For a result that is as it should be,
     stamp and inputs are made to look older than the result; for a stale one the stamp is new and says why. So a plain
     `snakemake` is right after a pull, a checkout or a copy, with or without a memory of its own. Returns what is stale.
     """
-    everything = jobs(benchmark, layout)
-    everything[("tabulate",)] = tabulation(benchmark, layout, everything)
     try:
-        return _prepare(benchmark, layout, everything)
+        return _prepare(everything, layout)
     except OSError as error:
         where = error.filename or layout.results
         raise UserError(f"{where}: cannot be written ({error.strerror or error}); nothing was changed") from None
 
 
-def _prepare(benchmark: Benchmark, layout: Layout, everything: dict[Key, Job]) -> list[tuple[Job, str]]:
-    asked = {job.key: why for job, why, _ in stale(benchmark, layout)}
+def _prepare(everything: dict[Key, Job], layout: Layout) -> list[tuple[Job, str]]:
+    asked = {job.key: why for job, why, _ in stale(everything)}
     for key, job in everything.items():
         stamp = stamp_path(layout, *key)
         text = json.dumps({"settings": json.loads(job.settings), "code": code_fingerprint(job.stage)}, indent=1) + "\n"
@@ -351,32 +357,20 @@ def _prepare(benchmark: Benchmark, layout: Layout, everything: dict[Key, Job]) -
         if not stamp.exists() or stamp.read_text(encoding="utf-8") != text:
             write_text(stamp, text)
         os.utime(stamp, (_LONG_AGO, _LONG_AGO))
-        _put_in_order(job, [everything[before] for before in job.before], benchmark, layout)
+        _put_in_order(job, [everything[before] for before in job.before], layout)
     return [(everything[key], why) for key, why in asked.items()]
 
 
-def _put_in_order(job: Job, before: list[Job], benchmark: Benchmark, layout: Layout) -> None:
+def _put_in_order(job: Job, before: list[Job], layout: Layout) -> None:
     """Outputs that are older than inputs whose content they were made from get the inputs' time."""
-    outputs = report_files(benchmark, layout) if job.stage == "tabulate" else job.outputs
     # Snakemake counts the file of a job's times among its outputs where it is there, which after a pull it need not be.
-    times = [path for path in (times_path(layout, *job.key),) if path.exists()]
+    times = times_path(layout, *job.key)
+    outputs = [*job.outputs, times] if times.exists() else job.outputs
     with contextlib.suppress(OSError):  # something is missing, and will be made
         newest = max((path.stat().st_mtime_ns for other in before for path in other.outputs), default=0)
-        for path in (*outputs, *times):
+        for path in outputs:
             if path.stat().st_mtime_ns < newest:
                 os.utime(path, ns=(newest, newest))
-
-
-def report_files(benchmark: Benchmark, layout: Layout) -> tuple[Path, ...]:
-    """What the rule `tabulate` declares: the page, the scores, the record, the tables, and the figures that every benchmark
-    has (a page may have more)."""
-    tables = (f"tables/table{k}.{suffix}" for k in (1, 2, 3, 4) for suffix in ("csv", "md", "tex"))
-    figures = (
-        f"figures/{kind}-{dataset}.png" for dataset in benchmark.datasets for kind in ("grid", "learning", "data")
-    )
-    return tuple(
-        layout.reports / name for name in ("index.html", "metrics.json", "tables/record.json", *tables, *figures)
-    )
 
 
 def stamp_path(layout: Layout, stage: str, *of: Any) -> Path:

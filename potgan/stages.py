@@ -28,6 +28,9 @@ from potgan.records import recorded, refuse_strangers
 
 # Imports that bring torch (about 2 s) stand inside the stages that need it.
 
+#: Where the workflow makes archives in the layouts of the real data sets (rule `imitate`).
+IMITATIONS = Path("data", "imitations")
+
 
 def configure(benchmark: Benchmark, layout: Layout) -> None:
     """Write the resolved configuration, which every other stage of the workflow reads."""
@@ -168,7 +171,7 @@ def generate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
             raise UserError(f"{run}: was trained with other settings than {method}'s now; run `potgan train` again")
         record |= {
             "iteration": trained.iteration,
-            "settings": _settings_fingerprint(benchmark, dataset, model, seed, checkpoint),
+            "settings": settings.images_fingerprint(checkpoint),
             "generator_sha256": done["generators"][checkpoint],
             "training": {key: done[key] for key in ("wall_seconds", "iterations", "parameters", "device", "passes")},
         }
@@ -317,11 +320,6 @@ def tabulate(benchmark: Benchmark, layout: Layout) -> None:
 def _checkpoint(done: dict[str, Any], first: bool) -> str:
     checkpoints = sorted(done["generators"])
     return checkpoints[0 if first else -1]
-
-
-def _settings_fingerprint(benchmark: Benchmark, dataset: str, model: str, seed: int, checkpoint: str) -> str:
-    """What decides a model's images apart from the data: its training, its generator, and which checkpoint."""
-    return benchmark.run_settings(dataset, model, seed).images_fingerprint(checkpoint)
 
 
 def _external_fingerprint(benchmark: Benchmark, method: str) -> str:

@@ -13,6 +13,7 @@ from test_workflow import TINY
 from potgan import packing
 from potgan.config import Layout, load
 from potgan.errors import UserError
+from potgan.records import jobs
 
 
 def fill(folder: Path, record: str, content: bytes) -> None:
@@ -26,12 +27,12 @@ def fill(folder: Path, record: str, content: bytes) -> None:
 
 @pytest.fixture
 def there(tmp_path):
-    """(benchmark, layout, the two folders that are there)."""
+    """(jobs, the two folders that are there)."""
     benchmark, layout = load(TINY), Layout("tiny", tmp_path)
     folders = [layout.images("synthetic"), layout.generate("synthetic", "no-recon", 0)]
     for folder, record in zip(folders, ("images.json", "generate.json"), strict=True):
         fill(folder, record, b"first")
-    return benchmark, layout, folders
+    return jobs(benchmark, layout), folders
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -44,8 +45,8 @@ def age(path: Path, seconds: float) -> None:
 
 
 def test_what_is_packed_comes_back_and_only_what_is_there_is_packed(there) -> None:
-    benchmark, layout, folders = there
-    assert packing.pack(benchmark, layout) == [f.with_name(f"{f.name}.zip") for f in folders]
+    everything, folders = there
+    assert packing.pack(everything) == [f.with_name(f"{f.name}.zip") for f in folders]
     before = [content(folder) for folder in folders]
     for folder in folders:
         with zipfile.ZipFile(packing.archive_of(folder)) as packed:  # Python's own reader as the second opinion
@@ -53,53 +54,53 @@ def test_what_is_packed_comes_back_and_only_what_is_there_is_packed(there) -> No
             assert {name: packed.read(name) for name in packed.namelist()} == content(folder)
             assert {member.compress_type for member in packed.infolist()} == {zipfile.ZIP_STORED}
         shutil.rmtree(folder)
-    assert packing.unpack(benchmark, layout) == folders
+    assert packing.unpack(everything) == folders
     assert [content(folder) for folder in folders] == before
-    assert packing.unpack(benchmark, layout) == packing.pack(benchmark, layout) == []
+    assert packing.unpack(everything) == packing.pack(everything) == []
 
 
 def test_the_same_content_gives_the_same_bytes_whatever_the_times(there) -> None:
-    benchmark, layout, (folder, _) = there
-    packing.pack(benchmark, layout)
+    everything, (folder, _) = there
+    packing.pack(everything)
     first = packing.archive_of(folder).read_bytes()
     packing.archive_of(folder).unlink()
     fill(folder, "images.json", b"first")
     (folder / "inner" / "a.jpg").chmod(0o600)
     age(folder, 5000)
-    packing.pack(benchmark, layout)
+    packing.pack(everything)
     assert packing.archive_of(folder).read_bytes() == first
 
 
 def test_a_folder_that_was_made_since_stays_and_is_packed_anew(there) -> None:
-    benchmark, layout, (folder, other) = there
-    packing.pack(benchmark, layout)
+    everything, (folder, other) = there
+    packing.pack(everything)
     for path in (folder, other):
         age(packing.archive_of(path), 100)
     fill(folder, "images.json", b"second")
-    assert packing.unpack(benchmark, layout) == []
+    assert packing.unpack(everything) == []
     assert content(folder)["inner/a.jpg"] == b"second"
-    assert packing.pack(benchmark, layout) == [packing.archive_of(folder)]
+    assert packing.pack(everything) == [packing.archive_of(folder)]
     shutil.rmtree(folder)
-    packing.unpack(benchmark, layout)
+    packing.unpack(everything)
     assert content(folder)["inner/a.jpg"] == b"second"
 
 
 def test_an_archive_that_was_checked_out_since_replaces_the_folder(there) -> None:
-    benchmark, layout, (folder, _) = there
-    packing.pack(benchmark, layout)
+    everything, (folder, _) = there
+    packing.pack(everything)
     first = packing.archive_of(folder).read_bytes()
     fill(folder, "images.json", b"second")
     (folder / "left over").write_text("")
     age(folder, 100)
     packing.archive_of(folder).write_bytes(first)  # as `dvc checkout` writes it: now
-    assert packing.unpack(benchmark, layout) == [folder]
+    assert packing.unpack(everything) == [folder]
     assert content(folder)["inner/a.jpg"] == b"first"
     assert "left over" not in content(folder)
 
 
 def test_a_damaged_archive_is_refused_and_the_folder_is_as_before(there) -> None:
-    benchmark, layout, (folder, _) = there
-    packing.pack(benchmark, layout)
+    everything, (folder, _) = there
+    packing.pack(everything)
     archive = packing.archive_of(folder)
     whole = archive.read_bytes()
     spoilt = whole.replace(b"first", b"worst", 1)
@@ -110,6 +111,6 @@ def test_a_damaged_archive_is_refused_and_the_folder_is_as_before(there) -> None
         age(folder, 100)
         archive.write_bytes(damaged)
         with pytest.raises(UserError, match=r"images\.zip: is damaged .*dvc checkout"):
-            packing.unpack(benchmark, layout)
+            packing.unpack(everything)
         assert content(folder)["inner/a.jpg"] == b"second"
         assert not [p for p in folder.parent.iterdir() if p.name.startswith(".")]

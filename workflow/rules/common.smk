@@ -15,16 +15,14 @@ from potgan.files import sha256_of
 from potgan.machine import prefer_this_python
 from potgan.keypoints import openpifpaf_environment, openpifpaf_recipe
 from potgan.provenance import code_fingerprint
-from potgan.stages import configure, present
+from potgan.stages import IMITATIONS, configure, present
 
 prefer_this_python()
-# Archives that the rule `imitate` makes, in the layouts of the real data sets.
-IMITATIONS = "data/imitations"
 
 try:
     BENCHMARK = load(dict(config))
     # Data sets that cannot be had here leave the graph; the tables' cells say why.
-    BENCHMARK = present(BENCHMARK, Layout(BENCHMARK.benchmark).data, Path(IMITATIONS))
+    BENCHMARK = present(BENCHMARK, Layout(BENCHMARK.benchmark).data, IMITATIONS)
 except UserError as error:
     print(
         f"snakemake: error: {' '.join(map(str, workflow.configfiles)) or 'config/config.yaml'}: {error}",
@@ -36,16 +34,16 @@ for name, reason in BENCHMARK.absent.items():
     print(f"without {name}: {reason}", file=sys.stderr)
 
 LAYOUT = Layout(BENCHMARK.benchmark)
+JOBS = records.jobs(BENCHMARK, LAYOUT)
 if workflow.is_main_process:
     try:
-        packing.unpack(BENCHMARK, LAYOUT)  # what DVC has brought
+        packing.unpack(JOBS)  # what DVC has brought
         # Results that are not what would be made now are made again, whatever Snakemake remembers and whatever their age.
-        for job, why in records.prepare(BENCHMARK, LAYOUT):
+        for job, why in records.prepare(JOBS, LAYOUT):
             print(f"to be made again: {job.name} ({why})", file=sys.stderr)
     except UserError as error:
         print(f"snakemake: error: {error}", file=sys.stderr)
         sys.exit(2)
-JOBS = records.jobs(BENCHMARK, LAYOUT)
 RESULTS = str(LAYOUT.results)
 OPENPIFPAF = str(openpifpaf_environment() / "ready")
 # What every stage reads: the resolved configuration, written when a run starts (not by a dry run). It is no job's output:
@@ -55,7 +53,7 @@ CONFIGURATION = str(LAYOUT.configuration)
 LOGS = f"{RESULTS}/logs"
 # What each job took: the report's table of wall times (potgan/report.py). Not of `tabulate`, which writes that table.
 BENCHMARKS = str(records.times_folder(LAYOUT))
-REPORT = [str(path) for path in records.report_files(BENCHMARK, LAYOUT)]
+REPORT = [str(path) for path in JOBS[records.TABULATE].outputs]
 # What the figures show that are in Snakemake's own report, by the first word of their names.
 FIGURES = {
     "grid": "synthesised images",
@@ -155,10 +153,6 @@ def checkpoint(wildcards):
     return [
         str(JOBS[before].record) for before in JOBS[key].before if before[0] == "train"
     ]
-
-
-def feature_network(wildcards=None):
-    return made("feature_network")
 
 
 def made(stage):

@@ -27,7 +27,7 @@ rule evaluate:
     input:
         decided=stamp("evaluate"),
         generated=rules.generate.output,
-        network=feature_network,
+        network=made("feature_network"),
     output:
         f"{RESULTS}/{{dataset}}/{{method}}/seed{{seed}}/evaluate/scores.json",
         f"{RESULTS}/{{dataset}}/{{method}}/seed{{seed}}/evaluate/per-pair.csv",
