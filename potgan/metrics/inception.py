@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -324,10 +323,7 @@ def cached_features(
     features = network(images, masks=masks)[0]
     buffer = io.BytesIO()
     np.save(buffer, features)
-    # Under a name of this process first: rows of one table are measured side by side, against the same targets.
-    own = path.with_name(f"{path.stem}-{os.getpid()}.npy")
-    write_bytes(own, buffer.getvalue())
-    own.replace(path)
+    write_bytes(path, buffer.getvalue())
     return features
 
 
