@@ -145,7 +145,9 @@ def training_batches(
     ahead: whether a thread gathers the next list while the caller works on this one; by default where the data do not lie
     on the device. What is yielded does not depend on it.
     """
-    if not (data.device.type != device.type if ahead is None else ahead):
+    if ahead is None:
+        ahead = data.device.type != device.type
+    if not ahead:
         for parts in lists:
             yield [data.batch(positions) for positions in parts]
         return

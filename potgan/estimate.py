@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-import numpy as np
 import torch
 
 from potgan.adversarial_step import AdversarialStep
-from potgan.batches import PairData, training_batches, training_indices
+from potgan.batches import PairData, training_batches
 from potgan.config import Benchmark, RunSettings
 from potgan.devices import (
     Processes,
@@ -30,7 +29,7 @@ from potgan.devices import (
 )
 from potgan.errors import UserError
 from potgan.progress import say
-from potgan.train import part_count
+from potgan.train import batch_positions, out_of_memory_is_one_line
 from potgan.training_log import LossMeter
 from potgan.training_state import tensors_to_bytes
 
@@ -67,19 +66,11 @@ class TimedTraining:
     """The inner loop of `train` on given pairs, some steps at a time. No state, no files."""
 
     def __init__(self, settings: RunSettings, device: torch.device, data: PairData) -> None:
-        options = settings.training
+        alone = Processes()
         self.device = device
         self.step = AdversarialStep(settings, device)
-        self.meter = LossMeter(Processes())
-        parts = part_count(options, 1)
-        self.batches = training_batches(
-            data,
-            device,
-            (
-                np.split(training_indices(len(data), options.batch_size, settings.seed, iteration), parts)
-                for iteration in itertools.count()
-            ),
-        )
+        self.meter = LossMeter(alone)
+        self.batches = training_batches(data, device, batch_positions(len(data), settings, itertools.count(), alone))
 
     def run(self, steps: int) -> float:
         """Seconds that this many steps took, batches included; the device has finished at both ends."""
@@ -115,20 +106,14 @@ def measure(settings: RunSettings, steps: int) -> Measured:
     Raises UserError where a batch does not fit the device.
     """
     device = pick_device()
-    options = settings.training
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(settings.training.threads)
     keep_freed_memory()
-    try:
+    with out_of_memory_is_one_line(settings):
         data = random_pairs(settings.image_size, settings.masks.heatmap_sigma).placed(device)
         training = TimedTraining(settings, device, data)
         training.step.generator.train()
         training.run(WARM_UP[device.type])
         seconds = training.run(steps) / steps
-    except torch.OutOfMemoryError:
-        raise UserError(
-            f"the GPU has too little memory for batches of {options.batch_size} at {' x '.join(map(str, settings.image_size))}; "
-            "set training.device_batch_size"
-        ) from None
     step = training.step
     return Measured(
         seconds,

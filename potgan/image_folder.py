@@ -59,6 +59,11 @@ def read_image(path: Path) -> np.ndarray:
     return image
 
 
+def png_bytes(image: np.ndarray) -> bytes:
+    """A PNG file of an image (H, W, 3) uint8 RGB."""
+    return cv2.imencode(".png", image[:, :, ::-1])[1].tobytes()
+
+
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(h, w, 3) uint8 -> (H, W, 3); unchanged if equal. An axis that shrinks is averaged over pixels' areas (antialiased),
     one that grows is interpolated cubically; where one shrinks and the other grows, the shrinking comes first.

@@ -12,7 +12,7 @@ import dataclasses
 import json
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def train(
     Raises Interrupted after SIGTERM or Ctrl-C, with the state saved; UserError if another process trains in this folder, a
     loss is no longer finite or has exploded, the disk is full, or a batch does not fit the device.
     """
-    with processes() as ours, _out_of_memory_is_one_line(settings):
+    with processes() as ours, out_of_memory_is_one_line(settings):
         return _train(data, validation, settings, folder, data_hashes, device or pick_device(), ours)
 
 
@@ -102,7 +102,6 @@ def _train(
     data = data.placed(device)
     validation = validation.placed(device) if validation is not None and len(validation) else None
     kept = checkpoint_iterations(options.iterations, options.checkpoints)
-    share, parts = ours.share(options.batch_size), part_count(options, ours.count)
     meter = LossMeter(ours)
     start, seconds = 0, 0.0
 
@@ -126,10 +125,7 @@ def _train(
 
         # -- loop -----------------------------------------------------------------------------------------------------
         step.generator.train()
-        positions = (
-            np.split(training_indices(len(data), options.batch_size, settings.seed, i)[share], parts)
-            for i in range(start, options.iterations)
-        )
+        positions = batch_positions(len(data), settings, range(start, options.iterations), ours)
         what = f"training {folder.parent.parent.name}/{folder.parent.name}"
         for iteration, batches in enumerate(
             progress(
@@ -201,6 +197,16 @@ def _train(
         return record
 
 
+def batch_positions(
+    count: int, settings: RunSettings, iterations: Iterable[int], ours: Processes
+) -> Iterator[list[np.ndarray]]:
+    """For each of `iterations`, the positions in a list of `count` pairs that this process trains on, in equal parts."""
+    options = settings.training
+    share, parts = ours.share(options.batch_size), part_count(options, ours.count)
+    for iteration in iterations:
+        yield np.split(training_indices(count, options.batch_size, settings.seed, iteration)[share], parts)
+
+
 def part_count(options: TrainingSettings, process_count: int) -> int:
     """How many equal parts a process's share of a batch is accumulated from: the fewest that fit `device_batch_size`."""
     share = options.batch_size // process_count
@@ -241,7 +247,8 @@ def validation_scores(generator: Generator, validation: PairData, batch_size: in
 
 
 @contextlib.contextmanager
-def _out_of_memory_is_one_line(settings: RunSettings) -> Iterator[None]:
+def out_of_memory_is_one_line(settings: RunSettings) -> Iterator[None]:
+    """A UserError that says what to set, in place of torch's error for a full GPU."""
     try:
         yield
     except torch.OutOfMemoryError as error:

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -19,6 +18,7 @@ from potgan.config import RunSettings
 from potgan.devices import Processes, peak_memory_bytes
 from potgan.errors import UserError
 from potgan.files import write_bytes, write_text
+from potgan.image_folder import png_bytes
 from potgan.models.potgan import Generator
 from potgan.progress import say
 from potgan.rendering import draw_skeleton
@@ -141,8 +141,7 @@ class TrainingLog:
     def pictures(self, generator: Generator, data: PairData, iteration: int) -> None:
         """What the generator makes of the same pairs every time."""
         picture = samples(generator, data)
-        _, png = cv2.imencode(".png", picture[:, :, ::-1])
-        write_bytes(self.folder / f"samples-{iteration:06d}.png", png.tobytes())
+        write_bytes(self.folder / f"samples-{iteration:06d}.png", png_bytes(picture))
         if self.board is not None:
             with contextlib.suppress(OSError):
                 self.board.add_image("source, pose, synthesised, target", picture, iteration, dataformats="HWC")

@@ -22,7 +22,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
@@ -33,7 +32,7 @@ from potgan.devices import device_name, pick_device
 from potgan.errors import UserError
 from potgan.files import sha256_of, write_bytes
 from potgan.generator_files import TrainedGenerator
-from potgan.image_folder import decode_image, resize, scale_joints
+from potgan.image_folder import decode_image, png_bytes, resize, scale_joints
 from potgan.keypoints import checkpoint_of, openpifpaf_environment
 from potgan.pose import JOINT, JOINTS, TORSO, Keypoints
 from potgan.pose_files import match_names, read_keypoints
@@ -391,10 +390,6 @@ def _side_by_side(panels: list[np.ndarray]) -> np.ndarray:
 def _stacked(panels: list[np.ndarray], gap: int) -> np.ndarray:
     between = np.full((gap, panels[0].shape[1], 3), 255, np.uint8)
     return np.concatenate([part for panel in panels for part in (panel, between)][:-1], axis=0)
-
-
-def png_bytes(picture: np.ndarray) -> bytes:
-    return cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes()
 
 
 def gif_bytes(pictures: list[np.ndarray], frames_per_second: float) -> bytes:

@@ -31,9 +31,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from workers import Failed, Ours, Worker, free_memory, paper_settings, record, size_argument, spread, write
 
 from potgan import train
-from potgan.batches import PairData, training_batches, training_indices
+from potgan.batches import PairData, training_batches
 from potgan.config import RunSettings
-from potgan.devices import device_name, keep_freed_memory
+from potgan.devices import Processes, device_name, keep_freed_memory
 from potgan.estimate import WARM_UP, random_pairs, synchronise
 from potgan.generate import synthesise
 from potgan.models.potgan import Generator
@@ -172,12 +172,9 @@ def profile_part(arguments: argparse.Namespace, device: torch.device) -> dict[st
 
 def waiting_share(timed: Ours, data: PairData, settings: RunSettings, steps: int) -> dict[str, float]:
     """Share of the time of some steps in which they wait for their batch, the device being idle at the clock's readings."""
-    options, device = settings.training, timed.device
-    batches = training_batches(
-        data,
-        device,
-        ([training_indices(len(data), options.batch_size, settings.seed, i)] for i in itertools.count()),
-    )
+    device = timed.device
+    positions = train.batch_positions(len(data), settings, itertools.count(), Processes())
+    batches = training_batches(data, device, positions)
     for _ in range(WARM_UP[device.type]):
         timed.step(next(batches), 1.0)
     waited = worked = 0.0
