@@ -9,13 +9,12 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
-from test_workflow import TINY, snakemake, write
+from test_workflow import TINY, snakemake, snakemake_command, snakemake_environment, write
 
 pytestmark = pytest.mark.slow
 
@@ -69,22 +68,11 @@ class Running:
 
     def __init__(self, repository: Path, base: Path, folder: Path) -> None:
         self.folder = folder
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("SNAKEMAKE_")}
-        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-        environment["PYTHONPATH"] = os.pathsep.join(map(str, (base.parent / "slow", repository)))
-        command = [
-            sys.executable,
-            "-m",
-            "snakemake",
-            "--snakefile",
-            str(repository / "Snakefile"),
-            "--directory",
-            str(folder),
-        ]
+        path = os.pathsep.join(map(str, (base.parent / "slow", repository)))
         self.log = open(folder / "run.log", "a+")  # noqa: SIM115  closed by close()
         self.process = subprocess.Popen(
-            [*command, "--cores", "2", "--configfile", str(folder / "config.yaml"), "--", TARGET],
-            stdout=self.log, stderr=self.log, env=environment, start_new_session=True,
+            snakemake_command(repository, folder, "--cores", "2", target=TARGET),
+            stdout=self.log, stderr=self.log, env=snakemake_environment(PYTHONPATH=path), start_new_session=True,
         )  # fmt: skip
 
     def trainer(self) -> psutil.Process:

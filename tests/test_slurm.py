@@ -16,7 +16,7 @@ import psutil
 import pytest
 import torch
 import yaml
-from test_workflow import TINY, jobs, write
+from test_workflow import TINY, jobs, snakemake_command, snakemake_environment, write
 
 from potgan.config import Layout
 
@@ -76,8 +76,7 @@ def cluster(repository, tmp_path):
             [*script, "start", str(folder)], capture_output=True, text=True, timeout=90, check=False
         )
         assert started.returncode == 0, started.stdout + started.stderr
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("SNAKEMAKE_")}
-        yield environment | {
+        yield snakemake_environment() | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{folder / 'bin'}{os.pathsep}{SBIN}",
             "SLURM_CONF": str(folder / "slurm.conf"),
             "PYTHONPATH": os.pathsep.join(map(str, (tmp_path / "slow", repository, repository / PLUGIN))),
@@ -110,19 +109,8 @@ def test_a_training_that_the_time_limit_stops_goes_on_and_the_report_is_written(
     (tmp_path / "profile" / "config.yaml").write_text(yaml.safe_dump(profile))
 
     def run(*arguments: str) -> subprocess.CompletedProcess:
-        command = [
-            sys.executable,
-            "-m",
-            "snakemake",
-            "--snakefile",
-            str(repository / "Snakefile"),
-            "--directory",
-            str(root),
-        ]
-        command += ["--workflow-profile", str(tmp_path / "profile"), "--configfile", str(root / "config.yaml")]
-        return subprocess.run(
-            [*command, *arguments, "--", "all"], capture_output=True, text=True, env=cluster, timeout=480, check=False
-        )
+        command = snakemake_command(repository, root, "--workflow-profile", str(tmp_path / "profile"), *arguments)
+        return subprocess.run(command, capture_output=True, text=True, env=cluster, timeout=480, check=False)
 
     done = run()
     assert done.returncode == 0, done.stdout + done.stderr

@@ -139,6 +139,20 @@ def saved_iteration(run: Path) -> int:
     return torch.load(files[0], weights_only=True)["iteration"] if files else 0
 
 
+def wait_for_state(process: subprocess.Popen, run: Path, iteration: int = 1) -> None:
+    while saved_iteration(run) < iteration:
+        assert process.poll() is None
+        time.sleep(0.02)
+
+
+def killed_at(folder: Path, iteration: int) -> None:
+    """A training that was killed after it had saved this iteration or a later one."""
+    process = start(folder)
+    wait_for_state(process, folder.parent, iteration)
+    process.kill()
+    process.communicate()
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     """An unbroken run."""
@@ -226,12 +240,7 @@ def little_room(request, tmp_path):
 def test_a_full_disk_is_one_line_and_the_state_before_it_stays(whole, little_room, tmp_path) -> None:
     place, how = little_room
     broken = place / "run" / "train"
-    process = start(broken)
-    while saved_iteration(broken.parent) < 4:
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.kill()
-    process.communicate()
+    killed_at(broken, 4)
     kept = saved_iteration(broken.parent)
     filler = broken.parent / "filler"
     if not how:
@@ -256,12 +265,7 @@ def test_a_full_disk_is_one_line_and_the_state_before_it_stays(whole, little_roo
 
 def test_another_configuration_is_not_continued_from_and_the_differences_are_named(tmp_path, capfd) -> None:
     folder = tmp_path / "run" / "train"
-    process = start(folder)
-    while not saved_iteration(folder.parent):
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.kill()
-    process.communicate()
+    killed_at(folder, 1)
     states = set(folder.parent.glob("checkpoint/*.pt"))
     other = dataclasses.replace(SETTINGS, training=dataclasses.replace(SETTINGS.training, learning_rate=2e-3))
     train.train(dots(), None, other, folder, {"images": "other dots"}, torch.device("cpu"))
@@ -363,9 +367,7 @@ def test_two_processes_told_to_stop_save_together_and_go_on(one_process, tmp_pat
     process = subprocess.Popen(
         in_two_processes(folder, "test_train.TWENTY_STEPS", slow), stderr=subprocess.PIPE, text=True
     )
-    while not saved_iteration(folder.parent):
-        assert process.poll() is None
-        time.sleep(0.05)
+    wait_for_state(process, folder.parent)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 75, errors
@@ -504,12 +506,7 @@ def test_tensorboard_tells_what_progress_csv_tells(tmp_path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     folder = tmp_path / "run" / "train"
-    process = start(folder)
-    while saved_iteration(folder.parent) < 10:
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.kill()
-    process.communicate()
+    killed_at(folder, 10)
     run_here(folder)
     events = EventAccumulator(str(folder.parent / "tensorboard"), {"scalars": 0, "images": 0}).Reload()
     table = pd.read_csv(folder / "progress.csv").set_index("iteration")

@@ -54,7 +54,8 @@ TINY = {
 }  # fmt: skip
 
 
-def snakemake(repository: Path, folder: Path, *arguments: str, target: str = "all") -> subprocess.CompletedProcess:
+def snakemake_command(repository: Path, folder: Path, *arguments: str, target: str = "all") -> list[str]:
+    """Snakemake with the repository's workflow, at work in a folder that has a config.yaml."""
     command = [
         sys.executable,
         "-m",
@@ -64,12 +65,20 @@ def snakemake(repository: Path, folder: Path, *arguments: str, target: str = "al
         "--directory",
         str(folder),
     ]
-    # The sessions of a test run must not share a terminal's settings or a profile of the person who runs it.
+    return [*command, "--configfile", str(folder / "config.yaml"), *arguments, "--", target]
+
+
+def snakemake_environment(**more: str) -> dict[str, str]:
+    """The sessions of a test run must not share a terminal's settings or a profile of the person who runs it."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SNAKEMAKE_")}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    return environment | more
+
+
+def snakemake(repository: Path, folder: Path, *arguments: str, target: str = "all") -> subprocess.CompletedProcess:
     return subprocess.run(
-        [*command, "--cores", "2", "--configfile", str(folder / "config.yaml"), *arguments, "--", target],
-        capture_output=True, text=True, env=environment, check=False,
+        snakemake_command(repository, folder, "--cores", "2", *arguments, target=target),
+        capture_output=True, text=True, env=snakemake_environment(), check=False,
     )  # fmt: skip
 
 
