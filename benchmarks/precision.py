@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from potgan.config import load
-from potgan.files import write_text
-from potgan.precision import COLUMNS, MEASURED, measured, precision_of
+from potgan.common.files import write_text
+from potgan.settings.precision import COLUMNS, MEASURED, measured, precision_of
+from potgan.settings.reading import load
 
 METRICS = ("ssim", "mask_ssim", "fid", "is", "l1")
 

@@ -1,92 +1,26 @@
-"""One source of what is needed: pyproject.toml, its lock, environment.yml, the stages' files and the rooms of the house."""
+"""One source of what is needed: pyproject.toml, its lock, environment.yml, and what may be imported where."""
 
-import ast
 import re
 import subprocess
 import tomllib
-from pathlib import Path
 
 import pytest
 import yaml
 
-#: Rows of the house, bottom first: a module imports only from rows above it in this list (DESIGN 3).
-ROWS = [
-    {"errors", "openpifpaf_worker"},
-    {"files", "progress", "metrics.protocols", "precision"},
-    {"download"},
-    {"config"},
-    {"pose", "provenance", "pretrained", "devices"},
-    {"records"},
-    {"pose_files", "packing"},
-    {"rendering", "synthetic", "pairs", "detection", "dvc_stages"},
-    {"archives", "imitations"},
-    {"acquisition"},
-    {"image_folder"},
-    {"verification", "keypoints", "batches"},
-    {"models.blocks", "models.tps", "models.guided_filter"},
-    {"models.potgan", "models.discriminator", "losses"},
-    {"metrics.ssim", "metrics.inception", "result_folders"},
-    {"metrics.synthetic_network"},
-    {"adversarial_step", "training_log", "training_state"},
-    {"generator_files"},
-    {"train", "generate", "evaluate", "trained_runs"},
-    {"transfer"},
-    {"scoring", "estimate", "plan"},
-    {"tables", "datasheet", "machine"},
-    {"compare", "figures"},
-    {"browser", "sensitivity"},
-    {"report"},
-    {"stages"},
-    {"__main__"},
-]
-#: An import inside a function that looks upward, with its reason.
-EXCEPTIONS = {
-    ("precision", "config"),  # the type of an argument
-    ("metrics.protocols", "config"),  # the hash function, when a hash is asked for
-}
 #: Modules whose import must not bring torch, so that parsing the workflow and preparing data stay quick.
 WITHOUT_TORCH = [
-    "config",
-    "pose",
-    "pose_files",
-    "pairs",
-    "archives",
-    "acquisition",
-    "image_folder",
-    "verification",
-    "detection",
-    "keypoints",
-    "synthetic",
-    "rendering",
-    "provenance",
-    "dvc_stages",
-    "stages",
+    *("common.paths", "common.files", "common.progress", "settings.schema", "settings.reading", "settings.layout"),
+    *(
+        "data.pose",
+        "data.keypoint_files",
+        "data.pose_rendering",
+        "data.archives",
+        "data.acquisition",
+        "data.verification",
+    ),
+    *("data.pixels", "data.images", "data.keypoints", "data.detection", "data.pairs", "data.synthetic.people"),
+    *("pipeline.jobs", "pipeline.code", "pipeline.dvc", "pipeline.stages", "cli"),
 ]
-
-
-def imports_of(path: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "potgan":
-            inner = node.module.removeprefix("potgan").lstrip(".")
-            found |= {inner} if inner and inner not in ("models", "metrics") else set()
-            if not inner or inner in ("models", "metrics"):
-                found |= {f"{inner}.{a.name}".lstrip(".") for a in node.names}
-    return found
-
-
-def test_a_module_imports_only_from_rows_above_it(repository) -> None:
-    row_of = {module: i for i, row in enumerate(ROWS) for module in row}
-    package = repository / "potgan"
-    modules = {
-        str(p.relative_to(package).with_suffix("")).replace("/", "."): p
-        for p in package.rglob("*.py")
-        if p.name != "__init__.py"
-    }
-    assert set(modules) == set(row_of), "the list of rows and the package differ"
-    for module, path in modules.items():
-        for imported in imports_of(path) & set(row_of):
-            assert row_of[imported] < row_of[module] or (module, imported) in EXCEPTIONS, f"{module} imports {imported}"
 
 
 @pytest.mark.parametrize("module", WITHOUT_TORCH)
@@ -145,13 +79,6 @@ def test_lock_is_what_pyproject_compiles_to(repository, tmp_path) -> None:
             assert requirement.specifier.contains(version), f"{text}: the lock has {version}"
 
 
-def test_readme_names_every_module(repository) -> None:
-    text = (repository / "README.md").read_text()
-    for path in sorted((repository / "potgan").glob("*.py")):
-        if path.name != "__init__.py":
-            assert f"`{path.name}`" in text, f"the module map of README.md lacks {path.name}"
-
-
 def test_no_absolute_path_of_a_machine_is_committed(repository) -> None:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=repository, capture_output=True, text=True, check=False)
     for name in filter(None, listed.stdout.split("\0")):
@@ -169,7 +96,8 @@ def test_the_core_runs_on_a_bare_gpu_machine() -> None:
               "tenacity", "tensorboard", "torchvision", "uv"]  # fmt: skip
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({absent}))\n"
-        "import potgan.train, potgan.generate, potgan.evaluate, potgan.stages, potgan.transfer"
+        "import potgan.training.loop, potgan.measure.generate, potgan.measure.evaluate\n"
+        "import potgan.pipeline.stages, potgan.apply.transfer"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -195,12 +195,13 @@ for name in {absent!r}:
 sys.path.insert(0, {str(SPEED)!r})
 import training, step, torch
 from pathlib import Path
-from potgan import estimate, train, generate
-from potgan.__main__ import main
+from potgan.cli import main
+from potgan.measure import generate
+from potgan.training import estimate, loop
 import tempfile
 settings = training.paper_settings((32, 32), 2, width=4, iterations=2, checkpoints=1)
 with tempfile.TemporaryDirectory() as folder:
-    train.train(estimate.random_pairs((32, 32), 6.0, 4, 4), None, settings, Path(folder, "a", "train"), {{}}, torch.device("cpu"))
+    loop.train(estimate.random_pairs((32, 32), 6.0, 4, 4), None, settings, Path(folder, "a", "train"), {{}}, torch.device("cpu"))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

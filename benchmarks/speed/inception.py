@@ -15,7 +15,7 @@ import numpy as np
 import scipy.linalg
 import torch
 
-from potgan.metrics.inception import InceptionNetwork, _inception_2015, frechet_distance
+from potgan.measure.inception import InceptionNetwork, _inception_2015, frechet_distance
 
 
 def main() -> None:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import cv2
 
-from potgan.config import SyntheticSettings
-from potgan.detection import DetectorSettings, ImageToDetect, detect
-from potgan.files import sha256_of
-from potgan.synthetic import render_split
+from potgan.common.files import sha256_of
+from potgan.data.detection import DetectorSettings, ImageToDetect, detect
+from potgan.data.synthetic.people import render_split
+from potgan.settings.schema import SyntheticSettings
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 SHARD = 16

@@ -13,14 +13,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from potgan import rendering
-from potgan.pose_files import read_keypoints
+from potgan.data import pose_rendering
+from potgan.data.keypoint_files import read_keypoints
 
 HEIGHT, WIDTH, RADIUS = 128, 64, 4
 RECIPES = {
-    "limb_mask (PG2)": lambda joints: rendering.limb_mask(joints, HEIGHT, WIDTH, RADIUS),
-    "pose_mask (the paper's M)": lambda joints: rendering.pose_mask(joints, HEIGHT, WIDTH, RADIUS),
-    "metric_mask (Deformable GAN)": lambda joints: rendering.metric_mask(joints, HEIGHT, WIDTH),
+    "limb_mask (PG2)": lambda joints: pose_rendering.limb_mask(joints, HEIGHT, WIDTH, RADIUS),
+    "pose_mask (the paper's M)": lambda joints: pose_rendering.pose_mask(joints, HEIGHT, WIDTH, RADIUS),
+    "metric_mask (Deformable GAN)": lambda joints: pose_rendering.metric_mask(joints, HEIGHT, WIDTH),
 }
 
 

@@ -12,10 +12,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from potgan.config import PairSettings
-from potgan.files import write_json, write_text
-from potgan.pairs import PAIR_RULES, build, pairs_csv, read_pairs
-from potgan.pose_files import read_keypoints
+from potgan.common.files import write_json, write_text
+from potgan.data.keypoint_files import read_keypoints
+from potgan.data.pairs import PAIR_RULES, build, pairs_csv, read_pairs
+from potgan.settings.schema import PairSettings
 
 TEST_SAMPLES = {"patn": 12_000, "pg2": 12_800}
 

@@ -8,8 +8,8 @@ import time
 
 import cv2
 
-from potgan import synthetic
-from potgan.config import SyntheticSettings
+from potgan.data.synthetic import people
+from potgan.settings.schema import SyntheticSettings
 
 
 def main() -> None:
@@ -24,15 +24,15 @@ def main() -> None:
         train_identities=persons, test_identities=0, height=arguments.height, width=arguments.width
     )
     for index in range(8):  # the cameras' backgrounds are drawn once a process
-        synthetic.render(settings, 1, index)
-        synthetic.render(settings, persons, index)
+        people.render(settings, 1, index)
+        people.render(settings, persons, index)
     rates = []
     for first in range(1, persons + 1, 5):  # in rounds, so that a busy neighbour shows as spread
         batch = range(first, min(first + 5, persons + 1))
         start = time.perf_counter()
         for person in batch:
             for index in range(8):
-                synthetic.render(settings, person, index)
+                people.render(settings, person, index)
         rates.append(8 * len(batch) / (time.perf_counter() - start))
     rates.sort()
     print(
@@ -40,10 +40,10 @@ def main() -> None:
         f"slowest {rates[0]:.0f}, fastest {rates[-1]:.0f} images/s ({len(rates)} rounds)"
     )
 
-    pairs = [(synthetic.render(settings, 1, a), synthetic.render(settings, 1, a + 1)) for a in range(7)] * 20
+    pairs = [(people.render(settings, 1, a), people.render(settings, 1, a + 1)) for a in range(7)] * 20
     start = time.perf_counter()
     for source, target in pairs:
-        synthetic.exact_flow(source, target)
+        people.exact_flow(source, target)
     print(f"exact flow: {len(pairs) / (time.perf_counter() - start):.0f} pairs/s")
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from skimage.metrics import structural_similarity
 
-from potgan.metrics.protocols import PROTOCOLS
-from potgan.metrics.ssim import all_ssim, masked_ssim, ssim
+from potgan.measure.ssim import all_ssim, masked_ssim, ssim
+from potgan.settings.protocols import PROTOCOLS
 
 SETTINGS = PROTOCOLS["potgan"].ssim
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from workers import IMPROVEMENTS, Failed, Worker, record, size_argument, spread, write
 
-from potgan.progress import say
+from potgan.common.progress import say
 
 PRECISIONS = ("fp32", "tf32", "bf16")  # tf32: on a GPU only
 #: (dividend, divisor, at least): what the project wants to hold at width 64, 128 x 64, batch 8 on two CPU threads.

@@ -30,13 +30,14 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 from workers import Failed, Ours, Worker, free_memory, paper_settings, record, size_argument, spread, write
 
-from potgan import train
-from potgan.batches import PairData, training_batches
-from potgan.config import RunSettings
-from potgan.devices import Processes, device_name, keep_freed_memory
-from potgan.estimate import WARM_UP, random_pairs, synchronise
-from potgan.generate import synthesise
-from potgan.models.potgan import Generator
+from potgan.common.device import device_name, keep_freed_memory
+from potgan.common.processes import Processes
+from potgan.data.batches import PairData, training_batches
+from potgan.measure.generate import synthesise
+from potgan.methods.potgan.generator import Generator
+from potgan.settings.schema import RunSettings
+from potgan.training import loop
+from potgan.training.estimate import WARM_UP, random_pairs, synchronise
 
 PAPER_ITERATIONS = 90_000
 #: Of Market-1501's training list, so that shuffling them is timed, too.
@@ -173,7 +174,7 @@ def profile_part(arguments: argparse.Namespace, device: torch.device) -> dict[st
 def waiting_share(timed: Ours, data: PairData, settings: RunSettings, steps: int) -> dict[str, float]:
     """Share of the time of some steps in which they wait for their batch, the device being idle at the clock's readings."""
     device = timed.device
-    positions = train.batch_positions(len(data), settings, itertools.count(), Processes())
+    positions = loop.batch_positions(len(data), settings, itertools.count(), Processes())
     batches = training_batches(data, device, positions)
     for _ in range(WARM_UP[device.type]):
         timed.step(next(batches), 1.0)
@@ -217,20 +218,20 @@ def wall_part(arguments: argparse.Namespace, device: torch.device) -> dict[str, 
     data = random_pairs(settings.image_size, settings.masks.heatmap_sigma, pairs=PAPER_PAIRS)
     moments: list[float] = []
 
-    class Watched(train.AdversarialStep):
+    class Watched(loop.AdversarialStep):
         def __call__(self, *inputs: Any) -> dict[str, torch.Tensor]:
             moments.append(time.perf_counter())
             return super().__call__(*inputs)
 
-    original = train.AdversarialStep
-    train.AdversarialStep = Watched
+    original = loop.AdversarialStep
+    loop.AdversarialStep = Watched
     try:
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
-            done = train.train(data, None, settings, Path(folder, "seed0", "train"), {}, device)
+            done = loop.train(data, None, settings, Path(folder, "seed0", "train"), {}, device)
             end = time.perf_counter()
     finally:
-        train.AdversarialStep = original
+        loop.AdversarialStep = original
     first = min(max(WARM_UP[device.type], len(moments) // 10), len(moments) - 1)
     # The end is the last step's start, so the last step and the final checkpoint are in neither count.
     counted = len(moments) - 1 - first

@@ -28,8 +28,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from potgan.batches import Batch, to_model
-from potgan.config import (
+from potgan.common.device import keep_freed_memory, peak_memory_bytes
+from potgan.common.errors import UserError
+from potgan.common.files import write_json
+from potgan.data.batches import Batch, to_model
+from potgan.data.pixels import read_image
+from potgan.data.pose_rendering import heatmaps, pose_mask
+from potgan.methods.perceptual import PerceptualNetwork
+from potgan.methods.potgan.discriminator import Discriminator
+from potgan.methods.potgan.generator import Generator
+from potgan.report.environment import hardware
+from potgan.settings.schema import (
     DiscriminatorSettings,
     GeneratorSettings,
     LossWeights,
@@ -37,16 +46,7 @@ from potgan.config import (
     RunSettings,
     TrainingSettings,
 )
-from potgan.devices import keep_freed_memory, peak_memory_bytes
-from potgan.errors import UserError
-from potgan.estimate import TimedTraining, random_pairs, synchronise
-from potgan.files import write_json
-from potgan.image_folder import read_image
-from potgan.losses import PerceptualNetwork
-from potgan.machine import hardware
-from potgan.models.discriminator import Discriminator
-from potgan.models.potgan import Generator
-from potgan.rendering import heatmaps, pose_mask
+from potgan.training.estimate import TimedTraining, random_pairs, synchronise
 
 #: What can be taken out of our step one at a time, and what stands there instead.
 IMPROVEMENTS = {

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from potgan.machine import prefer_this_python
+from potgan.pipeline.snakemake import prefer_this_python
 
 MATRIX = ["--configfile", "config/three-layouts.yaml", "benchmarks/ablations.yaml"]
 

@@ -7,15 +7,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir).parent))
 
-from potgan import packing, records
-from potgan.config import Layout, load
-from potgan.download import is_address
-from potgan.errors import UserError
-from potgan.files import sha256_of
-from potgan.machine import prefer_this_python
-from potgan.keypoints import openpifpaf_environment, openpifpaf_recipe
-from potgan.provenance import code_fingerprint
-from potgan.stages import IMITATIONS, configure, present
+from potgan.common.download import is_address
+from potgan.common.errors import UserError
+from potgan.common.files import sha256_of
+from potgan.common.paths import OPENPIFPAF_RECIPE
+from potgan.data.keypoints import openpifpaf_environment
+from potgan.pipeline import jobs as records
+from potgan.pipeline import packing
+from potgan.pipeline.code import code_fingerprint
+from potgan.pipeline.snakemake import prefer_this_python
+from potgan.pipeline.stages import IMITATIONS, configure, present
+from potgan.settings.layout import Layout
+from potgan.settings.reading import load
 
 prefer_this_python()
 
@@ -51,8 +54,8 @@ OPENPIFPAF = str(openpifpaf_environment() / "ready")
 # that is downstream of one that has to run, and then does not run it for an ancient input either.
 CONFIGURATION = str(LAYOUT.configuration)
 LOGS = f"{RESULTS}/logs"
-# What each job took: the report's table of wall times (potgan/report.py). Not of `tabulate`, which writes that table.
-BENCHMARKS = str(records.times_folder(LAYOUT))
+# What each job took: the report's table of wall times (potgan/report/page.py). Not of `tabulate`, which writes that table.
+BENCHMARKS = str(LAYOUT.times_folder)
 REPORT = [str(path) for path in JOBS[records.TABULATE].outputs]
 # What the figures show that are in Snakemake's own report, by the first word of their names.
 FIGURES = {
@@ -142,7 +145,7 @@ def stamp(stage):
             for name, value in wildcards.items()
             if name in ("dataset", "model", "method", "seed")
         ]
-        return str(records.stamp_path(LAYOUT, stage, *of))
+        return str(LAYOUT.stamp(stage, *of))
 
     return path
 

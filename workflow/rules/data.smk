@@ -51,9 +51,9 @@ rule openpifpaf_environment:
     conda:
         "../../environment.yml"
     params:
-        script=str(openpifpaf_recipe() / "build.sh"),
+        script=str(OPENPIFPAF_RECIPE / "build.sh"),
         folder=lambda wildcards, output: Path(output[0]).parent,
-        lock=sha256_of(openpifpaf_recipe() / "requirements.lock"),
+        lock=sha256_of(OPENPIFPAF_RECIPE / "requirements.lock"),
     message:
         "Building the environment of OpenPifPaf in {params.folder}"
     shell:
@@ -72,7 +72,7 @@ rule openpifpaf_synthetic:
         "../../environment.yml"
     threads: 2
     params:
-        script=str(openpifpaf_recipe() / "train_synthetic.py"),
+        script=str(OPENPIFPAF_RECIPE / "train_synthetic.py"),
         folder=lambda wildcards, output: Path(output[0]).parent,
         environment=lambda wildcards, input: Path(input.environment).parent,
     message:

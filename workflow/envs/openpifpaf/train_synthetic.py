@@ -27,13 +27,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from potgan.config import SyntheticSettings
-from potgan.detection import BUILD, DetectorSettings, ImageToDetect, detect, pck
-from potgan.errors import UserError
-from potgan.files import sha256_of, write_bytes, write_json
-from potgan.pose import JOINT, JOINTS, Keypoints
-from potgan.progress import say
-from potgan.synthetic import Render, annotate, render_split
+from potgan.common.errors import UserError
+from potgan.common.files import sha256_of, write_bytes, write_json
+from potgan.common.progress import say
+from potgan.data.detection import BUILD, DetectorSettings, ImageToDetect, detect, pck
+from potgan.data.pose import JOINT, JOINTS, Keypoints
+from potgan.data.synthetic.people import Render, annotate, render_split
+from potgan.settings.schema import SyntheticSettings
 
 HERE = Path(__file__).resolve().parent
 NAME = "openpifpaf-synthetic"

@@ -1,0 +1,109 @@
+"""The processes of one training: torch's own collectives and launcher."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from potgan.common.device import take_devices
+from potgan.common.errors import Interrupted
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of one training: one a GPU, or several on a CPU. Each sees `1 / count` of every batch."""
+
+    rank: int = 0
+    count: int = 1
+    control: object = None  # a group over the CPU, for flags
+
+    @property
+    def first(self) -> bool:
+        """Only the first process writes files."""
+        return self.rank == 0
+
+    def share(self, total: int) -> slice:
+        """This process's part of a batch of `total` pairs."""
+        part = total // self.count
+        return slice(self.rank * part, (self.rank + 1) * part)
+
+    def any(self, flag: bool) -> bool:
+        """Is it so in any process? All of them get the same answer."""
+        if self.count == 1:
+            return flag
+        told = torch.tensor(int(flag))
+        dist.all_reduce(told, dist.ReduceOp.MAX, group=self.control)
+        return bool(told)
+
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """The mean over processes of a tensor on the CPU."""
+        if self.count == 1:
+            return values
+        values = values.clone()
+        dist.all_reduce(values, group=self.control)
+        return values / self.count
+
+    def wait(self) -> None:
+        if self.count > 1:
+            dist.barrier(group=self.control)
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module with its gradients averaged over the processes."""
+        if self.count == 1:
+            return module
+        with warnings.catch_warnings():  # torch 2.13 has a new name for it, which 2.11 does not know
+            warnings.simplefilter("ignore", FutureWarning)
+            # Buffers: instance norm has none, and synchronised batch norm keeps its own in step.
+            return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False)
+
+
+@contextlib.contextmanager
+def processes() -> Iterator[Processes]:
+    """The processes that torchrun (or `launch`) started this one among; a single one outside of it."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield Processes()
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield Processes(dist.get_rank(), count, dist.new_group(backend="gloo"))
+    finally:
+        # After an error the others may hang in a collective; torchrun ends them.
+        with contextlib.suppress(RuntimeError):
+            dist.destroy_process_group()
+
+
+def launch(count: int, command: list[str]) -> None:
+    """Run `python <command>` in `count` processes of one training.
+
+    Raises SystemExit with the exit code of the first that failed (it has said why), and Interrupted after SIGTERM or
+    Ctrl-C: the processes were told so and have saved their state.
+    """
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    if torch.cuda.is_available() and "CUDA_VISIBLE_DEVICES" not in os.environ:
+        taken = take_devices(count, torch.cuda.device_count())
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, taken))
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    configuration = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=count, rdzv_backend="c10d", rdzv_endpoint="127.0.0.1:0",
+        max_restarts=0, monitor_interval=0.2,
+    )  # fmt: skip
+    try:
+        elastic_launch(configuration, sys.executable)(*command)
+    except ChildFailedError as error:
+        raise SystemExit(error.get_first_failure()[1].exitcode) from None
+    except SignalException:
+        raise Interrupted("stopped, with the state saved; the same command continues") from None

@@ -1,0 +1,83 @@
+"""Nested mappings, as YAML and JSON give them, to dataclasses, with every type checked."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import types
+import typing
+
+from potgan.common.errors import UserError
+
+
+def merge(base: dict, override: dict, where: str) -> dict:
+    if not isinstance(override, dict):
+        raise UserError(f"{where}: must be a mapping, and is {override!r}")
+    merged = dict(base)
+    for key, value in override.items():
+        if key not in base:
+            raise UserError(unknown_key(key, base, where))
+        merged[key] = merge(base[key], value, f"{where}.{key}") if isinstance(base[key], dict) else value
+    return merged
+
+
+def unknown_key(key: str, known: typing.Iterable[str], where: str) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+    return f"{where}: unknown key {key!r}; {hint}"
+
+
+def build(cls: type, tree: typing.Any, where: str, root: bool = False) -> typing.Any:
+    """An instance of dataclass `cls` from nested mappings, every type checked."""
+    if not isinstance(tree, dict):
+        raise UserError(f"{where}: must be a mapping, and is {tree!r}")
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for key in tree:
+        if key not in fields:
+            raise UserError(unknown_key(key, fields, where))
+    values = {}
+    for name, spec in fields.items():
+        if name in tree:
+            values[name] = _convert(hints[name], tree[name], f"{where}: {name}" if root else f"{where}.{name}")
+        elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
+            raise UserError(f"{where}: key {name!r} is missing")
+    return cls(**values)
+
+
+def _convert(kind: typing.Any, value: typing.Any, where: str) -> typing.Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is typing.Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return None if value is None else _convert(arguments[0], value, where)
+    if dataclasses.is_dataclass(kind):
+        return value if isinstance(value, kind) else build(kind, value, where)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise UserError(f"{where}: must be a mapping, and is {value!r}")
+        # An empty entry in YAML (`potgan:`) means "no settings of its own".
+        return {
+            str(k): _convert(arguments[1], {} if v is None and arguments[1] is not str else v, f"{where}.{k}")
+            for k, v in value.items()
+        }
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise UserError(f"{where}: must be a list, and is {value!r}")
+        if arguments[-1] is not Ellipsis and len(value) != len(arguments):
+            raise UserError(f"{where}: must have {len(arguments)} values, and has {len(value)}")
+        item = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
+        return tuple(_convert(t, v, f"{where}[{i}]") for i, (t, v) in enumerate(zip(item, value, strict=True)))
+    if kind is str and value is False:
+        return "off"  # YAML 1.1 reads the bare word off as false
+    if kind in (float, int) and isinstance(value, str):
+        # YAML 1.1 reads 1e-3 as a string, and so does `snakemake --config seeds=[0,1]` every item of a list.
+        with contextlib.suppress(ValueError):
+            return kind(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise UserError(f"{where}: must be of type {kind.__name__}, and is {value!r}")
+    return value

@@ -1,0 +1,681 @@
+"""Key-point files: four formats, read by their content and written without loss where the format can hold it.
+
+    own           `keypoints.csv`: one named column per number, empty where a joint is missing
+    patn          the peers' annotation table, `name:keypoints_y:keypoints_x`, integers, -1 = missing
+                  (Deformable GAN's compute_coordinates.py; PATN and its successors)
+    patn-x-first  the same with the x list first; the header says which of them a table is
+    coco17        COCO's key-point JSON (`images`, `annotations`), 17 joints without a neck
+    openpose      a folder of OpenPose's `<stem>_keypoints.json`, or one file of it; COCO-18 or BODY_25
+
+`own`, `coco17` and `openpose` give back every bit of the float32 numbers and the order of the images. What the last two
+lack stands in a key `potgan` beside the standard ones, which other readers pass over. `patn` truncates, as the peers do.
+
+What all readers do with odd input:
+    - UTF-8 with or without a byte order mark, lines that end in LF or CR LF; blank lines are passed over.
+    - Coordinates outside the image are kept (OpenPifPaf and the peers' tables have them): heat maps and masks end at the
+      frame by themselves. Beyond ten million pixels either way they are an error.
+    - Confidence 0 is a missing joint, whatever its coordinates. OpenPose's and COCO's confidence between 1 and 2 counts
+      as 1, because the peak of an interpolated heat map can overshoot; more is an error (another scale, or shifted fields).
+    - A name is a file name without folders, and stands once.
+    - No line of a table is read beyond `LONGEST_LINE` bytes, no JSON file beyond `LARGEST_JSON`.
+Every fault is a UserError of one line with the file and the line or the place in the JSON tree.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from potgan.common.errors import UserError
+from potgan.common.files import new_folder, write_text
+from potgan.data.pose import JOINT, JOINTS, Keypoints
+
+FORMATS = ("own", "patn", "patn-x-first", "coco17", "openpose")
+#: Bytes of one line of a table. A row of ours has some 500; a longer line is another file or has lost its line breaks.
+LONGEST_LINE = 2**20
+#: Bytes of one JSON file. COCO's person_keypoints_train2017.json has some 240 million, a table of ours 1,000 an image.
+LARGEST_JSON = 2**29
+
+#: COCO's 17 key points (cocodataset.org, "Keypoint Detection"), and its skeleton, which counts from 1.
+COCO_JOINTS = (
+    "nose",
+    "left_eye",
+    "right_eye",
+    "left_ear",
+    "right_ear",
+    "left_shoulder",
+    "right_shoulder",
+    "left_elbow",
+    "right_elbow",
+    "left_wrist",
+    "right_wrist",
+    "left_hip",
+    "right_hip",
+    "left_knee",
+    "right_knee",
+    "left_ankle",
+    "right_ankle",
+)
+COCO_SKELETON = (
+    (16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12), (7, 13), (6, 7), (6, 8), (7, 9), (8, 10), (9, 11), (2, 3),
+    (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7),
+)  # fmt: skip
+#: Places of our 18 joints in OpenPose's BODY_25, which has the middle of the hips at 8 and feet from 19 on
+#: (OpenPose, poseParameters.hpp, POSE_BODY_25_BODY_PARTS).
+BODY_25_PLACES = (*range(8), *range(9, 19))
+
+_COLUMNS = ["name"] + [f"{joint}_{part}" for joint in JOINTS for part in ("x", "y", "confidence")]
+_PEER_HEADERS = {"name:keypoints_y:keypoints_x": "yx", "name:keypoints_x:keypoints_y": "xy"}
+_LARGEST = 10**7  # pixels: up to there, float32 and seven digits hold every integer
+_COCO_PLACES = np.array([JOINT[name] for name in COCO_JOINTS])
+_OPENPOSE_ENDING = "_keypoints.json"
+_NUMBER_CHARACTERS = re.compile(r"[-+.0-9eE,]*")  # float() alone also takes `nan`, `1_0` and digits of other scripts
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+# ------------------------------------------------------------------------------------------------------------- reading
+
+
+def read_keypoints(path: str | Path) -> Keypoints:
+    """Read a key-point table of any of the formats in the head of this module; which one, its content tells.
+
+    Rows keep their order in the file (COCO: the order of `images`; OpenPose: the order that our writer noted, otherwise
+    the names sorted). Of several people in an image the one with the highest score is taken, as the peers do, and the
+    first of equals: COCO's `score` where everyone in the image has one, otherwise the sum of the confidences.
+
+    Raises UserError naming the file and the line or the place in the JSON tree: a missing file, an unknown header or
+    JSON of another kind, another number of joints than 18 (17 and 25 in their formats), a value that is no number, NaN,
+    a name that is empty, has a folder or stands twice, a line that is too long, text that is not UTF-8.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            return _read_openpose_folder(path)
+        with open(path, "rb") as file:
+            start = file.peek(4096).removeprefix(_BYTE_ORDER_MARK).lstrip()[:1]
+            if start in (b"{", b"["):
+                tree = _json_tree(file, path)
+                one_image = type(tree) is dict and "people" in tree
+                return _read_openpose([path]) if one_image else _read_coco(tree, path)
+            return _read_table(file, path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such key-point table") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}); check the path and its rights") from None
+
+
+def _read_table(file: BinaryIO, path: Path) -> Keypoints:
+    lines = _lines(file, path)
+    number, header = next(lines, (1, ""))
+    axes = _PEER_HEADERS.get(header.replace(" ", ""))
+    columns = _fields(header, f"{path}, line {number}")
+    if axes is not None:
+        row, settle = partial(_peer_row, axes=axes), _settle_peers
+    elif columns[: len(_COLUMNS)] == _COLUMNS:
+        row, settle = partial(_own_row, width=len(columns)), _settle_own
+    else:
+        raise UserError(
+            f"{path}, line {number}: unknown header {header[:60]!r}; expected {' or '.join(map(repr, _PEER_HEADERS))} "
+            f"(published annotation tables) or {','.join(_COLUMNS[:4])!r}... (keypoints.csv)"
+        )
+    first: dict[str, int] = {}
+    numbers = []
+    for number, line in lines:
+        where = f"{path}, line {number}"
+        name, values = row(line, where)
+        _check_name(name, where)
+        if name in first:
+            raise UserError(
+                f"{where}: image {name[:80]!r} stands twice (first in line {first[name]}); remove one of the rows"
+            )
+        first[name] = number
+        numbers.append(values)
+    places = [f"{path}, line {number}" for number in first.values()]
+    return Keypoints(list(first), *settle(np.array(numbers, np.float64), places))
+
+
+def _lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, str]]:
+    """Number and text of the lines that are not blank, without their ends; never more than one of them in memory."""
+    number = 0
+    while line := file.readline(LONGEST_LINE + 1):
+        number += 1
+        where = f"{path}, line {number}"
+        if len(line) > LONGEST_LINE:
+            raise UserError(
+                f"{where}: is longer than {LONGEST_LINE:,} bytes, and a row has some hundred; is it a key-point table, "
+                "with its line breaks?"
+            )
+        if number == 1:
+            line = line.removeprefix(_BYTE_ORDER_MARK)
+        try:
+            text = line.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise UserError(f"{where}: is not UTF-8 text; expected a key-point table (CSV or JSON, unpacked)") from None
+        if text.strip():
+            yield number, text
+
+
+def _fields(line: str, where: str) -> list[str]:
+    if '"' not in line:
+        return line.split(",")
+    try:
+        return next(csv.reader([line], strict=True))
+    except csv.Error as error:
+        raise UserError(f"{where}: is no row of a CSV table ({error}); correct its quotes") from None
+
+
+def _peer_row(line: str, where: str, axes: str) -> tuple[str, list[float]]:
+    """Name, and 36 numbers: the 18 x, then the 18 y."""
+    fields = line.split(":")
+    if len(fields) != 3:
+        raise UserError(f"{where}: has {len(fields)} fields instead of 3 (name: {axes[0]} list: {axes[1]} list)")
+    name = fields[0].strip()
+    lists = {}
+    for axis, text in zip(axes, fields[1:], strict=True):
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError):
+            values = None
+        if type(values) is not list or not {type(v) for v in values} <= {int, float}:
+            raise UserError(
+                f"{where}: the {axis} list of {name[:60]!r} is no list of numbers; expected [1, 2, ...] with "
+                f"{len(JOINTS)} pixel coordinates, -1 for a missing joint"
+            )
+        if len(values) != len(JOINTS):
+            raise UserError(
+                f"{where}: {name[:60]!r} has {len(values)} {axis} values; the pose has {len(JOINTS)} joints "
+                "(-1 for a missing one)"
+            )
+        for value in values:
+            if not -_LARGEST <= value <= _LARGEST:
+                raise UserError(f"{where}: {_shown(value)} in the {axis} list is no pixel coordinate; correct the row")
+        lists[axis] = values
+    return name, lists["x"] + lists["y"]
+
+
+def _settle_peers(numbers: np.ndarray, places: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 36) numbers of the peers' rows -> joints and confidence.
+
+    -1 in either list is a missing joint: the peers set both, and their cords_to_map passes over a joint with one.
+    """
+    joints = numbers.reshape(len(places), 2, len(JOINTS)).transpose(0, 2, 1).astype(np.float32, order="C")
+    joints[(joints == -1).any(axis=2)] = np.nan
+    return joints, (~np.isnan(joints[:, :, 0])).astype(np.float32)
+
+
+def _own_row(line: str, where: str, width: int) -> tuple[str, list[float]]:
+    """Name, and 54 numbers x, y, confidence; NaN where the field is empty."""
+    fields = _fields(line, where)
+    if len(fields) != width:
+        raise UserError(
+            f"{where}: has {len(fields)} fields instead of {width} (the header's: name, then x, y, confidence of "
+            f"{len(JOINTS)} joints)"
+        )
+    texts = fields[1 : len(_COLUMNS)]
+    try:
+        if _NUMBER_CHARACTERS.fullmatch(",".join(texts)):
+            return fields[0], [float(text) if text else np.nan for text in texts]
+    except ValueError:
+        pass
+    for column, text in zip(_COLUMNS[1:], texts, strict=True):
+        try:
+            if _NUMBER_CHARACTERS.fullmatch(text):
+                float(text or "0")
+                continue
+        except ValueError:
+            pass
+        raise UserError(
+            f"{where}: {column} is {text[:60]!r}, which is no number; leave the three fields of a missing joint empty"
+        )
+    raise AssertionError(f"{where}: no field is at fault")
+
+
+def _settle_own(numbers: np.ndarray, places: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 54) numbers of our rows -> joints and confidence. A joint has all three of its fields or none."""
+    numbers = numbers.reshape(len(places), len(JOINTS), 3)
+    empty = np.isnan(numbers)
+    for wrong, part, what in (
+        (empty[:, :, 0] & ~empty[:, :, 1], 0, "is empty and the joint's y is not"),
+        (empty[:, :, 1] & ~empty[:, :, 0], 1, "is empty and the joint's x is not"),
+        (empty[:, :, 2] & ~empty[:, :, 0], 2, "is empty and the joint's x and y are not"),
+        (empty[:, :, 0] & (numbers[:, :, 2] > 0), 0, "is empty and the joint's confidence is not 0"),
+        (abs(numbers[:, :, 0]) > _LARGEST, 0, "is no pixel coordinate"),
+        (abs(numbers[:, :, 1]) > _LARGEST, 1, "is no pixel coordinate"),
+        ((numbers[:, :, 2] < 0) | (numbers[:, :, 2] > 1), 2, "is not in [0, 1]"),
+    ):
+        if wrong.any():
+            row, joint = np.argwhere(wrong)[0]
+            value = "" if empty[row, joint, part] else f" = {numbers[row, joint, part]:.7g}"
+            raise UserError(
+                f"{places[row]}: {_COLUMNS[1 + 3 * joint + part]}{value} {what}; a joint has x, y (pixels) and confidence "
+                "(0 to 1), or three empty fields"
+            )
+    return _joints_of(numbers)
+
+
+def _joints_of(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(..., 18, 3) checked x, y, confidence -> (..., 18, 2) joints and (..., 18) confidence, both float32."""
+    points = points.astype(np.float32)
+    joints, confidence = points[..., :2].copy(), np.nan_to_num(points[..., 2])
+    joints[confidence == 0] = np.nan
+    return joints, confidence
+
+
+def _check_name(name: Any, where: str) -> None:
+    """Image names become file names and columns of a table; UserError for one that cannot."""
+    if type(name) is not str:
+        raise UserError(f"{where}: the name of the image is {_shown(name)}; expected a file name")
+    if not name:
+        raise UserError(f"{where}: the name of the image is empty; fill it in or remove the row")
+    if "/" in name or "\\" in name or name in (".", ".."):
+        raise UserError(f"{where}: the image name {name[:80]!r} has a folder; leave only the file's name")
+    if not name.isprintable() or name != name.strip():
+        raise UserError(
+            f"{where}: the image name {name[:80]!r} begins or ends with a blank, or has a character that does not print; "
+            "correct the name"
+        )
+
+
+# ---------------------------------------------------------------------------------------------------------------- JSON
+
+
+def _json_tree(file: BinaryIO, path: Path) -> Any:
+    content = file.read(LARGEST_JSON + 1) if path.stat().st_size <= LARGEST_JSON else None
+    if content is None or len(content) > LARGEST_JSON:
+        raise UserError(f"{path}: has more than {LARGEST_JSON:,} bytes, too many for key points; split it by image")
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not UTF-8 text; expected key points as JSON") from None
+    except RecursionError:
+        raise UserError(f"{path}: is nested too deeply for key points; expected COCO's or OpenPose's JSON") from None
+    except ValueError as error:
+        raise UserError(f"{path}: is not JSON, or cut off ({error}); export or fetch it again") from None
+
+
+def _shown(value: Any) -> str:
+    """A JSON value in an error message: short, in one line."""
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "a list"
+    return "null" if value is None else repr(value)[:40]
+
+
+def _item(tree: Any, key: str, kind: type, where: str) -> Any:
+    """`tree[key]`, which must be of that kind."""
+    if type(tree) is not dict:
+        raise UserError(f"{where}: is {_shown(tree)}; expected an object with {key!r}")
+    if type(tree.get(key)) is not kind:
+        what = f"is {_shown(tree[key])}" if key in tree else "is missing"
+        raise UserError(f"{where}: {key!r} {what}; expected {'a list' if kind is list else 'an object'}")
+    return tree[key]
+
+
+def _numbers(values: Any, where: str, expected: Mapping[int, str]) -> list[float]:
+    """A flat list of numbers within +-10^7, of one of the lengths `expected`, which it explains."""
+    wanted = " or ".join(f"{length} ({what})" for length, what in expected.items())
+    if type(values) is not list:
+        raise UserError(f"{where}: is {_shown(values)}; expected a list of numbers: {wanted}")
+    if len(values) not in expected:
+        raise UserError(f"{where}: has {len(values)} numbers; expected {wanted}")
+    for i, value in enumerate(values):
+        if type(value) not in (int, float) or not -_LARGEST <= value <= _LARGEST:
+            raise UserError(f"{where}[{i}]: {_shown(value)} is no pixel coordinate or confidence; correct the number")
+    return values
+
+
+def _check_confidence(confidence: np.ndarray, where: Callable[[int], str]) -> None:
+    """UserError if any of the (N, joints) confidences or visibilities is outside [0, 2]; `where` names a row."""
+    wrong = (confidence < 0) | (confidence > 2)
+    if wrong.any():
+        row, joint = np.argwhere(wrong)[0]
+        raise UserError(
+            f"{where(row)}: the confidence of key point {joint} is {confidence[row, joint]:.7g}; expected 0 to 1, with "
+            "the numbers in the order x, y, confidence"
+        )
+
+
+def _read_coco(tree: Any, path: Path) -> Keypoints:
+    """COCO's key-point JSON. The third number is the visibility (0 missing, 1 hidden: confidence 0.5, 2 visible: 1), or
+    the confidence if it has a fraction anywhere in the file, as detectors write it. The neck is the middle of the
+    shoulders, with the smaller of their confidences, where both are there and our own key does not give it.
+    """
+    if type(tree) is list:
+        raise UserError(
+            f"{path}: is a list of results without image names; expected COCO's key points with 'images' and 'annotations'"
+        )
+    images = _item(tree, "images", list, f"{path}, JSON of another kind")
+    annotations = _item(tree, "annotations", list, f"{path}, JSON of another kind")
+    _check_categories(tree.get("categories", []), path)
+    names: dict[str, int] = {}
+    row_of: dict[Any, int] = {}
+    for i, image in enumerate(images):
+        where = f"{path}, images[{i}]"
+        if type(image) is not dict or type(image.get("id")) not in (int, str):
+            raise UserError(f"{where}: has no id; expected an object with 'id' and 'file_name'")
+        name = image.get("file_name")
+        _check_name(name, where)
+        if name in names or image["id"] in row_of:
+            raise UserError(
+                f"{where}: image {name[:80]!r} (id {_shown(image['id'])}) stands twice; remove one of the entries"
+            )
+        names[name] = row_of[image["id"]] = i
+
+    raw, owners, extras = [], [], []
+    for i, annotation in enumerate(annotations):
+        where = f"{path}, annotations[{i}]"
+        values = _item(annotation, "keypoints", list, where)
+        raw.append(_numbers(values, f"{where}.keypoints", {51: "x, y, v of COCO's 17 key points"}))
+        owner = annotation.get("image_id")
+        if type(owner) not in (int, str) or owner not in row_of:
+            raise UserError(f"{where}: image_id {_shown(owner)} is not in 'images'; add the image or remove the entry")
+        score = annotation.get("score")
+        if "score" in annotation and (type(score) not in (int, float) or not abs(score) <= _LARGEST):
+            raise UserError(f"{where}.score: {_shown(score)} is no number; correct or remove it")
+        owners.append(row_of[owner])
+        extras.append((score, _coco_extra(annotation.get("potgan"), f"{where}.potgan")))
+
+    points = np.zeros((len(raw), len(JOINTS), 3))
+    given = np.array(raw, np.float64).reshape(len(raw), len(COCO_JOINTS), 3)
+    third = given[:, :, 2]
+    _check_confidence(third, lambda i: f"{path}, annotations[{i}].keypoints")
+    given[:, :, 2] = np.minimum(third, 1) if (third % 1).any() else third / 2
+    points[:, _COCO_PLACES] = given
+    shoulders = points[:, [JOINT["right_shoulder"], JOINT["left_shoulder"]]]
+    points[:, JOINT["neck"], :2] = shoulders[:, :, :2].mean(axis=1)
+    points[:, JOINT["neck"], 2] = shoulders[:, :, 2].min(axis=1)
+    for i, (_, extra) in enumerate(extras):
+        if extra is not None:
+            neck, confidence = extra
+            if neck is not None:
+                points[i, JOINT["neck"]] = (*neck, 1)
+            # A joint that the standard numbers call missing stays missing: another tool may have removed it.
+            points[i, :, 2] = np.where(points[i, :, 2] == 0, 0, confidence)
+            points[i, JOINT["neck"], 2] = 0 if neck is None else confidence[JOINT["neck"]]
+
+    best: dict[int, list[int]] = {}
+    for i, row in enumerate(owners):
+        best.setdefault(row, []).append(i)
+    chosen = np.zeros((len(names), len(JOINTS), 3))
+    for row, people in best.items():
+        scores = [extras[i][0] for i in people]
+        if None in scores:
+            scores = [points[i, :, 2].sum() for i in people]
+        chosen[row] = points[people[int(np.argmax(scores))]]
+    return Keypoints(list(names), *_joints_of(chosen))
+
+
+def _check_categories(categories: Any, path: Path) -> None:
+    """Other data sets have 17 joints too, in another order (Human3.6M, animals); their names tell."""
+    for i, category in enumerate(categories if type(categories) is list else []):
+        joints = category.get("keypoints") if type(category) is dict else None
+        if joints is not None and joints != list(COCO_JOINTS):
+            raise UserError(
+                f"{path}, categories[{i}].keypoints: are not COCO's 17 ({', '.join(COCO_JOINTS[:3])}, ...); "
+                "convert the file to COCO's order"
+            )
+
+
+def _coco_extra(extra: Any, where: str) -> tuple[list[float] | None, list[float]] | None:
+    """Neck and the 18 confidences of our own key, or None where there is none."""
+    if extra is None:
+        return None
+    confidence = _item(extra, "confidence", list, where)
+    confidence = _numbers(confidence, f"{where}.confidence", {len(JOINTS): "the confidences of our joints"})
+    if not 0 <= min(confidence) <= max(confidence) <= 1:
+        raise UserError(f"{where}.confidence: is not within 0 to 1; export the file again or remove the key 'potgan'")
+    neck = extra.get("neck")
+    return None if neck is None else _numbers(neck, f"{where}.neck", {2: "x, y"}), confidence
+
+
+def _read_openpose_folder(folder: Path) -> Keypoints:
+    paths = sorted(p for p in folder.iterdir() if p.name.endswith(_OPENPOSE_ENDING))
+    if not paths:
+        raise UserError(f"{folder}: has no *{_OPENPOSE_ENDING}; expected a folder of OpenPose's files (--write_json)")
+    return _read_openpose(paths)
+
+
+def _read_openpose(paths: list[Path]) -> Keypoints:
+    """Files of OpenPose's JSON (doc/02_output.md). Missing = confidence 0; the score of a person, which the files lack, is
+    the sum of the confidences. `<stem>_keypoints.json`, or a file of any other name, belongs to the image `<stem>.jpg`.
+    """
+    expected = {3 * len(JOINTS): "x, y, confidence of COCO's 18", 75: "x, y, confidence of BODY_25"}
+    names: dict[str, Path] = {}
+    rows, chosen = [], np.zeros((len(paths), len(JOINTS), 3))
+    for i, path in enumerate(paths):
+        try:
+            with open(path, "rb") as file:
+                tree = _json_tree(file, path)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror or error}); check it and its rights") from None
+        people = []
+        for k, person in enumerate(_item(tree, "people", list, str(path))):
+            where = f"{path}, people[{k}]"
+            values = _item(person, "pose_keypoints_2d", list, where)
+            values = _numbers(values, f"{where}.pose_keypoints_2d", expected)
+            points = np.array(values, np.float64).reshape(-1, 3)
+            people.append(points[list(BODY_25_PLACES)] if len(points) == 25 else points)
+        if people:
+            people = np.array(people)
+            _check_confidence(people[:, :, 2], lambda k, p=path: f"{p}, people[{k}].pose_keypoints_2d")
+            people[:, :, 2] = np.minimum(people[:, :, 2], 1)
+            chosen[i] = people[int(np.argmax(people[:, :, 2].sum(axis=1)))]
+        extra = tree.get("potgan")
+        extra = extra if type(extra) is dict else {}
+        stem = path.name.removesuffix(_OPENPOSE_ENDING).removesuffix(".json")
+        name = stem + ("" if extra.get("whole_name") is True else ".jpg")
+        _check_name(name, str(path))
+        if name in names:
+            raise UserError(
+                f"{path}: image {name!r} stands twice (also in {names[name].name}); remove one of the files"
+            )
+        names[name] = path
+        rows.append(extra.get("row"))
+    joints, confidence = _joints_of(chosen)
+    order = np.arange(len(paths))
+    if all(type(row) is int and abs(row) <= _LARGEST for row in rows):
+        order = np.argsort(rows, kind="stable")
+    listed = list(names)
+    return Keypoints([listed[i] for i in order], joints[order], confidence[order])
+
+
+# ------------------------------------------------------------------------------------------------------------- writing
+
+
+def write_keypoints(
+    keypoints: Keypoints, path: str | Path, format: str, sizes: Mapping[str, tuple[int, int]] | None = None
+) -> None:
+    """Write a table in one of FORMATS; `openpose` writes a folder, the others a file. Whole or not at all.
+
+    sizes: (height, width) of each image, for `coco17` alone. Raises UserError for an unknown format, a name or a number
+    that the format cannot hold, and a folder that holds anything but OpenPose's files, which it would replace.
+    """
+    path = Path(path)
+    try:
+        match format:
+            case "own":
+                content: str | dict[str, str] = keypoints_csv(keypoints)
+            case "patn" | "patn-x-first":
+                content = annotation_csv(keypoints, x_first=format == "patn-x-first")
+            case "coco17":
+                content = coco_json(keypoints, sizes)
+            case "openpose":
+                content = openpose_json(keypoints)
+            case _:
+                raise UserError(f"unknown key-point format {format!r}; choose one of {', '.join(FORMATS)}")
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    if isinstance(content, str):
+        write_text(path, content)
+    else:
+        _write_folder(path, content)
+
+
+def keypoints_csv(keypoints: Keypoints, digits: int | None = None) -> str:
+    """The text of `keypoints.csv`: the fewest digits from which float32 comes back to the last bit, or `digits`."""
+    points = _points(keypoints)
+    texts = iter(_shortest(points) if digits is None else [f"{value:.{digits}g}" for value in points.tolist()])
+    lines = [",".join(_COLUMNS)]
+    for name, present in zip(keypoints.names, _present(keypoints).tolist(), strict=True):
+        cells = [f"{next(texts)},{next(texts)},{next(texts)}" if there else ",," for there in present]
+        quoted = '"' + name.replace('"', '""') + '"' if "," in name or '"' in name else name
+        lines.append(",".join([quoted, *cells]))
+    return "\n".join(lines) + "\n"
+
+
+def annotation_csv(keypoints: Keypoints, x_first: bool = False) -> str:
+    """The text of a peer's annotation table (integers, y before x, -1 for missing); coordinates are truncated as theirs.
+
+    So it loses fractions and confidences, and a joint between -2 (excluded) and -1 in x or y comes back as missing.
+    """
+    axes = (0, 1) if x_first else (1, 0)
+    lines = [next(header for header, order in _PEER_HEADERS.items() if order == ("xy" if x_first else "yx"))]
+    _points(keypoints)
+    for name, joints in zip(keypoints.names, keypoints.joints, strict=True):
+        if ":" in name:
+            raise UserError(f"image name {name!r}: this format separates its fields with ':'; choose another format")
+        whole = np.where(np.isnan(joints), -1, np.nan_to_num(joints)).astype(int)
+        lines.append(f"{name}: {whole[:, axes[0]].tolist()}: {whole[:, axes[1]].tolist()}")
+    return "\n".join(lines) + "\n"
+
+
+def coco_json(keypoints: Keypoints, sizes: Mapping[str, tuple[int, int]] | None = None) -> str:
+    """The text of a COCO key-point file, one image and one annotation a line; an image without joints has no annotation.
+
+    sizes: (height, width) of each image in pixels; without it the images have no `height` and `width`, which viewers and
+    detectors' loaders want and pycocotools does not. v is 2 for a joint that is there and 0 otherwise. `bbox` (x, y,
+    width, height) and `area` are those of the joints, not of the person. Our key `potgan` has the neck (x, y, or null)
+    and the 18 confidences in the order of JOINTS.
+    """
+    values = iter(map(float, _shortest(_points(keypoints))))
+    images, annotations = [], []
+    for i, (name, present) in enumerate(zip(keypoints.names, _present(keypoints).tolist(), strict=True)):
+        image: dict[str, Any] = {"id": i + 1, "file_name": name}
+        if sizes is not None:
+            if name not in sizes:
+                raise UserError(f"image {name!r}: its height and width are not known; give the sizes of all images")
+            image["height"], image["width"] = (int(length) for length in sizes[name])
+        images.append(json.dumps(image, ensure_ascii=False))
+        pose = {JOINTS[k]: (next(values), next(values), next(values)) for k, there in enumerate(present) if there}
+        if not pose:
+            continue
+        flat = [v for joint in COCO_JOINTS for v in ((*pose[joint][:2], 2) if joint in pose else (0, 0, 0))]
+        xs, ys, _ = zip(*pose.values(), strict=True)
+        width, height = max(xs) - min(xs), max(ys) - min(ys)
+        annotation = {
+            "id": len(annotations) + 1,
+            "image_id": i + 1,
+            "category_id": 1,
+            "iscrowd": 0,
+            "num_keypoints": sum(flat[2::3]) // 2,
+            "keypoints": flat,
+            "bbox": [min(xs), min(ys), width, height],
+            "area": width * height,
+            "potgan": {
+                "neck": pose["neck"][:2] if "neck" in pose else None,
+                "confidence": [pose[joint][2] if joint in pose else 0 for joint in JOINTS],
+            },
+        }
+        annotations.append(json.dumps(annotation))
+    person = {"id": 1, "name": "person", "supercategory": "person"}
+    person |= {"keypoints": COCO_JOINTS, "skeleton": COCO_SKELETON}
+    lists = {"categories": [json.dumps(person)], "images": images, "annotations": annotations}
+    return "{\n" + ",\n".join(f'"{key}": [\n' + ",\n".join(rows) + "\n]" for key, rows in lists.items()) + "\n}\n"
+
+
+def openpose_json(keypoints: Keypoints) -> dict[str, str]:
+    """File name -> text of OpenPose's JSON with COCO's 18 joints, one per image, a person or none.
+
+    The key `potgan` has the row of the image, and `whole_name` where the file's stem is the whole name of the image
+    because that does not end in `.jpg`. Raises UserError if two images would share a file (`a.png` and `a.png.jpg`).
+    """
+    values = iter(map(float, _shortest(_points(keypoints))))
+    texts: dict[str, str] = {}
+    for i, (name, present) in enumerate(zip(keypoints.names, _present(keypoints).tolist(), strict=True)):
+        flat = [v for there in present for v in ((next(values), next(values), next(values)) if there else (0, 0, 0))]
+        people = [{"person_id": [-1], "pose_keypoints_2d": flat}] if any(present) else []
+        extra = {"row": i} if name.endswith(".jpg") else {"row": i, "whole_name": True}
+        file = name.removesuffix(".jpg") + _OPENPOSE_ENDING
+        if file in texts:
+            raise UserError(f"image name {name!r}: {file!r} stands for another image too; choose another format")
+        texts[file] = json.dumps({"version": 1.3, "people": people, "potgan": extra}) + "\n"
+    return texts
+
+
+def _write_folder(folder: Path, texts: dict[str, str]) -> None:
+    if not texts:
+        raise UserError(f"{folder}: the table has no images, and an empty folder is no table; choose another format")
+    if folder.exists():
+        inside = sorted(folder.iterdir()) if folder.is_dir() else [folder]
+        strangers = [p.name for p in inside if not p.name.endswith(_OPENPOSE_ENDING)]
+        if strangers:
+            raise UserError(f"{folder}: {strangers[0]!r} is there, and would be replaced; choose a new folder")
+    try:
+        with new_folder(folder) as new:
+            for name, text in texts.items():
+                (new / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror or error}); choose another place") from None
+
+
+def _present(keypoints: Keypoints) -> np.ndarray:
+    """(N, 18) bool: a joint is missing if it has no coordinates or confidence 0."""
+    return ~np.isnan(keypoints.joints).any(axis=2) & (keypoints.confidence != 0)
+
+
+def _points(keypoints: Keypoints) -> np.ndarray:
+    """(M,) float32: x, y, confidence of the joints that are there, one after the other, in what every reader accepts."""
+    for name in keypoints.names:
+        _check_name(name, "key points")
+    if len(set(keypoints.names)) != len(keypoints):
+        name = Counter(keypoints.names).most_common(1)[0][0]
+        raise UserError(f"image name {name!r} stands twice; each image has one row")
+    present = _present(keypoints)
+    points = np.concatenate([keypoints.joints, keypoints.confidence[:, :, None]], axis=2).astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        good = (abs(points[:, :, :2]) <= _LARGEST).all(axis=2) & (points[:, :, 2] >= 0) & (points[:, :, 2] <= 1)
+    if (present & ~good).any():
+        row, joint = np.argwhere(present & ~good)[0]
+        x, y, confidence = points[row, joint]
+        raise UserError(
+            f"image {keypoints.names[row]!r}: {JOINTS[joint]} is at ({x:g}, {y:g}) with confidence {confidence:g}; expected "
+            "pixels, and a confidence in [0, 1]"
+        )
+    return points[present].ravel()
+
+
+def _shortest(values: np.ndarray) -> list[str]:
+    """The fewest digits that float32 comes back from, without a needless `.0`; -0 keeps its sign."""
+    return [text.removesuffix(".0") for text in map(str, values)]
+
+
+# ------------------------------------------------------------------------------------------------------------- matching
+
+
+def match_names(wanted: Iterable[str], known: Iterable[str]) -> dict[str, str]:
+    """Name in a table -> name of its image, for the names that have one.
+
+    An image of the same name, or else one whose name has `.jpg` once more or once less (Market-1501's published test table
+    has 18 names that end in `.jpg.jpg`, and copies of the images differ). A name that two images would fit is left out,
+    and so are two names for which only one image is there, unless one of them is its name exactly.
+    """
+    wanted, known = list(dict.fromkeys(wanted)), set(known)
+    found = {name: name for name in wanted if name in known}
+    near: dict[str, str] = {}
+    for name in wanted:
+        if name in found or not name.endswith(".jpg"):
+            continue
+        shorter = name.removesuffix(".jpg")
+        fitting = [other for other in (shorter, name + ".jpg") if other.endswith(".jpg") and other in known]
+        if len(fitting) == 1:
+            near[name] = fitting[0]
+    claims = Counter([*found.values(), *near.values()])
+    found |= {name: other for name, other in near.items() if claims[other] == 1}
+    return {name: found[name] for name in wanted if name in found}

@@ -1,0 +1,222 @@
+"""`potgan score`: a folder of results that somebody released, measured under any protocol, without a benchmark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from potgan.common.errors import UserError
+from potgan.common.files import new_folder, refuse_to_replace, write_text
+from potgan.common.progress import say
+from potgan.data.keypoint_files import match_names, read_keypoints
+from potgan.data.pairs import read_pairs
+from potgan.measure import evaluate as evaluation
+from potgan.measure.released import Results, read_results
+from potgan.settings.protocols import METRIC_LABELS, PROTOCOLS, Protocol, as_they_are, unmet_demands
+
+#: What a person may ask for with `all`: the synthetic classifier belongs to a benchmark of its own.
+SCORED = tuple(name for name, p in PROTOCOLS.items() if p.feature_network != "synthetic-classifier")
+#: What a scored folder holds, at its top and in the sub-folder of a protocol.
+_SCORES = ("scores.json", "per-pair.csv")
+_WRITTEN = (*_SCORES, "sensitivity.csv", "sensitivity.md")
+
+
+def score_folder(
+    images: Path,
+    layout: str,
+    pair_list: Path,
+    protocol: str,
+    out: Path,
+    targets: Path | None = None,
+    keypoint_tables: list[Path] | tuple[Path, ...] = (),
+    use: str = "result",
+    waive: bool = False,
+) -> str:
+    """Measure the results in `images` and write `out`, which appears whole or not at all; returns a table to print.
+
+    layout: see `result_folders`. protocol: an id, or `all`: one folder for each under `out`, `sensitivity.{csv,md}` beside.
+    use: result | source, the strips' source panel measured as if it were the result. waive: measure also what a protocol
+    refuses (JPEG files, targets cut from strips, few images), under the id `<protocol>-as-they-are`. With one protocol
+    `out` holds `scores.json` and `per-pair.csv`.
+
+    A metric that cannot be measured (no key points for masks, no weights of Inception) has no value but a reason.
+    Raises UserError for folders that do not fit the pair list, or that the protocol refuses; with `all`, a protocol that
+    refuses them is left out and said so, unless all do. Also for an `out` that holds what no scoring wrote, since it is
+    replaced.
+    """
+    if protocol != "all" and protocol not in SCORED:
+        raise UserError(f"score: no protocol {protocol!r}; there are all, {', '.join(SCORED)}")
+    refuse_to_replace(out, "scoring", _is_ours)
+    pairs = read_pairs(pair_list)
+    want = ("result", "target") if use == "result" else ("result", "target", "source")
+    results = read_results(images, layout, pairs, targets, want)
+    if use == "source" and results.strip_sources is None:
+        raise UserError(f"{images}: its files are single images without a source panel; --use source needs strips")
+    generated = results.generated if use == "result" else results.strip_sources
+    joints = _joints(keypoint_tables, pairs)
+    measured: dict[str, tuple[dict[str, Any], pd.DataFrame]] = {}
+    refusals = []
+    network, absent = _inception()
+    for name in SCORED if protocol == "all" else (protocol,):
+        try:
+            chosen, real = _targets(PROTOCOLS[name], results, images, waive)
+            measured[name] = _measure(
+                chosen, generated, real, joints, pairs, network, absent, results, images, layout, use
+            )
+        except UserError as error:
+            if protocol != "all":
+                raise
+            refusals.append(f"{name}: {error}")
+    if not measured:
+        raise UserError(f"{images}: no protocol takes these results ({'; '.join(refusals)})")
+    for line in refusals:
+        say(f"left out {line}")
+    text = _table([record for record, _ in measured.values()])
+    with new_folder(out) as folder:
+        for name, (record, per_pair) in measured.items():
+            evaluation.write_scores(folder / name if protocol == "all" else folder, record, per_pair)
+        if protocol == "all":
+            write_text(folder / "sensitivity.md", text)
+            write_text(folder / "sensitivity.csv", _long([record for record, _ in measured.values()]))
+    return text
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether an earlier scoring wrote this entry of its folder."""
+    if path.name in SCORED and path.is_dir():
+        return all(inner.name in _SCORES and inner.is_file() for inner in path.iterdir())
+    return path.name in _WRITTEN and path.is_file()
+
+
+def _targets(protocol: Protocol, results: Results, images: Path, waive: bool) -> tuple[Protocol, np.ndarray]:
+    """The protocol as it is measured, and the targets that it measures against; UserError where there are none."""
+    from_strips = results.targets is None
+    real = results.targets
+    if protocol.targets == "strip" and results.strip_targets is not None:
+        from_strips, real = True, results.strip_targets
+    elif from_strips:
+        real = results.strip_targets
+    if real is None:
+        raise UserError(f"{images}: its files hold no targets; name the folder of the data set's images with --targets")
+    unmet = unmet_demands(protocol, results.file_format, from_strips)
+    if not unmet:
+        return protocol, real
+    if not waive:
+        more = "; name the data set's images with --targets" if from_strips and protocol.targets == "dataset" else ""
+        raise UserError(
+            f"{images}: {'; '.join(unmet)}{more}, or measure them --as-they-are, which gives the id another name"
+        )
+    return as_they_are(protocol), real
+
+
+def _measure(
+    protocol: Protocol,
+    generated: np.ndarray,
+    real: np.ndarray,
+    joints: tuple[np.ndarray, np.ndarray] | None,
+    pairs: pd.DataFrame,
+    network: Any,
+    absent: str,
+    results: Results,
+    images: Path,
+    layout: str,
+    use: str,
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    masks = None
+    if joints is not None:
+        owner = joints[protocol.mask_owner == "target"]
+        masks = evaluation.masks_of(owner, generated.shape[1:3], protocol)
+    if len(generated) < max(protocol.inception_splits, protocol.minimum_n) and network is not None:
+        # A few released images are still worth their SSIM.
+        network, absent = (
+            None,
+            f"protocol {protocol.id} wants at least {max(protocol.minimum_n, 10):,} images",
+        )
+    metrics, per_pair = evaluation.evaluate(generated, real, masks, pairs, network, protocol, absent=absent)
+    record = {
+        "method": images.name,
+        "n_pairs": len(pairs),
+        "protocol": protocol.record,
+        "metrics": metrics,
+        "mask_area": None if masks is None else float(masks.mean()),
+        "origin": {
+            "images": images.name,
+            "layout": layout,
+            "panels": results.panels,
+            "file_format": results.file_format,
+            "use": use,
+        },
+        "hashes": {
+            "images": results.sha256,
+            "feature_network": None if network is None else network.weights_sha256,
+        },
+        "versions": evaluation.versions(),
+    }
+    return record, per_pair
+
+
+def _joints(tables: list[Path] | tuple[Path, ...], pairs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray] | None:
+    """(N, 18, 2) joints of the sources and of the targets, or None without tables; UserError for images without a row."""
+    if not tables:
+        return None
+    found: dict[str, np.ndarray] = {}
+    for path in tables:
+        table = read_keypoints(path)
+        found |= {name: table.of(name) for name in table.names}
+    wanted = list(dict.fromkeys([*pairs["from"], *pairs["to"]]))
+    name_of = match_names(wanted, found)
+    missing = [name for name in wanted if name not in name_of]
+    if missing:
+        raise UserError(
+            f"{', '.join(str(p) for p in tables)}: {len(missing):,} of {len(wanted):,} images have no key points (first: "
+            f"{missing[0]}); name the tables of all of them"
+        )
+    return tuple(np.stack([found[name_of[name]] for name in pairs[column]]) for column in ("from", "to"))
+
+
+def _inception() -> tuple[Any, str]:
+    """(network, "") or (None, why not): without its weights the other metrics are still worth having."""
+    from potgan.common.device import pick_device
+    from potgan.common.weights import weight_file
+    from potgan.measure.inception import InceptionNetwork
+
+    try:
+        return InceptionNetwork(weight_file("inception-2015-12-05"), pick_device()), ""
+    except UserError as error:
+        say(f"without IS, FID and KID: {error}")
+        return None, "the weights of inception-2015-12-05 are not here"
+
+
+def _table(records: list[dict[str, Any]]) -> str:
+    """Markdown: a row a protocol, a column a metric; a dash where nothing was measured, with the reasons below."""
+    names = [
+        name for name in METRIC_LABELS if any(r["metrics"].get(name, {}).get("value") is not None for r in records)
+    ]
+    first = records[0]
+    lines = [
+        f"{first['method']}: {first['n_pairs']:,} pairs, {first['origin']['file_format']}, layout {first['origin']['layout']}, "
+        f"{first['origin']['panels']} panels, measuring the {first['origin']['use']}",
+        "",
+        "| Protocol | " + " | ".join(METRIC_LABELS[name] for name in names) + " |",
+        "|---" + "|---:" * len(names) + "|",
+    ]
+    for record in records:
+        values = [record["metrics"][name]["value"] for name in names]
+        cells = ["–" if value is None else f"{value:.3f}" for value in values]
+        lines.append(f"| {record['protocol']['id']} | " + " | ".join(cells) + " |")
+    reasons = {e["reason"] for r in records for e in r["metrics"].values() if e["value"] is None and e.get("reason")}
+    lines += ["", *(f"not measured: {reason}  " for reason in sorted(reasons))]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _long(records: list[dict[str, Any]]) -> str:
+    rows = [
+        {"protocol": r["protocol"]["id"], "metric": name, "metric_id": e["protocol"], "value": e["value"], "n": e["n"],
+         "reason": e.get("reason", "")}
+        for r in records
+        for name, e in r["metrics"].items()
+    ]  # fmt: skip
+    return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")

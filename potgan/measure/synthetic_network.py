@@ -1,0 +1,312 @@
+"""The feature network of protocol `potgan-synthetic`: a small classifier, trained here on synthetic people.
+
+It stands in for Inception where no weights can be had. It tells the main colours of the upper and of the lower garment
+of rendered people; one class is one combination, so that the Inception Score has room up to their number. Its people
+are drawn from a seed of their own: it has seen no person and no camera of the benchmark.
+
+Scores through this network compare rows of one table with each other and nothing else: they are not Inception's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from potgan.common.errors import UserError
+from potgan.common.files import read_json, write_bytes, write_json
+from potgan.common.progress import progress, say
+from potgan.common.typed import build
+from potgan.data.pose_rendering import metric_mask
+from potgan.data.synthetic import people
+from potgan.measure.inception import FeatureNetwork
+
+_CHANNELS = (16, 32, 64)  # of the blocks before the last, whose width is the feature dimension
+
+
+@dataclass(frozen=True)
+class SyntheticNetworkSettings:
+    """What decides the trained network; with `threads`, to the last bit on one machine."""
+
+    identities: int = 240  # trained on; whole decks of colours (60 identities) keep the classes balanced
+    held_out_identities: int = 60  # only to measure the accuracy
+    images_per_identity: int = 6
+    seed: int = 1234  # of the people and of the training; must differ from every seed of the benchmark's own people
+    height: int = 128  # pixels of the network's input; other sizes are scaled to it
+    width: int = 64
+    epochs: int = 14
+    batch_size: int = 32
+    learning_rate: float = 4e-3  # of Adam at its height; one cycle
+    brightness: float = 0.15  # augmentation: each image is multiplied by 1 - this to 1 + this
+    masked_share: float = 0.5  # of the training images are multiplied by their pose mask, as mask-IS and mask-FID do
+    feature_dimension: int = 64
+    threads: int = 1
+
+
+def settings_from(tree: dict[str, Any]) -> SyntheticNetworkSettings:
+    """Settings from the section `feature_network` of a configuration; UserError for an unknown key or a wrong type."""
+    settings = build(SyntheticNetworkSettings, tree, "feature_network")
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if field.name in ("brightness", "masked_share"):
+            if not 0 <= value < 1:
+                raise UserError(f"feature_network.{field.name}: must lie between 0 and 1, and is {value}")
+        elif field.name != "seed" and value <= 0:
+            raise UserError(f"feature_network.{field.name}: must be positive, and is {value}")
+    return settings
+
+
+class _Classifier(nn.Module):
+    """Four blocks that halve, a mean over the picture (the features), and one linear layer for each garment.
+
+    The logit of a combination is the sum of its upper colour's and its lower colour's, since the two are drawn
+    independently: each colour is learnt from all who wear it, not from the four people who wear one combination.
+    """
+
+    def __init__(self, feature_dimension: int, upper_colours: int, lower_colours: int) -> None:
+        super().__init__()
+        widths = (3, *_CHANNELS, feature_dimension)
+        self.blocks = nn.Sequential(
+            *(
+                nn.Sequential(
+                    nn.Conv2d(before, after, kernel_size=3, stride=2, padding=1, bias=False),
+                    nn.BatchNorm2d(after),
+                    nn.ReLU(),
+                )
+                for before, after in itertools.pairwise(widths)
+            )
+        )
+        self.upper = nn.Linear(feature_dimension, upper_colours)
+        self.lower = nn.Linear(feature_dimension, lower_colours)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features (B, D) and logits (B, upper * lower) of images (B, 3, H, W) in [-1, 1]."""
+        features = self.blocks(images).mean(dim=(2, 3))
+        logits = self.upper(features)[:, :, None] + self.lower(features)[:, None, :]
+        return features, logits.flatten(1)
+
+
+class SyntheticNetwork(FeatureNetwork):
+    """A trained network, on the CPU. Images of any size are scaled to the network's by OpenCV: INTER_AREA where neither
+    side grows, else INTER_LINEAR."""
+
+    id = "synthetic-classifier"
+    device = torch.device("cpu")
+
+    def __init__(self, classifier: _Classifier, settings: SyntheticNetworkSettings, weights_sha256: str) -> None:
+        self._classifier = classifier.eval().requires_grad_(False)
+        self._size = (settings.height, settings.width)
+        self.dimension = settings.feature_dimension
+        self.weights_sha256 = weights_sha256
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        height, width = self._size
+        if images.shape[2:] != (height, width):
+            smaller = images.shape[2] >= height and images.shape[3] >= width
+            method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+            pictures = images.permute(0, 2, 3, 1).numpy()
+            scaled = np.stack([cv2.resize(picture, (width, height), interpolation=method) for picture in pictures])
+            images = torch.from_numpy(scaled).permute(0, 3, 1, 2).contiguous()
+        return self._classifier(_normalised(images))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Training
+
+
+def train_feature_network(settings: SyntheticNetworkSettings, out: Path) -> None:
+    """Render people, train the classifier and write `network.pt` (a state dict) and `network.json` into folder `out`.
+
+    network.json holds the settings, the accuracy on people it was not trained on beside what guessing the commonest
+    class would give, the SHA-256 of the weights (of the tensors' bytes, not of the file) and the versions. It is
+    written last: a folder that has it is complete.
+
+    Equal settings give equal weights on one machine. The caller's random state and thread count are left as they were.
+    Raises UserError where the folder cannot be written.
+    """
+    out = Path(out)
+    (out / "network.json").unlink(missing_ok=True)
+    images, masks, labels = _people(settings)
+    trained_on = settings.identities * settings.images_per_identity
+    upper_colours, lower_colours = len(people.UPPER_COLOURS), len(people.LOWER_COLOURS)
+    with _repeatable(settings):
+        classifier = _Classifier(settings.feature_dimension, upper_colours, lower_colours)
+        _train(classifier, images[:trained_on], masks[:trained_on], labels[:trained_on], settings)
+        held_out = labels[trained_on:]
+        accuracy = _accuracy(classifier, images[trained_on:], held_out, lower_colours)
+        masked = (images * masks)[trained_on:]
+        accuracy |= {f"masked {k}": v for k, v in _accuracy(classifier, masked, held_out, lower_colours).items()}
+
+    content = io.BytesIO()  # not a path, whose name torch.save would write into the file
+    torch.save(classifier.state_dict(), content)
+    write_bytes(out / "network.pt", content.getvalue())
+    write_json(
+        out / "network.json",
+        {
+            "id": SyntheticNetwork.id,
+            "settings": dataclasses.asdict(settings),
+            "upper_colours": list(people.UPPER_COLOURS),
+            "lower_colours": list(people.LOWER_COLOURS),
+            "class": "upper * number of lower colours + lower",
+            "held_out_images": len(held_out),
+            "held_out_accuracy": accuracy,
+            "commonest_class": {
+                "upper": _commonest(held_out // lower_colours),
+                "lower": _commonest(held_out % lower_colours),
+                "joint": _commonest(held_out),
+            },
+            "weights_sha256": _tensors_sha256(classifier.state_dict()),
+            "versions": {"torch": torch.__version__, "numpy": np.__version__, "opencv": cv2.__version__},
+        },
+    )
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in accuracy.items())
+    say(f"feature network: accuracy on {len(held_out)} images of people it has not seen: {shares}")
+
+
+def _people(settings: SyntheticNetworkSettings) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Images (N, 3, H, W) uint8, pose masks (N, 1, H, W) uint8 and classes (N,), sorted by person; the last
+    `held_out_identities` are held out."""
+    people = SyntheticSettings(
+        train_identities=settings.identities,
+        test_identities=settings.held_out_identities,
+        images_per_identity=settings.images_per_identity,
+        height=settings.height,
+        width=settings.width,
+        seed=settings.seed,
+    )
+    persons = range(1, settings.identities + settings.held_out_identities + 1)
+    images, masks, labels = [], [], []
+    for person in progress(persons, len(persons), "feature network: rendering", "people"):
+        for index in range(settings.images_per_identity):
+            render = people.render(people, person, index)
+            images.append(render.image)
+            masks.append(metric_mask(people.annotate(render)[0], settings.height, settings.width))
+            labels.append(render.upper_colour * len(people.LOWER_COLOURS) + render.lower_colour)
+    pictures = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+    return pictures, torch.from_numpy(np.stack(masks))[:, None], torch.tensor(labels)
+
+
+@contextmanager
+def _repeatable(settings: SyntheticNetworkSettings) -> Iterator[None]:
+    """Seeded, with the settings' number of threads (sums depend on it); afterwards as it was before."""
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        torch.set_num_threads(settings.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+
+def _train(
+    classifier: _Classifier,
+    images: torch.Tensor,
+    masks: torch.Tensor,
+    labels: torch.Tensor,
+    settings: SyntheticNetworkSettings,
+) -> None:
+    steps_per_epoch = -(-len(images) // settings.batch_size)
+    steps = settings.epochs * steps_per_epoch
+    optimizer = torch.optim.Adam(classifier.parameters(), lr=settings.learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=max(steps, 2))
+    classifier.train()
+    for step in progress(range(steps), steps, "feature network: training", "batches"):
+        if step % steps_per_epoch == 0:
+            order = torch.randperm(len(images))
+        at = step % steps_per_epoch * settings.batch_size
+        rows = order[at : at + settings.batch_size]
+        _, logits = classifier(_augmented(images[rows], masks[rows], settings))
+        loss = functional.cross_entropy(logits, labels[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    classifier.eval()
+
+
+def _normalised(images: torch.Tensor) -> torch.Tensor:
+    """uint8 to float32 in [-1, 1]."""
+    return images.float() / 127.5 - 1
+
+
+def _augmented(images: torch.Tensor, masks: torch.Tensor, settings: SyntheticNetworkSettings) -> torch.Tensor:
+    """A batch in [-1, 1], each image masked or not, mirrored or not, and somewhat darker or brighter.
+
+    Without masked images among its training the network would answer one class for all of them, and mask-IS be 1.
+    """
+    masked = torch.rand(len(images), 1, 1, 1) < settings.masked_share
+    images = torch.where(masked, images * masks, images)
+    images = torch.where(torch.rand(len(images), 1, 1, 1) < 0.5, images.flip(3), images)
+    factors = 1 + settings.brightness * (2 * torch.rand(len(images), 1, 1, 1) - 1)
+    return _normalised((images * factors).clamp(0, 255))
+
+
+def _accuracy(
+    classifier: _Classifier, images: torch.Tensor, labels: torch.Tensor, lower_colours: int
+) -> dict[str, float]:
+    with torch.inference_mode():
+        found = torch.cat([classifier(_normalised(batch))[1].argmax(dim=1) for batch in images.split(64)])
+    right = {
+        "upper": found // lower_colours == labels // lower_colours,
+        "lower": found % lower_colours == labels % lower_colours,
+        "joint": found == labels,
+    }
+    return {name: round(hits.double().mean().item(), 4) for name, hits in right.items()}
+
+
+def _commonest(labels: torch.Tensor) -> float:
+    return round(labels.bincount().max().item() / len(labels), 4)
+
+
+def _tensors_sha256(weights: dict[str, torch.Tensor]) -> str:
+    """SHA-256 over name, type, shape and bytes of each tensor, sorted by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Loading
+
+
+def load_feature_network(folder: Path) -> FeatureNetwork:
+    """The network that `train_feature_network` wrote into `folder`: features (N, feature_dimension), one logit a class.
+
+    Raises UserError where a file is missing or damaged, or the weights are not those that network.json names.
+    """
+    folder = Path(folder)
+    remedy = "delete the folder and train the feature network again"
+    record = read_json(folder / "network.json", "train the feature network again")
+    try:
+        settings = build(SyntheticNetworkSettings, record["settings"], "settings")
+        classifier = _Classifier(settings.feature_dimension, len(record["upper_colours"]), len(record["lower_colours"]))
+        expected = record["weights_sha256"]
+    except (KeyError, TypeError, UserError) as error:
+        raise UserError(f"{folder / 'network.json'}: is not of this version ({error}); {remedy}") from None
+    path = folder / "network.pt"
+    try:
+        classifier.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing; {remedy}") from None
+    except Exception as error:  # torch.load raises many kinds for a file that is no state dict
+        reason = " ".join(str(error).split())[:100]
+        raise UserError(f"{path}: does not hold this network's weights ({reason}); {remedy}") from None
+    found = _tensors_sha256(classifier.state_dict())
+    if found != expected:
+        raise UserError(f"{path}: has weights {found[:12]}, and network.json names {expected[:12]}; {remedy}")
+    return SyntheticNetwork(classifier, settings, found)

@@ -1,0 +1,60 @@
+"""The network behind the perceptual loss (Eq. 5)."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import nn
+
+from potgan.common.weights import weight_file
+
+#: torchvision's VGG-16 up to relu1_2: conv1_1, relu, conv1_2, relu.
+_RELU1_2 = 4
+
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+
+
+_IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+
+
+class PerceptualNetwork(nn.Module):
+    """psi of Eq. (5): VGG-16 relu1_2, frozen. Images (B, 3, H, W) in [-1, 1] -> features (B, 64, H, W).
+
+    kind `vgg16`: ImageNet weights, fetched once and checked by SHA-256. kind `random`: the same two layers with fixed,
+    seeded weights (Kaiming), for benchmarks that may not download; it measures local contrast in random directions.
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        if kind == "vgg16":
+            from torchvision.models import vgg16
+
+            network = vgg16(weights=None, init_weights=False)
+            network.load_state_dict(torch.load(weight_file("vgg16"), map_location="cpu", weights_only=True))
+            layers = network.features[:_RELU1_2]
+        else:
+            generator = torch.Generator().manual_seed(16)
+            layers = nn.Sequential(
+                nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU()
+            )
+            for layer in (layers[0], layers[2]):
+                fan_in = layer.weight[0].numel()
+                deviation = (2 / fan_in) ** 0.5
+                layer.weight.data = torch.randn(layer.weight.shape, generator=generator) * deviation
+                nn.init.zeros_(layer.bias)
+        self.kind = kind
+        self.layers = layers.eval().requires_grad_(False)
+        self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("deviation", torch.tensor(_IMAGENET_DEVIATION).view(1, 3, 1, 1))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.layers(((image + 1) / 2 - self.mean) / self.deviation)
+
+    def weights_sha256(self) -> str:
+        """SHA-256 of the parameters' bytes: says which network a run was trained with."""
+        digest = hashlib.sha256()
+        for parameter in self.layers.parameters():
+            digest.update(parameter.detach().cpu().numpy().tobytes())
+        return digest.hexdigest()

@@ -1,0 +1,104 @@
+"""Folders of many small files as one archive each: what DVC versions and remotes hold.
+
+A folder of 30,000 images takes DVC minutes to hash and a remote far longer to receive, one object at a time; as one file it
+takes seconds (WORKFLOW 2.6). So `dvc.yaml` names `images.zip` and `generate.zip`, which `pack` writes beside the folders
+when a DVC stage ends, and the workflow calls `unpack` before it looks at results: after `dvc pull` or `dvc checkout` the
+folders are what the archives hold. The archives are not compressed (images are), and the same content gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+from potgan.common.errors import UserError
+from potgan.common.files import new_folder, sha256_of
+from potgan.common.progress import say
+from potgan.pipeline.jobs import Job, Key
+
+#: Stages whose folders hold a file for each image.
+PACKED = ("images", "generate")
+#: The earliest time that a ZIP file can name, of every member: times are no content.
+_NO_TIME = (1980, 1, 1, 0, 0, 0)
+_COMMENT = 64  # bytes: a SHA-256 in hexadecimal digits
+
+
+def archive_of(folder: Path) -> Path:
+    """Where a folder's archive lies: beside it."""
+    return folder.with_name(f"{folder.name}.zip")
+
+
+def pack(everything: dict[Key, Job]) -> list[Path]:
+    """Write the archive of each folder of these `jobs` that is there and not yet packed as it is; returns those that were written.
+
+    Whether it is packed is told by the record in both, which changes whenever the stage runs.
+    """
+    written = []
+    for job in _packed(everything):
+        archive = archive_of(job.folder)
+        if job.record.exists() and _packed_record(archive) != sha256_of(job.record):
+            _write(archive, job.folder, job.record)
+            say(f"packed {job.name}")
+            written.append(archive)
+    return written
+
+
+def unpack(everything: dict[Key, Job]) -> list[Path]:
+    """Replace each folder that is absent, or older than an archive of something else; returns those that were written.
+
+    A folder that is newer than its archive was made here since, and stays. Raises UserError for an archive that is damaged.
+    """
+    written = []
+    for job in _packed(everything):
+        archive = archive_of(job.folder)
+        if not archive.exists():
+            continue
+        if job.record.exists():
+            if job.record.stat().st_mtime_ns >= archive.stat().st_mtime_ns:
+                continue
+            if _packed_record(archive) == sha256_of(job.record):
+                continue
+        try:
+            with zipfile.ZipFile(archive) as packed, new_folder(job.folder) as folder:
+                packed.extractall(folder)
+        except (zipfile.BadZipFile, EOFError) as error:
+            raise UserError(
+                f"{archive}: is damaged ({error}); `dvc checkout --force {archive}`, or delete it"
+            ) from None
+        say(f"unpacked {job.name}")
+        written.append(job.folder)
+    return written
+
+
+def _packed(everything: dict[Key, Job]) -> list[Job]:
+    return [job for job in everything.values() if job.stage in PACKED]
+
+
+def _packed_record(archive: Path) -> str | None:
+    """SHA-256 of the record of what is in the archive: its comment, which is the end of the file. To look into the archive
+    would be to read the list of all members, at each start of the workflow."""
+    try:
+        with open(archive, "rb") as file:
+            file.seek(-_COMMENT, os.SEEK_END)
+            return file.read().decode("ascii", "replace")
+    except OSError:  # no archive, or shorter than that
+        return None
+
+
+def _write(archive: Path, folder: Path, record: Path) -> None:
+    partial = archive.with_name(f".{archive.name}.{os.getpid()}.partial")
+    try:
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as packed:
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                member = zipfile.ZipInfo(path.relative_to(folder).as_posix(), _NO_TIME)
+                member.create_system = 3  # Unix, on every system
+                member.external_attr = 0o644 << 16
+                member.file_size = path.stat().st_size
+                with open(path, "rb") as source, packed.open(member, "w") as target:
+                    shutil.copyfileobj(source, target, 1 << 20)
+            packed.comment = sha256_of(record).encode()
+        partial.replace(archive)
+    finally:
+        partial.unlink(missing_ok=True)

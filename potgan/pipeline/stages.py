@@ -1,0 +1,393 @@
+"""Each stage of the pipeline as one function of (benchmark, layout, what): it finds its inputs, calls the module that does
+the work, and writes its outputs. The command line, the workflow, DVC and tests all come in through here.
+
+images -> keypoints -> pairs -> train -> generate -> evaluate -> tabulate
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from potgan.common.errors import UserError
+from potgan.common.files import fingerprint, new_folder, read_json, write_json, write_text
+from potgan.common.progress import progress, say
+from potgan.data.acquisition import why_absent
+from potgan.data.images import ImageFolder, prepare_images
+from potgan.data.keypoint_files import read_keypoints
+from potgan.data.keypoints import prepare_keypoints, split_keypoints
+from potgan.data.pixels import resize
+from potgan.pipeline.code import code_fingerprint
+from potgan.pipeline.jobs import recorded, refuse_strangers
+from potgan.settings.layout import Layout
+from potgan.settings.protocols import PROTOCOLS, Protocol, unmet_demands
+from potgan.settings.reading import dump
+from potgan.settings.schema import REFERENCE_METHODS, Benchmark
+
+# Imports that bring torch (about 2 s) stand inside the stages that need it.
+
+#: Where the workflow makes archives in the layouts of the real data sets (rule `imitate`).
+IMITATIONS = Path("data", "imitations")
+
+
+def configure(benchmark: Benchmark, layout: Layout) -> None:
+    """Write the resolved configuration, which every other stage of the workflow reads."""
+    write_text(layout.configuration, dump(benchmark))
+
+
+def present(benchmark: Benchmark, data: Path, made: Path | None = None) -> Benchmark:
+    """The benchmark without the data sets that cannot be had here; `absent` says why, and the tables' cells do.
+
+    A data set whose source is named must be there, unless it lies in `made`, a folder that the workflow fills itself;
+    one that can be fetched counts as present. Raises UserError if none is left. Asks no network.
+    """
+    reasons = dict(benchmark.absent)
+    for name, dataset in benchmark.datasets.items():
+        if made is not None and dataset.source and Path(dataset.source).is_relative_to(made):
+            continue
+        reason = why_absent(dataset, name, data)
+        if reason:
+            reasons.setdefault(name, reason)
+    left = {name: dataset for name, dataset in benchmark.datasets.items() if name not in reasons}
+    if not left:
+        raise UserError(f"no data set of benchmark {benchmark.benchmark} is here: {'; '.join(reasons.values())}")
+    return dataclasses.replace(benchmark, datasets=left, absent=reasons)
+
+
+@recorded
+def images(benchmark: Benchmark, layout: Layout, dataset: str) -> None:
+    record = prepare_images(_dataset(benchmark, dataset), dataset, layout.images(dataset), layout.data)
+    say(f"{dataset}: {record['images']['train']} train and {record['images']['test']} test images")
+
+
+@recorded
+def keypoints(benchmark: Benchmark, layout: Layout, dataset: str) -> None:
+    record = prepare_keypoints(_dataset(benchmark, dataset), dataset, layout.images(dataset), layout.keypoints(dataset))
+    say(f"{dataset}: key points of {record['images']} images, {record['detection_rate']:.1%} with a pose")
+
+
+@recorded
+def pairs(benchmark: Benchmark, layout: Layout, dataset: str) -> None:
+    """Pair lists, their record, and for synthetic data the true flow of the test pairs."""
+    from potgan.data.pairs import build, pairs_csv
+
+    settings = _dataset(benchmark, dataset)
+    tables = split_keypoints(_keypoints(layout, dataset), layout.images(dataset))
+    skipped = ImageFolder(layout.images(dataset)).skipped
+    lists, record = build(tables["train"], tables["test"], settings.pairs, settings.kind, skipped)
+    record["dataset"] = dataset
+    for split, count in record["pairs_of_skipped_images"].items():
+        if count:
+            say(f"{dataset}: left out {count} {split} pairs of images that could not be decoded")
+    with new_folder(layout.pairs(dataset)) as folder:
+        for split, frame in lists.items():
+            write_text(folder / f"pairs-{split}.csv", pairs_csv(frame))
+        if settings.kind == "synthetic":
+            _write_flow(settings.synthetic, lists["test"], folder / "flow.npz")
+        write_json(folder / "pairs.json", record)
+    for split, counts in record["splits"].items():
+        say(f"{dataset}: {counts['pairs']} {split} pairs of {counts['identities']} identities")
+
+
+def _write_flow(settings: Any, test_pairs: Any, path: Path) -> None:
+    from potgan.data.synthetic import people
+
+    where = people.find(settings)
+    renders: dict[str, Any] = {}
+
+    def render(name: str) -> Any:
+        if name not in renders:
+            renders[name] = people.render(settings, *where[name])
+        return renders[name]
+
+    both = list(zip(test_pairs["from"], test_pairs["to"], strict=True))
+    results = [
+        people.exact_flow(render(source), render(target))
+        for source, target in progress(both, len(both), "true flow of test pairs", "pairs")
+    ]
+    np.savez_compressed(path, flow=np.stack([f for f, _ in results]), visible=np.stack([v for _, v in results]))
+
+
+@recorded
+def feature_network(benchmark: Benchmark, layout: Layout) -> None:
+    """Train the classifier of the synthetic protocol. The workflow asks for it only where the protocol measures so."""
+    from potgan.measure.synthetic_network import settings_from, train_feature_network
+
+    train_feature_network(settings_from(benchmark.feature_network), layout.feature_network)
+
+
+@recorded
+def train(benchmark: Benchmark, layout: Layout, dataset: str, model: str, seed: int) -> None:
+    from potgan.common import device
+    from potgan.training.loop import train as run_training
+
+    settings = benchmark.run_settings(dataset, model, seed)
+    if settings.training.processes > 1 and "WORLD_SIZE" not in os.environ:
+        command = ["-m", "potgan", "train", "--config", str(layout.configuration), "--root", str(layout.root)]
+        command += ["--dataset", dataset, "--model", model, "--seed", str(seed)]
+        configure(benchmark, layout)
+        device.launch(settings.training.processes, command)
+        return
+    data = _pair_data(benchmark, layout, dataset, "train", "cpu", model)
+    record = read_json(layout.pairs(dataset) / "pairs.json", "run `potgan pairs` first")
+    validation = (
+        _pair_data(benchmark, layout, dataset, "validation", "cpu", model)
+        if record["splits"]["validation"]["pairs"]
+        else None
+    )
+    folder, hashes = layout.train(dataset, model, seed), _data_hashes(layout, dataset)
+    result = run_training(data, validation, settings, folder, hashes, code=code_fingerprint("train"))
+    say(f"{dataset}/{model}/seed{seed}: trained in {result['wall_seconds']} s, {result['pairs_per_second']} pairs/s")
+
+
+@recorded
+def generate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, seed: int) -> None:
+    """The images of one row: a model's last checkpoint, its first one, a reference, or an external method's folder."""
+    if method in benchmark.external_methods:
+        _import_results(benchmark, layout, dataset, method, seed)
+        return
+    from potgan.common.device import pick_device
+    from potgan.measure import generate as generation
+    from potgan.methods.generator_file import load_generator
+
+    device = pick_device()
+    model = benchmark.model_of(method) or benchmark.main_model
+    data = _pair_data(benchmark, layout, dataset, "test", device, model)
+    test_pairs = _pairs(layout, dataset, "test")
+    record: dict[str, Any] = {"method": method, "seed": seed, "iteration": None, "training": None}
+    if method in REFERENCE_METHODS:
+        mean = None
+        if method == "mean-image":
+            mean = generation.mean_image(_pair_data(benchmark, layout, dataset, "train", "cpu", model))
+        pictures = generation.reference_images(method, data, mean)
+    else:
+        run = layout.train(dataset, benchmark.trained_as(dataset, model), seed)
+        done = read_json(run / "done.json", "run `potgan train` first")
+        checkpoint = _checkpoint(done, first=method != model)
+        settings = benchmark.run_settings(dataset, model, seed)
+        trained = load_generator(run / checkpoint, settings.generator, device)
+        if done["training_fingerprint"] != settings.training_fingerprint:
+            raise UserError(f"{run}: was trained with other settings than {method}'s now; run `potgan train` again")
+        record |= {
+            "iteration": trained.iteration,
+            "settings": settings.images_fingerprint(checkpoint),
+            "generator_sha256": done["generators"][checkpoint],
+            "training": {key: done[key] for key in ("wall_seconds", "iterations", "parameters", "device", "passes")},
+        }
+        import torch
+
+        torch.set_num_threads(settings.training.threads)
+        pictures = generation.synthesise(trained.generator, data, settings.training.batch_size)
+    generation.write_generated(pictures, test_pairs, record, layout.generate(dataset, method, seed))
+
+
+def _import_results(benchmark: Benchmark, layout: Layout, dataset: str, method: str, seed: int) -> None:
+    """An external method's folder in the form of the other rows: PNG files bit for bit, in the order of the pairs."""
+    from potgan.measure import generate as generation
+    from potgan.measure.released import ResultFolder, TargetFolder
+
+    external, protocol = benchmark.external_methods[method], PROTOCOLS[benchmark.protocol]
+    where = f"external_methods.{method}"
+    if dataset != external.dataset:
+        raise UserError(f"{where}: its images are of {external.dataset}, and not of {dataset}")
+    test_pairs = _pairs(layout, dataset, "test")
+    results = ResultFolder(external.images, external.layout, test_pairs)
+    unmet = unmet_demands(protocol, results.file_format, from_strips=False)
+    if unmet:
+        raise UserError(
+            f"{external.images}: {unmet[0]}; choose another protocol for the benchmark, or score this folder by itself "
+            "(`potgan score --as-they-are`)"
+        )
+    size = _dataset(benchmark, dataset).image_size
+    whole = TargetFolder(external.targets, list(test_pairs["to"])) if external.targets else None
+    strips = protocol.targets == "strip" and "target" in results.has
+    record = {
+        "method": method,
+        "seed": seed,
+        "iteration": None,
+        "training": None,
+        "settings": _external_fingerprint(benchmark, method),
+        "origin": external.images,
+        "layout": external.layout,
+        "file_format": results.file_format,
+        "panels": results.panels,
+        "files_sha256": results.sha256(),
+        "targets": external.targets or ("strip" if strips else "dataset"),
+    }
+    generation.write_generated(
+        generation.imported_images(results, size),
+        test_pairs,
+        record,
+        layout.generate(dataset, method, seed),
+        generation.imported_targets(results, whole, size) if whole or strips else None,
+    )
+    say(
+        f"{dataset}/{method}: {len(results):,} images of {external.images}, {results.file_format}, {results.panels} panels"
+    )
+
+
+@recorded
+def evaluate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, seed: int) -> None:
+    from potgan.measure import evaluate as evaluation
+    from potgan.measure.generate import read_targets
+
+    protocol = PROTOCOLS[benchmark.protocol]
+    test_pairs = _pairs(layout, dataset, "test")
+    # Images and joints only: the masks of metrics are the protocol's, whatever masks the model was given.
+    data = _pair_data(benchmark, layout, dataset, "test", "cpu", benchmark.main_model)
+    folder = layout.generate(dataset, method, seed)
+    generated = evaluation.read_generated(folder, test_pairs)
+    targets = data.images[data.targets].permute(0, 2, 3, 1).numpy()
+    imported = read_targets(folder)
+    joints = data.joints.numpy()
+    source_joints, target_joints = joints[data.sources.numpy()], joints[data.targets.numpy()]
+    owner = target_joints if protocol.mask_owner == "target" else source_joints
+    masks = evaluation.masks_of(owner, data.size, protocol)
+    network = _feature_network(benchmark, layout)
+    real = _train_images(layout, dataset, data.size) if protocol.fid_reference == "train" else None
+    measured = targets if imported is None else imported
+    metrics, per_pair = evaluation.evaluate(
+        generated, measured, masks, test_pairs, network, protocol, real, cache=layout.feature_cache
+    )
+    under_all = evaluation.sensitivity(generated, targets, source_joints, target_joints, imported)
+    record = read_json(folder / "generate.json", "run `potgan generate` first")
+    flow_file, warp_file, warp = layout.pairs(dataset) / "flow.npz", folder / "warps.npz", None
+    if flow_file.exists() and warp_file.exists():
+        flow = np.load(flow_file)
+        settings = benchmark.run_settings(dataset, benchmark.model_of(method), seed).generator
+        points = np.load(warp_file)["control_points"]
+        warp = {"scales": evaluation.warp_errors(points, flow["flow"], flow["visible"], settings)}
+    scores = {
+        "benchmark": benchmark.benchmark,
+        "dataset": dataset,
+        "method": method,
+        "seed": seed,
+        "iteration": record["iteration"],
+        "n_pairs": len(test_pairs),
+        "protocol": protocol.record,
+        "metrics": metrics,
+        "warp": warp,
+        "mask_area": float(masks.mean()),
+        "settings": record.get("settings"),
+        "file_format": record.get("file_format", "png"),
+        "hashes": _data_hashes(layout, dataset)
+        | {
+            "feature_network": network.weights_sha256,
+            "generated": evaluation.folder_hash(folder),
+            "generator": record.get("generator_sha256"),
+        },
+        "versions": evaluation.versions(),
+        "device": (record["training"] or {}).get("device"),
+        "training": record["training"],
+    }
+    evaluation.write_scores(layout.evaluate(dataset, method, seed), scores, per_pair, under_all)
+    _log_test_set(layout, f"{dataset}/{method}/seed{seed}", protocol, len(test_pairs))
+    shown = (f"{name} {entry['value']:.3f}" for name, entry in metrics.items() if entry["value"] is not None)
+    say(f"{dataset}/{method}/seed{seed}: {', '.join(shown)}")
+
+
+def _train_images(layout: Layout, dataset: str, size: tuple[int, int], part: int = 512) -> Iterator[np.ndarray]:
+    """All training images of a data set in the models' size, in parts, so that a large set needs little memory."""
+    folder = ImageFolder(layout.images(dataset))
+    names = folder.names("train")
+    for start in range(0, len(names), part):
+        yield np.stack([resize(folder.read(name), size) for name in names[start : start + part]])
+
+
+def _log_test_set(layout: Layout, run: str, protocol: Protocol, count: int) -> None:
+    """Test pairs are there to be scored once per run: who looks often can count the lines."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    with open(layout.test_set_log, "a", encoding="utf-8") as log:
+        log.write(f"{now} {run} protocol {protocol.id} {protocol.hash}, {count} test pairs\n")
+
+
+@recorded
+def tabulate(benchmark: Benchmark, layout: Layout) -> None:
+    """TABLE I-IV, the ablation comparison, `metrics.json`, the figures and the page."""
+    from potgan.report.page import write_report
+    from potgan.report.tables import write_tables
+
+    refuse_strangers(benchmark, layout)
+    write_tables(benchmark, layout)
+    page = write_report(benchmark, layout)
+    say(f"the report is {page}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _checkpoint(done: dict[str, Any], first: bool) -> str:
+    checkpoints = sorted(done["generators"])
+    return checkpoints[0 if first else -1]
+
+
+def _external_fingerprint(benchmark: Benchmark, method: str) -> str:
+    """What decides an external method's images: its folder, how it is read, and whose targets go with it."""
+    entry = benchmark.external_methods[method]
+    origin = [entry.dataset, entry.images, entry.layout, entry.targets]
+    return fingerprint([*origin, benchmark.datasets[entry.dataset].image_size, PROTOCOLS[benchmark.protocol].targets])
+
+
+def _dataset(benchmark: Benchmark, dataset: str) -> Any:
+    if dataset not in benchmark.datasets:
+        raise UserError(
+            f"no data set {dataset!r} in benchmark {benchmark.benchmark}; it has {', '.join(benchmark.datasets)}"
+        )
+    return benchmark.datasets[dataset]
+
+
+def _keypoints(layout: Layout, dataset: str) -> Any:
+    path = layout.keypoints(dataset) / "keypoints.csv"
+    if not path.exists():
+        raise UserError(f"{path}: missing; run `potgan keypoints` first")
+    return read_keypoints(path)
+
+
+def _pairs(layout: Layout, dataset: str, split: str) -> Any:
+    from potgan.data.pairs import read_pairs
+
+    return read_pairs(layout.pairs(dataset) / f"pairs-{split}.csv")
+
+
+def _pair_data(benchmark: Benchmark, layout: Layout, dataset: str, split: str, device: Any, model: str) -> Any:
+    """The pairs of a split with the masks and heat maps that `model` is given (an ablation may set its own)."""
+    from potgan.data.batches import load_pairs
+
+    settings = benchmark.run_settings(dataset, model, 0)
+    return load_pairs(
+        layout.images(dataset),
+        _keypoints(layout, dataset),
+        _pairs(layout, dataset, split),
+        settings.image_size,
+        settings.masks,
+        device,
+    )
+
+
+def _data_hashes(layout: Layout, dataset: str) -> dict[str, str]:
+    images_record = read_json(layout.images(dataset) / "images.json", "run `potgan images` first")
+    keypoints_record = read_json(layout.keypoints(dataset) / "keypoints.json", "run `potgan keypoints` first")
+    pairs_record = read_json(layout.pairs(dataset) / "pairs.json", "run `potgan pairs` first")
+    return {
+        "images": images_record["sha256"],
+        "keypoints": keypoints_record["sha256"],
+        **{f"pairs_{split}": entry["sha256"] for split, entry in pairs_record["splits"].items()},
+    }
+
+
+def _feature_network(benchmark: Benchmark, layout: Layout) -> Any:
+    if PROTOCOLS[benchmark.protocol].feature_network == "synthetic-classifier":
+        from potgan.measure.synthetic_network import load_feature_network
+
+        return load_feature_network(layout.feature_network)
+    from potgan.common.device import pick_device
+    from potgan.common.weights import weight_file
+    from potgan.measure.inception import InceptionNetwork
+
+    return InceptionNetwork(weight_file("inception-2015-12-05"), pick_device())

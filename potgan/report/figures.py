@@ -1,0 +1,611 @@
+"""The figures of the report: image grids, warp fields, inputs, and plots of training and of protocols.
+
+Each function makes one `Exhibit`, or says why there is none. Which pairs a grid shows is decided by a rule that its caption
+states. Pictures stand in the page as lossless WebP, half the size of PNG; every figure is also written as one PNG under
+figures/.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from potgan.common.errors import UserError
+from potgan.common.files import write_bytes
+from potgan.data import pose_rendering
+from potgan.data.images import ImageFolder
+from potgan.data.keypoint_files import read_keypoints
+from potgan.data.pixels import read_image, resize, scale_joints
+from potgan.methods.potgan.tps import interpolation_matrix, resting_points
+from potgan.report import tables
+from potgan.settings.layout import Layout
+from potgan.settings.schema import Benchmark, GeneratorSettings
+
+#: Okabe and Ito's colours, which people with colour-blindness tell apart; markers differ as well.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+THEMES = {
+    "light": {"ink": "#22262a", "paper": "#ffffff", "rule": "#d8dadd"},
+    "dark": {"ink": "#d6d9dc", "paper": "#181b1e", "rule": "#3a3f44"},
+}
+PLOT_DPI = 160
+#: Rows of the image grids: where in the order of the main model's per-pair SSIM, best first.
+QUANTILES = (("best", 0.0), ("75 %", 0.25), ("median", 0.5), ("25 %", 0.75), ("worst", 1.0))
+#: Rows of the warp fields, of the same order.
+WARP_QUANTILES = ("best", "median", "worst")
+PREVIEW_IMAGES = 10
+DRAWING_HEIGHT = 384  # pixels; skeletons and warps of small images are drawn larger, so that they are readable
+WEBP_LOSSLESS = 101  # OpenCV's quality beyond 100
+WEBP_DRAWING = 90  # of drawings, whose soft lines cost much without loss and gain nothing
+WARP_SPACING = 8  # pixels of a 128-pixel image between drawn lines; coarser where the cells are
+#: RGB of the drawn field, its control points at rest and moved, and the outline that carries them on any background.
+WARP_COLOURS = {"line": (86, 180, 233), "rest": (255, 255, 255), "moved": (230, 159, 0), "outline": (0, 0, 0)}
+LOSSES = {
+    "reconstruction": r"$L_{\mathrm{recon}}$, Eq. 4",
+    "perceptual": r"$L_{\mathrm{per}}$, Eq. 5",
+    "adversarial": r"$L_{\mathrm{gan}}$ of G, Eq. 7",
+    "discriminator": r"$L$ of D, Eq. 6",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of an image grid. small: few pixels, kept without loss and enlarged without smoothing; else a drawing."""
+
+    array: np.ndarray  # (H, W, 3) uint8 RGB
+    note: str = ""
+    small: bool = True
+
+    @property
+    def uri(self) -> str:
+        return webp_uri(self.array, WEBP_LOSSLESS if self.small else WEBP_DRAWING)
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One row of a grid: a picture, or None where there is none, for each column. title: what it shows, in words."""
+
+    label: str
+    pictures: tuple[Picture | None, ...]
+    title: str = ""
+    begins: bool = False  # a group of rows; a little space stands above it
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Pictures in rows and columns, with heads."""
+
+    columns: tuple[str, ...]
+    rows: tuple[Strip, ...]
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """A figure of the page: a grid, or a plot as data URIs for light and dark; else the reason why it is not there."""
+
+    name: str  # file stem under figures/
+    title: str  # for the table of contents
+    caption: str
+    grid: Grid | None = None
+    light: str = ""
+    dark: str = ""
+    missing: str = ""
+
+
+def figures_of(benchmark: Benchmark, layout: Layout, dataset: str) -> list[Exhibit]:
+    """Every figure of one data set, in the order of the page. Raises UserError where a finished stage's file is missing."""
+    return [
+        image_grid(benchmark, layout, dataset),
+        warp_grid(benchmark, layout, dataset),
+        filter_curve(benchmark, layout, dataset),
+        learning_curves(benchmark, layout, dataset),
+        data_preview(benchmark, layout, dataset),
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Image grids
+
+
+def image_grid(benchmark: Benchmark, layout: Layout, dataset: str) -> Exhibit:
+    """Source, poses, mask, each method's image and target of five test pairs, as Figs. 1 and 5 to 7 of the paper.
+
+    The pairs are evenly spaced quantiles of the main model's per-pair SSIM with the first seed; no eye picks them.
+    """
+    main, seed = benchmark.main_model, benchmark.seeds[0]
+    name, label = f"grid-{dataset}", tables.group_label(benchmark, dataset)
+    title = f"Synthesised images of {label}"
+    methods = compared_methods(benchmark, layout, dataset)
+    if main not in methods:
+        return Exhibit(name, title, f"{title}.", missing=f"{main} was not evaluated on {dataset}")
+    per_pair = {
+        method: tables.read_per_pair(layout, dataset, method, benchmark.seeds_of(method)[0]).set_index(["from", "to"])
+        for method in methods
+    }
+    generated = {method: generated_files(layout, dataset, method, benchmark.seeds_of(method)[0]) for method in methods}
+    photos = Photos(layout, dataset, benchmark.datasets[dataset].image_size)
+    masks = benchmark.run_settings(dataset, main, seed).masks
+    rows = []
+    for quantile, pair in quantile_pairs(per_pair[main].reset_index()):
+        (source, source_joints), (target, target_joints) = photos.of(pair[0]), photos.of(pair[1])
+        pictures: list[Picture | None] = [
+            Picture(source),
+            Picture(_skeleton(source_joints, *photos.size), small=False),
+            Picture(_skeleton(target_joints, *photos.size), small=False),
+            Picture(_mask_picture(pose_rendering.pose_mask(target_joints, *photos.size, masks.limb_radius))),
+        ]
+        for method, files in generated.items():
+            there = pair in files and pair in per_pair[method].index
+            value = f"{per_pair[method].loc[pair, 'ssim']:.3f}" if there else ""
+            pictures.append(Picture(read_image(files[pair]), note=value) if there else None)
+        pictures.append(Picture(target))
+        rows.append(Strip(quantile, tuple(pictures), f"{pair[0]} → {pair[1]}"))
+    heads = (tables.method_label(benchmark, method) for method in generated)
+    grid = Grid(("Source", "Source pose", "Target pose", "Target mask", *heads, "Target"), tuple(rows))
+    _write_grid(layout, name, grid)
+    caption = (
+        f"{title}, as in Figs. 1 and 5 to 7 of the paper. Rows are evenly spaced quantiles of "
+        f"the per-pair SSIM of {main} with seed {seed} over all {len(per_pair[main]):,} test pairs: the best pair, "
+        "75 %, the median, 25 %, and the worst. The number under an image is its SSIM."
+    )
+    return Exhibit(name, title, caption, grid=grid)
+
+
+def compared_methods(benchmark: Benchmark, layout: Layout, dataset: str) -> list[str]:
+    """The methods whose images stand side by side: models and others' results that were evaluated, first seed."""
+    rows = [m for m in benchmark.methods_of(dataset) if m in benchmark.models or m in benchmark.external_methods]
+    return [
+        method
+        for method in rows
+        if tables.read_scores(benchmark, layout, dataset, method, benchmark.seeds_of(method)[0]) is not None
+    ]
+
+
+def quantile_pairs(per_pair: pd.DataFrame) -> list[tuple[str, tuple[str, str]]]:
+    """(name of the quantile, (from, to)) for QUANTILES of the column ssim; ties are ordered by file name."""
+    order = per_pair.sort_values(["ssim", "from", "to"], ascending=[False, True, True])
+    picked = [(name, order.iloc[round(place * (len(order) - 1))]) for name, place in QUANTILES]
+    return [(name, (row["from"], row["to"])) for name, row in picked]
+
+
+def data_preview(benchmark: Benchmark, layout: Layout, dataset: str) -> Exhibit:
+    """What a model is given: image, joints, heat maps and mask of evenly spaced test images."""
+    photos = Photos(layout, dataset, benchmark.datasets[dataset].image_size)
+    settings = benchmark.run_settings(dataset, benchmark.main_model, benchmark.seeds[0]).masks
+    usable = photos.test_names
+    title = f"Inputs of {tables.group_label(benchmark, dataset)}"
+    if not usable:
+        return Exhibit(f"data-{dataset}", title, f"{title}.", missing="no test image has key points")
+    places = np.linspace(0, len(usable) - 1, min(PREVIEW_IMAGES, len(usable))).round().astype(int)
+    kinds: dict[str, list[Picture]] = {"Image": [], "Joints": [], "Heat maps P": [], "Mask M": []}
+    for name in (usable[i] for i in places):
+        image, joints = photos.of(name)
+        mask = pose_rendering.pose_mask(joints, *photos.size, settings.limb_radius)
+        heat = pose_rendering.heatmaps_preview(joints, *photos.size, settings.heatmap_sigma)
+        kinds["Image"].append(Picture(image))
+        count = int((~np.isnan(joints[:, 0])).sum())
+        drawn = _skeleton(joints, *photos.size, image)
+        kinds["Joints"].append(Picture(drawn, note=f"{count} of {len(joints)}", small=False))
+        kinds["Heat maps P"].append(Picture(heat, small=False))
+        kinds["Mask M"].append(Picture(_mask_picture(mask), note=f"{mask.mean():.0%}"))
+    grid = Grid(tuple("" for _ in places), tuple(Strip(kind, tuple(pictures)) for kind, pictures in kinds.items()))
+    _write_grid(layout, f"data-{dataset}", grid)
+    caption = (
+        f"{title}: {len(places)} evenly spaced test images with a pose: joints (how many of 18 were "
+        f"found), the 18 heat maps in one picture (σ = {settings.heatmap_sigma:g} px) and, with its area, the refined "
+        f"full body mask (Section IV-C, limbs of radius {settings.limb_radius} px)."
+    )
+    return Exhibit(f"data-{dataset}", title, caption, grid=grid)
+
+
+class Photos:
+    """The images of a data set with their joints, by name, at the size that the models see."""
+
+    def __init__(self, layout: Layout, dataset: str, size: tuple[int, int]) -> None:
+        self.folder = ImageFolder(layout.images(dataset))
+        self.size = size
+        self.keypoints = read_keypoints(layout.keypoints(dataset) / "keypoints.csv")
+        present = self.keypoints.present.any(axis=1)
+        self.test_names = [
+            name
+            for name, seen in zip(self.keypoints.names, present, strict=True)
+            if seen and name in self.folder.table.index and self.folder.table.at[name, "split"] == "test"
+        ]
+
+    def image(self, name: str) -> np.ndarray:
+        """(H, W, 3) uint8."""
+        return resize(self.folder.read(name), self.size)
+
+    def of(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """(H, W, 3) uint8 image and (18, 2) joints of it."""
+        image = self.folder.read(name)
+        joints = scale_joints(self.keypoints.of(name), image.shape[:2], self.size)
+        return resize(image, self.size), joints
+
+
+def generated_files(layout: Layout, dataset: str, method: str, seed: int) -> dict[tuple[str, str], Path]:
+    """(from, to) -> image file, in the order of the pair list. Raises UserError where the stage has not run."""
+    folder = layout.generate(dataset, method, seed)
+    try:
+        manifest = pd.read_csv(folder / "generated.csv", dtype=str)
+    except FileNotFoundError:
+        raise UserError(f"{folder / 'generated.csv'}: missing; run `potgan generate`") from None
+    return {(row["from"], row["to"]): folder / row["file"] for row in manifest.to_dict(orient="records")}
+
+
+def _enlargement(height: int) -> int:
+    """By how much a drawing is larger than its image, so that it is at least DRAWING_HEIGHT high."""
+    return max(1, -(-DRAWING_HEIGHT // height))
+
+
+def _skeleton(joints: np.ndarray, height: int, width: int, background: np.ndarray | None = None) -> np.ndarray:
+    scale = _enlargement(height)
+    if background is not None:
+        background = cv2.resize(background, (width * scale, height * scale), interpolation=cv2.INTER_NEAREST)
+    return pose_rendering.draw_skeleton(joints, height, width, background, scale)
+
+
+def _mask_picture(mask: np.ndarray) -> np.ndarray:
+    return np.repeat(mask[:, :, None] * 255, 3, axis=2).astype(np.uint8)
+
+
+def webp_uri(image: np.ndarray, quality: int) -> str:
+    """(H, W, 3) uint8 RGB as a data URI of WebP."""
+    encoded = cv2.imencode(".webp", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_WEBP_QUALITY, quality])[1]
+    return "data:image/webp;base64," + base64.b64encode(encoded.tobytes()).decode()
+
+
+def png_uri(content: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(content).decode()
+
+
+def _write_grid(layout: Layout, name: str, grid: Grid) -> None:
+    """The grid as one picture, for use outside the page."""
+    first = next(picture for picture in grid.rows[0].pictures if picture).array
+    cell = 1.1  # inches wide
+    height = cell * first.shape[0] / first.shape[1]
+    size = (cell * len(grid.columns) + 0.6, (height + 0.16) * len(grid.rows) + 0.3)
+    with mpl.rc_context({**_style("light"), "axes.titlesize": 6.5}):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(len(grid.rows), len(grid.columns), squeeze=False)
+        for i, row in enumerate(grid.rows):
+            for j, picture in enumerate(row.pictures):
+                axis = axes[i, j]
+                axis.set(xticks=[], yticks=[])
+                axis.grid(False)
+                axis.spines[:].set_visible(False)
+                if i == 0 and grid.columns[j]:
+                    axis.set_title(grid.columns[j])
+                if picture is None:
+                    continue
+                kind = "nearest" if picture.small else "antialiased"
+                axis.imshow(picture.array, interpolation=kind, aspect="equal")
+                if picture.note:
+                    axis.set_xlabel(picture.note, labelpad=1, fontsize=6)
+            axes[i, 0].set_ylabel(row.label, fontsize=7)
+        write_bytes(layout.reports / "figures" / f"{name}.png", _figure_png(figure))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Warp fields
+
+
+def warp_grid(benchmark: Benchmark, layout: Layout, dataset: str) -> Exhibit:
+    """The learned warps of three test pairs, drawn over the source, and the source as each of them moves it."""
+    main, seed = benchmark.main_model, benchmark.seeds[0]
+    name = f"warps-{dataset}"
+    title = f"Warp fields of {main} on {tables.group_label(benchmark, dataset)}"
+    settings = benchmark.run_settings(dataset, main, seed).generator
+    path = layout.generate(dataset, main, seed) / "warps.npz"
+    if not settings.pose_transform:
+        return Exhibit(name, title, f"{title}.", missing=f"{main} has no pose transform")
+    if main not in compared_methods(benchmark, layout, dataset) or not path.exists():
+        return Exhibit(name, title, f"{title}.", missing=f"{main} left no control points on {dataset}")
+    order = {pair: place for place, pair in enumerate(generated_files(layout, dataset, main, seed))}
+    control_points = np.load(path)["control_points"]
+    photos = Photos(layout, dataset, benchmark.datasets[dataset].image_size)
+    scales = range(control_points.shape[1])
+    rows = []
+    for quantile, pair in quantile_pairs(tables.read_per_pair(layout, dataset, main, seed)):
+        if quantile not in WARP_QUANTILES:
+            continue
+        (source, source_joints), (target, target_joints) = photos.of(pair[0]), photos.of(pair[1])
+        points = control_points[order[pair]].astype(np.float64)
+        fields = [draw_warp(source, points[scale], 2 ** (scale + 1), settings) for scale in scales]
+        moved = [move_image(source, points[scale], 2 ** (scale + 1), settings) for scale in scales]
+        ends = [_skeleton(joints, *photos.size, image) for joints, image in ((source_joints, source),
+                                                                            (target_joints, target))]  # fmt: skip
+        names = f"{pair[0]} → {pair[1]}"
+        drawings = tuple(Picture(drawing, small=False) for drawing in (ends[0], *fields, ends[1]))
+        rows.append(Strip(quantile, drawings, f"{names}: the warp fields", begins=True))
+        rows.append(Strip("moved", tuple(map(Picture, (source, *moved, target))), f"{names}: the source, moved"))
+    grid = Grid(("Source", *(f"Stride {2 ** (scale + 1)}" for scale in scales), "Target"), tuple(rows))
+    _write_grid(layout, name, grid)
+    rest = settings.control_points[0] * settings.control_points[1]
+    caption = (
+        f"{title}, seed {seed}, for the best, the median and the worst pair by its SSIM. The warp is backward: each cell of "
+        "the target's feature map says where in the source it samples. Blue, over the source: where the lines of the "
+        f"target's regular grid sample, with the columns for the feature maps at strides 2 to {2 ** len(scales)}. White: the "
+        f"{rest} control points at rest; orange: where the network moves them. An undistorted grid is a warp that moves "
+        "nothing. Rows “moved” resample the source image itself through the same splines (the networks move features, "
+        "never the image), to be held against the target at the right."
+    )
+    return Exhibit(name, title, caption, grid=grid)
+
+
+def source_positions(
+    pixels: np.ndarray, control_points: np.ndarray, stride: int, size: tuple[int, int], settings: GeneratorSettings
+) -> np.ndarray:
+    """(Q, 2) pixels (x, y) of the target -> (Q, 2) pixels of the source that the warp of one scale samples there.
+
+    control_points: (F, 2) normalised, of the feature maps with that stride, whose cell i is centred at pixel
+    stride i + (stride - 1) / 2. size: (height, width) of the image.
+    """
+    cells = np.array([size[1] // stride, size[0] // stride])
+    centre = (stride - 1) / 2
+    rest = resting_points(*settings.control_points, settings.control_point_span)
+    normalised = 2 * (pixels - centre) / stride / (cells - 1) - 1
+    sampled = interpolation_matrix(rest, normalised) @ control_points
+    return (sampled + 1) / 2 * (cells - 1) * stride + centre
+
+
+def draw_warp(source: np.ndarray, control_points: np.ndarray, stride: int, settings: GeneratorSettings) -> np.ndarray:
+    """The field of one scale over the source: where the target's grid lines, and its resting points, sample.
+
+    source: (H, W, 3) uint8. Returns (H * k, W * k, 3) uint8, k so that it is at least DRAWING_HEIGHT high.
+    """
+    size = source.shape[:2]
+    scale = _enlargement(size[0])
+    canvas = cv2.resize(source, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
+    canvas = (canvas * 0.55).astype(np.uint8)  # darkened, so that the lines stand out
+    lines = [source_positions(line, control_points, stride, size, settings) for line in target_lines(size, stride)]
+    for colour, thickness in (("outline", 3), ("line", 1)):
+        for line in lines:
+            _polyline(canvas, line, scale, WARP_COLOURS[colour], thickness)
+    cells = np.array([size[1] // stride, size[0] // stride])
+
+    def to_pixels(points: np.ndarray) -> np.ndarray:
+        return (points + 1) / 2 * (cells - 1) * stride + (stride - 1) / 2
+
+    rest = to_pixels(resting_points(*settings.control_points, settings.control_point_span))
+    moved = to_pixels(control_points)
+    for one, other in zip(rest, moved, strict=True):
+        _polyline(canvas, np.stack([one, other]), scale, WARP_COLOURS["rest"], 1)
+    for points, colour, radius in ((rest, "rest", 3), (moved, "moved", 5)):
+        for point in points:
+            place = tuple(int(v) for v in _drawn(point, scale))
+            cv2.circle(canvas, place, (radius + 1) * 16, WARP_COLOURS["outline"], -1, cv2.LINE_AA, shift=4)
+            cv2.circle(canvas, place, radius * 16, WARP_COLOURS[colour], -1, cv2.LINE_AA, shift=4)
+    return canvas
+
+
+def target_lines(size: tuple[int, int], stride: int) -> list[np.ndarray]:
+    """Lines through the centres of every k-th row and column of cells, as (Q, 2) pixels (x, y) of the target."""
+    height, width = size
+    step = max(1, WARP_SPACING * max(1, height // 128) // stride)
+    ends = [(stride - 1) / 2 + stride * (side // stride - 1) for side in (width, height)]
+    along = [np.linspace((stride - 1) / 2, end, 65) for end in ends]
+    lines = []
+    for cell in range(0, width // stride, step):
+        lines.append(np.stack([np.full(65, cell * stride + (stride - 1) / 2), along[1]], axis=1))
+    for cell in range(0, height // stride, step):
+        lines.append(np.stack([along[0], np.full(65, cell * stride + (stride - 1) / 2)], axis=1))
+    return lines
+
+
+def move_image(source: np.ndarray, control_points: np.ndarray, stride: int, settings: GeneratorSettings) -> np.ndarray:
+    """The source resampled bilinearly through the spline of one scale; black where it looks outside the image."""
+    height, width = source.shape[:2]
+    y, x = np.mgrid[:height, :width].astype(np.float64)
+    pixels = np.stack([x.ravel(), y.ravel()], axis=1)
+    where = source_positions(pixels, control_points, stride, (height, width), settings)
+    where = where.reshape(height, width, 2).astype(np.float32)
+    return cv2.remap(source, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+
+
+def _drawn(points: np.ndarray, scale: int) -> np.ndarray:
+    """Pixels of the image -> sixteenths of pixels of a drawing `scale` times as large, as OpenCV's shift=4 wants them."""
+    return np.round(((points + 0.5) * scale - 0.5) * 16).astype(np.int32)
+
+
+def _polyline(canvas: np.ndarray, points: np.ndarray, scale: int, colour: tuple[int, ...], thickness: int) -> None:
+    cv2.polylines(canvas, [_drawn(points, scale)], False, colour, thickness, cv2.LINE_AA, shift=4)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Plots
+
+
+def _style(theme: str) -> dict[str, object]:
+    colours = THEMES[theme]
+    ink = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), colours["ink"])
+    return {
+        **ink,
+        "font.size": 8.5,
+        "axes.titlesize": 8.5,
+        "axes.titlelocation": "left",
+        "axes.edgecolor": colours["rule"],
+        "axes.facecolor": colours["paper"],
+        "figure.facecolor": colours["paper"],
+        "grid.color": colours["rule"],
+        "grid.linewidth": 0.5,
+        "axes.grid": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "legend.frameon": False,
+        "axes.prop_cycle": mpl.cycler(color=COLOURS),
+    }
+
+
+def _figure_png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=PLOT_DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def plot(layout: Layout, name: str, title: str, caption: str, draw: Callable[[], Figure]) -> Exhibit:
+    """Draw in both themes; the light one is also written to figures/."""
+    contents = {}
+    for theme in THEMES:
+        with mpl.rc_context(_style(theme)):
+            contents[theme] = _figure_png(draw())
+    write_bytes(layout.reports / "figures" / f"{name}.png", contents["light"])
+    return Exhibit(name, title, caption, light=png_uri(contents["light"]), dark=png_uri(contents["dark"]))
+
+
+def read_progress(benchmark: Benchmark, layout: Layout, dataset: str, model: str) -> list[tuple[int, pd.DataFrame]]:
+    """(seed, progress table) of the trainings that `model` uses; seeds that were not trained are left out."""
+    trained_as = benchmark.trained_as(dataset, model)
+    found = []
+    for seed in benchmark.seeds:
+        path = layout.train(dataset, trained_as, seed) / "progress.csv"
+        if path.exists():
+            found.append((seed, pd.read_csv(path)))
+    return found
+
+
+def own_validation(progress: pd.DataFrame, filter_mode: str) -> pd.Series:
+    """Validation SSIM of a model's own output, by iteration: unfiltered where its filter is off and both are there."""
+    column = "validation_ssim"
+    if filter_mode == "off" and progress["validation_ssim_unfiltered"].notna().any():
+        column = "validation_ssim_unfiltered"
+    return progress.set_index("iteration")[column].dropna()
+
+
+def late_checkpoints(values: pd.Series, iterations: int) -> pd.Series:
+    """The values nearest to 5/9, 6/9, ... 9/9 of training, indexed by iteration; each at most once.
+
+    Fig. 10 of the paper shows epochs 50 to 90 of 90.
+    """
+    places = [int(np.abs(values.index - iterations * part / 9).argmin()) for part in range(5, 10)]
+    return values.iloc[sorted(set(places))]
+
+
+def filter_curve(benchmark: Benchmark, layout: Layout, dataset: str) -> Exhibit:
+    """Fig. 10: validation SSIM over the last checkpoints, with and without the guided filter."""
+    main = benchmark.main_model
+    label = tables.group_label(benchmark, dataset)
+    name = f"guided-filter-{dataset}"
+    title = f"The guided filter on {label}"
+    caption = f"{title}, as Fig. 10 of the paper: SSIM of validation pairs from 5/9 of training on"
+    mode = benchmark.run_settings(dataset, main, benchmark.seeds[0]).generator.guided_filter.mode
+    iterations = benchmark.run_settings(dataset, main, benchmark.seeds[0]).training.iterations
+    runs = read_progress(benchmark, layout, dataset, main)
+    if mode == "off":
+        return Exhibit(name, title, caption + ".", missing=f"{main} uses no guided filter")
+    if mode == "test":
+        with_filter = [frame.set_index("iteration")["validation_ssim"].dropna() for _, frame in runs]
+        without = [frame.set_index("iteration")["validation_ssim_unfiltered"].dropna() for _, frame in runs]
+        caption += f"; the same networks ({main}) with and without the filter, which is applied when generating."
+    else:
+        others = [m for m in benchmark.models if _filter_mode(benchmark, dataset, m) == "off"]
+        if not others:
+            return Exhibit(name, title, caption + ".", missing="the benchmark has no model without the filter")
+        other = "no-guided-filter" if "no-guided-filter" in others else others[0]
+        with_filter = [own_validation(frame, mode) for _, frame in runs]
+        without = [own_validation(frame, "off") for _, frame in read_progress(benchmark, layout, dataset, other)]
+        caption += f"; {main} (trained through the filter) and {other} (another training)."
+    with_filter, without = ([v for v in series if len(v)] for series in (with_filter, without))
+    if not with_filter or not without:
+        return Exhibit(name, title, caption, missing="training recorded no validation SSIM with and without the filter")
+    if max(len(with_filter), len(without)) > 1:
+        caption += " Strong lines are means over seeds, thin ones single seeds."
+
+    def draw() -> Figure:
+        figure = Figure(figsize=(5.6, 2.9), layout="constrained")
+        axis = figure.subplots()
+        for position, (series, text) in enumerate(((with_filter, "with guided filter"), (without, "without"))):
+            late = [late_checkpoints(values, iterations) for values in series]
+            _draw_mean(axis, late, text, position, marker=MARKERS[position])
+        axis.set_xticks(sorted({i for values in with_filter for i in late_checkpoints(values, iterations).index}))
+        axis.set(xlabel="iteration", ylabel="validation SSIM (ssim-deform)")
+        axis.xaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:,.0f}"))
+        axis.legend()
+        return figure
+
+    return plot(layout, name, title, caption, draw)
+
+
+def _filter_mode(benchmark: Benchmark, dataset: str, model: str) -> str:
+    return benchmark.run_settings(dataset, model, benchmark.seeds[0]).generator.guided_filter.mode
+
+
+def learning_curves(benchmark: Benchmark, layout: Layout, dataset: str) -> Exhibit:
+    """The four loss terms and the validation SSIM of every trained model over the iterations."""
+    label = tables.group_label(benchmark, dataset)
+    name = f"learning-{dataset}"
+    trained = [model for model in benchmark.models if benchmark.trained_as(dataset, model) == model]
+    shared = [model for model in benchmark.models if model not in trained]
+    runs = {model: read_progress(benchmark, layout, dataset, model) for model in trained}
+    title = f"Learning curves on {label}"
+    caption = f"{title}: the loss terms, not weighted, and the SSIM of validation pairs."
+    if shared:
+        names = ", ".join(f"{m} (of {benchmark.trained_as(dataset, m)})" for m in shared)
+        caption += f" Without a training of its own: {names}."
+    if not any(runs.values()):
+        return Exhibit(name, title, caption, missing="no training of this benchmark has a progress table")
+    if len(benchmark.seeds) > 1:
+        caption += " Strong lines are means over seeds, thin ones single seeds."
+
+    def draw() -> Figure:
+        figure = Figure(figsize=(7.6, 4.4), layout="constrained")
+        axes = figure.subplots(2, 3).ravel()
+        for axis, (column, title) in zip(axes, (*LOSSES.items(), ("validation", "Validation SSIM")), strict=False):
+            for position, (model, tables_of_seeds) in enumerate(runs.items()):
+                mode = _filter_mode(benchmark, dataset, model)
+                series = [
+                    own_validation(frame, mode)
+                    if column == "validation"
+                    else frame.set_index("iteration")[column].dropna()
+                    for _, frame in tables_of_seeds
+                ]
+                marker = MARKERS[position % len(MARKERS)] if column == "validation" else ""
+                _draw_mean(axis, [s for s in series if len(s)], model, position, marker)
+            axis.set_title(title)
+            axis.xaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:,.0f}"))
+            axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(4))
+        axes[-1].set_axis_off()
+        # Without validation pairs the last panel is empty, and the loss terms name the lines.
+        named = axes[-2] if axes[-2].lines else axes[0]
+        if named is axes[0]:
+            axes[-2].set_axis_off()
+            axes[-2].text(0, 0.5, "no validation pairs", transform=axes[-2].transAxes)
+        axes[-1].legend(*named.get_legend_handles_labels(), loc="center left", title="Models", alignment="left")
+        for axis in axes[2:5]:
+            axis.set_xlabel("iteration")
+        return figure
+
+    return plot(layout, name, title, caption, draw)
+
+
+def _draw_mean(axis: mpl.axes.Axes, series: Iterable[pd.Series], label: str, position: int, marker: str) -> None:
+    """The mean over seeds as a line, single seeds thin behind it. series: values by iteration, one for each seed."""
+    series = list(series)
+    if not series:
+        return
+    colour = COLOURS[position % len(COLOURS)]
+    if len(series) > 1:
+        for values in series:
+            axis.plot(values.index, values, color=colour, linewidth=0.6, alpha=0.45)
+    mean = pd.concat(series, axis=1).mean(axis=1)
+    axis.plot(mean.index, mean, color=colour, linewidth=1.4, marker=marker, markersize=3.5, label=label)
+
+
+def series_style(position: int, faint: bool = False) -> dict[str, object]:
+    """Colour and marker of the line with that place among its fellows, no two of the first 36 alike; thin and dotted for
+    what is only a reference.
+    """
+    style: dict[str, object] = {
+        "color": COLOURS[position % len(COLOURS)],
+        "marker": MARKERS[(position + position // len(COLOURS)) % len(MARKERS)],
+    }
+    return style | ({"linestyle": ":", "alpha": 0.8} if faint else {})

@@ -1,0 +1,473 @@
+"""The report page of a benchmark: one HTML file with tables, figures, findings and provenance, and a browser of its pairs.
+
+`write_report` reads top to bottom in the order of the page. Sentences under "Findings" are computed from the scores,
+rows of the image grids are chosen by a rule that their captions state, and everything that cannot be shown says why.
+The page needs no network. Without JavaScript only the browser of the pairs is missing: images and plots (light and dark)
+are data URIs. The browser's names, scores and thumbnails lie in pairs/ beside the page.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import numpy as np
+import pandas as pd
+
+from potgan.common.files import read_json, write_text
+from potgan.common.paths import TEMPLATES
+from potgan.data.images import ImageFolder
+from potgan.report import environment, figures, tables
+from potgan.report.data_section import datasheets
+from potgan.report.pair_browser import STRIP_HEIGHT, Browser, write_pairs
+from potgan.report.sensitivity import sensitivities
+from potgan.settings.layout import Layout
+from potgan.settings.protocols import METRIC_LABELS, METRICS, PROTOCOLS
+from potgan.settings.reading import dump
+from potgan.settings.schema import FIRST_CHECKPOINT_SUFFIX, Benchmark
+
+
+def write_report(benchmark: Benchmark, layout: Layout, published: str | Path = tables.PUBLISHED) -> Path:
+    """Write reports/<benchmark>/index.html, figures/*.png and pairs/<data set>/; returns the page's path.
+
+    Reads the scores, per-pair tables, generated images of the first seed, progress tables, key points and images of the
+    benchmark. Raises UserError as `tables.collect`, or where a file that a finished stage must have written is missing.
+    """
+    scores = tables.collect(benchmark, layout)
+    comparisons = tables.ablations(benchmark, layout, scores)
+    summary = {
+        "caveats": caveats(benchmark, scores),
+        "datasets": dataset_summary(benchmark, layout),
+        "datasheets": datasheets(benchmark, layout),
+        "models": model_summary(benchmark, layout),
+        "externals": external_summary(benchmark, layout),
+        "findings": findings(benchmark, layout, scores, comparisons),
+        "sensitivity": sensitivities(benchmark, layout),
+    }
+    exhibits = [exhibit for dataset in benchmark.datasets for exhibit in figures.figures_of(benchmark, layout, dataset)]
+    browsers: list[Browser] = [write_pairs(benchmark, layout, dataset) for dataset in benchmark.datasets]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html").render(
+        benchmark=benchmark,
+        protocol=PROTOCOLS[benchmark.protocol],
+        **summary,
+        tables=tables.build_tables(benchmark, layout, tables.read_published(published)),
+        cell_text=tables.cell_text,
+        seeds_text=tables.seeds_text,
+        downloads=downloads(layout),
+        comparisons=comparisons,
+        comparison_text=(tables.metric_text, tables.difference_text, tables.interval_text),
+        interval_note=tables.INTERVAL_NOTE,
+        group_label=lambda dataset: tables.group_label(benchmark, dataset),
+        warps=warp_table(benchmark, layout),
+        figures=exhibits,
+        browsers=browsers,
+        strip_height=STRIP_HEIGHT,
+        provenance=provenance(benchmark, layout, scores),
+        configuration=dump(benchmark),
+    )
+    path = layout.reports / "index.html"
+    write_text(path, page)
+    return path
+
+
+def downloads(layout: Layout) -> dict[str, list[str]]:
+    """stem -> names of the files of that table which lie in tables/, such as {"table1": ["table1.csv", ...]}."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((layout.reports / "tables").glob("*.*")):
+        if path.suffix in (".csv", ".md", ".tex"):
+            found.setdefault(path.stem, []).append(path.name)
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Head
+
+
+def caveats(benchmark: Benchmark, scores: pd.DataFrame) -> list[str]:
+    """What the reader must know before looking at a number."""
+    protocol = PROTOCOLS[benchmark.protocol]
+    found = []
+    if protocol.feature_network != PROTOCOLS[tables.PAPER_PROTOCOL].feature_network:
+        found.append(
+            f"IS and FID are not Inception's: they go through `{protocol.feature_network}`. They compare rows of one "
+            "table with each other and with nothing else, least of all with published values. That network learnt to name "
+            "the colours of clothes: it sees colour and texture, and hardly sees a body out of shape."
+        )
+    some = next(iter(benchmark.datasets))
+    without = [m for m in benchmark.models if not benchmark.run_settings(some, m, 0).generator.pose_transform]
+    if without and benchmark.run_settings(some, benchmark.main_model, 0).generator.pose_transform:
+        found.append(
+            f"{', '.join(f'`{m}`' for m in without)}: builds no pose transform module, so it has fewer parameters and never "
+            "sees the pose masks. A difference to it is not the warps' alone."
+        )
+    for name, dataset in benchmark.datasets.items():
+        if dataset.kind == "synthetic":
+            found.append(f"{dataset.label}: rendered figures, not photographs. What helps here need not help there.")
+        elif dataset.allow_partial or name not in tables.PAPER_DATASETS:
+            found.append(f"{dataset.label}: a part of the published data set; nothing here compares with its tables.")
+    for name, reason in benchmark.absent.items():
+        found.append(f"Without data set `{name}`: {reason}.")
+    seeds = len(benchmark.seeds)
+    if seeds == 1:
+        found.append("One seed per model: nothing here speaks about how much another training would differ.")
+    else:
+        found.append(f"{seeds} seeds per model: the spread over them is itself known only roughly.")
+    for (name, warning), part in scores[scores["warning"] != ""].groupby(["dataset", "warning"], sort=False):
+        metrics = ", ".join(METRIC_LABELS[metric] for metric in part["metric"].unique())
+        found.append(f"{tables.group_label(benchmark, name)}, {metrics}: {warning}")
+    wanted = {(d, m, s) for d in benchmark.datasets for m in benchmark.methods_of(d) for s in benchmark.seeds_of(m)}
+    absent = sorted(wanted - set(scores[["dataset", "method", "seed"]].itertuples(index=False, name=None)))
+    if absent:
+        runs = ", ".join(f"{d}/{m}/seed{s}" for d, m, s in absent)
+        found.append(f"Incomplete: not evaluated are {runs}.")
+    return found
+
+
+def dataset_summary(benchmark: Benchmark, layout: Layout) -> list[dict[str, object]]:
+    """Images, identities and pairs per split of each data set, from `images.csv` and `pairs.json`."""
+    summaries = []
+    for name, dataset in benchmark.datasets.items():
+        images = ImageFolder(layout.images(name)).table
+        pairs = read_json(layout.pairs(name) / "pairs.json", "run `potgan pairs`")
+        splits = []
+        for split in sorted(set(images["split"]) | set(pairs["splits"]), key=_split_order):
+            # What the pairs use; of a split without pairs, what there is.
+            there = images[images["split"] == split]
+            unused = {"images": len(there), "identities": there["person"].nunique(), "pairs": None}
+            splits.append({"split": split, **unused, **pairs["splits"].get(split, {})})
+        height, width = dataset.image_size
+        summaries.append(
+            {
+                "label": tables.group_label(benchmark, name),
+                "size": f"{height} × {width}",
+                "images": len(images),
+                "splits": splits,
+                "rule": pairs["rule"],
+                "overlap": sum(pairs["identity_overlap"].values()),
+            }
+        )
+    return summaries
+
+
+def _split_order(split: str) -> tuple[int, str]:
+    order = ("train", "validation", "test")
+    return (order.index(split) if split in order else len(order), split)
+
+
+def model_summary(benchmark: Benchmark, layout: Layout) -> list[dict[str, object]]:
+    """What each model is and what it cost: one row per data set and model."""
+    rows = []
+    for dataset in benchmark.datasets:
+        for model in benchmark.models:
+            trained_as = benchmark.trained_as(dataset, model)
+            settings = benchmark.run_settings(dataset, model, benchmark.seeds[0])
+            records = [tables.read_scores(benchmark, layout, dataset, model, seed) for seed in benchmark.seeds]
+            trainings = [record["training"] for record in records if record and record.get("training")]
+            walls = [t["wall_seconds"] for t in trainings]
+            rows.append(
+                {
+                    "dataset": tables.group_label(benchmark, dataset),
+                    "model": model,
+                    "differs": ", ".join(f"{key} = {value}" for key, value in _leaves(benchmark.models[model]))
+                    or "the settings below",
+                    "iterations": f"{settings.training.iterations:,}",
+                    "parameters": _parameters(trainings[0].get("parameters")) if trainings else "–",
+                    "seeds": ", ".join(map(str, benchmark.seeds)),
+                    "wall": _duration(float(np.mean(walls))) if walls and trained_as == model else "–",
+                    "shared": trained_as if trained_as != model else "",
+                    "devices": ", ".join(sorted({r["device"] for r in records if r and r.get("device")})),
+                }
+            )
+    return rows
+
+
+def external_summary(benchmark: Benchmark, layout: Layout) -> list[dict[str, str]]:
+    """What each external method's images are, from its `generate.json`: one row per method that was imported."""
+    rows = []
+    for method, entry in benchmark.external_methods.items():
+        path = layout.generate(entry.dataset, method, benchmark.seeds_of(method)[0]) / "generate.json"
+        if entry.dataset not in benchmark.datasets or not path.exists():
+            continue
+        record = read_json(path, "run `potgan generate` again")
+        targets = {"dataset": "the data set's", "strip": "those of its strips"}
+        rows.append(
+            {
+                "method": tables.method_label(benchmark, method),
+                "dataset": tables.group_label(benchmark, entry.dataset),
+                "folder": Path(entry.images).name,
+                "files": f"{record['file_format'].upper()}, {record['panels']} panel{'s' if record['panels'] > 1 else ''}",
+                "targets": targets.get(record["targets"], Path(record["targets"]).name),
+                "sha256": record["files_sha256"],
+            }
+        )
+    return rows
+
+
+def _parameters(counts: dict[str, int] | int | None) -> str:
+    if counts is None:
+        return "–"
+    count = counts["generator"] if isinstance(counts, dict) else counts
+    return f"{count / 1e6:.2f} M"
+
+
+def _leaves(tree: dict, prefix: str = "") -> list[tuple[str, str]]:
+    """[("generator.pose_transform", "no"), ...] of nested settings or hashes."""
+    found = []
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            found += _leaves(value, f"{prefix}{key}.")
+        else:
+            text = {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+            found.append((f"{prefix}{key}", text))
+    return found
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Findings
+
+
+def findings(
+    benchmark: Benchmark, layout: Layout, scores: pd.DataFrame, comparisons: list[tables.Comparison]
+) -> list[dict[str, object]]:
+    """Sentences computed from the scores: groups of {label, items}, an item being {effect, text}."""
+    main = benchmark.main_model
+    baselines = {
+        main + FIRST_CHECKPOINT_SUFFIX: "its first checkpoint",
+        "copy-source": "copying the source image",
+        "mean-image": "the mean training image",
+    }
+    groups = []
+    for dataset in benchmark.datasets:
+        label = tables.group_label(benchmark, dataset)
+        learned = []
+        for other, words in baselines.items():
+            comparison = tables.compare(benchmark, layout, scores, dataset, main, other, "ssim")
+            if comparison is not None:
+                learned.append({"effect": comparison.effect, "text": _sentence(comparison, words)})
+        learned += _warp_findings(benchmark, layout, dataset)
+        parts = [
+            {"effect": c.effect, "text": _sentence(c, c.against)}
+            for c in comparisons
+            if c.dataset == dataset and c.metric in ("ssim", "mask_ssim")
+        ]
+        groups.append({"label": f"{label}: does the generator learn?", "items": learned})
+        groups.append({"label": f"{label}: do its parts matter?", "items": parts})
+    return groups
+
+
+def _sentence(c: tables.Comparison, against: str) -> str:
+    """A comparison as a sentence. against: the other side, in words."""
+    runs = f"{c.n_pairs:,} pairs, {c.n_seeds} seed" + ("s" if c.n_seeds > 1 else "")
+    return (
+        f"{c.method} against {against}: {METRIC_LABELS[c.metric]} {c.method_value:.3f} against {c.against_value:.3f}, "
+        f"{tables.difference_text(c)}, 95\u00a0% interval {tables.interval_text(c)} ({runs}). "
+        f"{c.verdict[0].upper()}{c.verdict[1:]}."
+    )
+
+
+def _warp_findings(benchmark: Benchmark, layout: Layout, dataset: str) -> list[dict[str, str]]:
+    frame = tables.warp_errors(benchmark, layout)
+    frame = frame[(frame["dataset"] == dataset) & (frame["method"] == benchmark.main_model)]
+    if frame.empty:
+        return []
+    ratio = frame["end_point_error"] / frame["identity_end_point_error"]
+    best, worst = frame.loc[ratio.idxmin()], frame.loc[ratio.idxmax()]
+    seeds = f"{int(best['n_seeds'])} seed" + ("s" if best["n_seeds"] > 1 else "")
+    text = (
+        f"Learned warps of {benchmark.main_model} against not moving at all: nearer to the true motion at "
+        f"{int((ratio < 1).sum())} of {len(frame)} scales. Mean end-point error at the best, stride "
+        f"{int(best['stride'])}: {best['end_point_error']:.2f} px against {best['identity_end_point_error']:.2f} px; "
+        f"at the worst, stride {int(worst['stride'])}: {worst['end_point_error']:.2f} px ({seeds}, no interval)."
+    )
+    return [{"effect": "not judged", "text": text}]
+
+
+def warp_table(benchmark: Benchmark, layout: Layout) -> list[dict[str, object]]:
+    """Rows of the end-point-error table: one per data set, with a column per scale; identity first."""
+    frame = tables.warp_errors(benchmark, layout)
+    groups = []
+    for dataset, part in frame.groupby("dataset", sort=False):
+        strides = sorted(set(part["stride"]))
+        identity = part.drop_duplicates("stride").set_index("stride")["identity_end_point_error"]
+        rows = [("Not moving (identity)", [identity[s] for s in strides])]
+        for method, values in part.groupby("method", sort=False):
+            errors = values.set_index("stride")["end_point_error"]
+            rows.append((tables.method_label(benchmark, method), [errors.get(s) for s in strides]))
+        groups.append({"label": tables.group_label(benchmark, dataset), "strides": strides, "rows": rows})
+    return groups
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Provenance
+
+
+#: Hashes that differ from run to run by their nature; the others should be the same for all runs of a data set.
+RUN_HASHES = ("generated", "generator")
+
+
+def provenance(benchmark: Benchmark, layout: Layout, scores: pd.DataFrame) -> dict[str, object]:
+    """What the numbers rest on: protocol ids and hash, mean mask area, hashes of data and weights, versions, devices; the
+    commit and the machine that wrote the page, what each rule took, and when the scores were written.
+
+    Each hash and version comes with the runs it belongs to, so that a mixture shows.
+    """
+    protocol = PROTOCOLS[benchmark.protocol]
+    shared: dict[tuple[str, str], list[str]] = {}
+    versions: dict[tuple[str, str], list[str]] = {}
+    of_runs, mask_areas = [], {}
+    runs_of = {name: 0 for name in benchmark.datasets}
+    for dataset in benchmark.datasets:
+        for method in benchmark.methods_of(dataset):
+            for seed in benchmark.seeds_of(method):
+                record = tables.read_scores(benchmark, layout, dataset, method, seed)
+                if record is None:
+                    continue
+                runs_of[dataset] += 1
+                run = f"{dataset}/{method}/seed{seed}"
+                for key, value in _leaves(record.get("hashes") or {}):
+                    if key in RUN_HASHES:
+                        of_runs.append((run, key, value))
+                    else:
+                        shared.setdefault((f"{dataset}: {key}", value), []).append(run)
+                for leaf in (*_leaves(record.get("versions") or {}), ("device", record.get("device"))):
+                    if leaf[1] is not None:
+                        versions.setdefault(leaf, []).append(run)
+                if record.get("mask_area") is not None:
+                    mask_areas[tables.group_label(benchmark, dataset)] = f"{record['mask_area']:.3f}"
+    total = sum(runs_of.values())
+    measured = set(scores.loc[scores["value"].notna(), "metric"])
+    return {
+        "metrics": [
+            (METRIC_LABELS[metric], protocol.metric_id(metric), METRICS[metric])
+            for metric in METRICS
+            if metric in measured
+        ],
+        "protocol_hash": scores["protocol_hash"].iloc[0],
+        "mask_areas": mask_areas,
+        "hashes": [
+            (key, value, _which(runs, runs_of[runs[0].split("/")[0]])) for (key, value), runs in sorted(shared.items())
+        ],
+        "run_hashes": [entry for entry in of_runs if entry[2] != "None"],
+        "versions": [(key, value, _which(runs, total)) for (key, value), runs in sorted(versions.items())],
+        "commit": environment.commit(),
+        "hardware": environment.hardware(),
+        "times": wall_times(benchmark, layout),
+        "scored": scored(benchmark, layout),
+    }
+
+
+@dataclass(frozen=True)
+class WallTime:
+    """What the jobs of one rule took. memory: the greatest resident set of one of them, where it was measured."""
+
+    rule: str
+    jobs: int
+    total: str
+    longest: str
+    longest_job: str
+    memory: str = "–"
+
+
+def wall_times(benchmark: Benchmark, layout: Layout) -> list[WallTime]:
+    """From Snakemake's benchmark files, results/<benchmark>/benchmarks/<rule>/.../*.tsv; without them, of the trainings
+    alone, which time themselves.
+
+    A file of a job that the configuration no longer has is passed over, and so is one that a killed job left empty.
+    """
+    folder = layout.times_folder
+    paths = sorted((folder / "imitate").glob("*.tsv"))
+    paths += [layout.times(*key) for key in _timed(benchmark)]
+    trainings = {
+        layout.times("train", dataset, model, seed): layout.train(dataset, model, seed) / "done.json"
+        for dataset in benchmark.datasets
+        for model in benchmark.models
+        for seed in benchmark.seeds
+    }
+    jobs: dict[str, list[tuple[str, float, float]]] = {}
+    for path in paths:
+        try:
+            table = pd.read_csv(path, sep="\t", na_values="-")
+            seconds = float(table["s"].iloc[-1])
+        except (FileNotFoundError, pd.errors.EmptyDataError, KeyError, IndexError):
+            continue
+        if path in trainings and trainings[path].exists():
+            # Of a training that was stopped and went on, Snakemake's file has the last attempt alone.
+            done = read_json(trainings[path], "run `potgan train` again")
+            seconds = max(seconds, float(done["wall_seconds"]))
+        memory = float(table["max_rss"].iloc[-1]) if "max_rss" in table else np.nan
+        rule, *rest = path.relative_to(folder).with_suffix("").parts
+        jobs.setdefault(rule, []).append(("/".join(rest), seconds, memory))
+    if not jobs:
+        for dataset in benchmark.datasets:
+            for model in benchmark.models:
+                for seed in benchmark.seeds if benchmark.trained_as(dataset, model) == model else ():
+                    record = tables.read_scores(benchmark, layout, dataset, model, seed)
+                    training = (record or {}).get("training")
+                    if training:
+                        job = (f"{dataset}/{model}/seed{seed}", float(training["wall_seconds"]), np.nan)
+                        jobs.setdefault("train", []).append(job)
+    times = []
+    for rule, entries in jobs.items():
+        longest = max(entries, key=lambda entry: entry[1])
+        memories = [memory for _, _, memory in entries if not np.isnan(memory)]
+        times.append(
+            WallTime(
+                rule,
+                len(entries),
+                _duration(sum(seconds for _, seconds, _ in entries)),
+                _duration(longest[1]),
+                longest[0],
+                f"{max(memories):,.0f} MiB" if memories else "–",
+            )
+        )
+    return times
+
+
+def _timed(benchmark: Benchmark) -> Iterator[tuple[str | int, ...]]:
+    """(stage, data set, method, seed), as far as there are, of every job that Snakemake may have timed."""
+    yield ("feature_network",)
+    for dataset in benchmark.datasets:
+        for stage in ("images", "keypoints", "pairs"):
+            yield stage, dataset
+        for stage in ("train", "generate", "evaluate"):
+            for method in benchmark.methods_of(dataset):
+                for seed in benchmark.seeds_of(method):
+                    yield stage, dataset, method, seed
+
+
+def scored(benchmark: Benchmark, layout: Layout) -> tuple[str, str]:
+    """(first, last) UTC time at which a `scores.json` of this benchmark was written, as the files' own stamps tell."""
+    stamps = [
+        path.stat().st_mtime
+        for dataset in benchmark.datasets
+        for method in benchmark.methods_of(dataset)
+        for seed in benchmark.seeds_of(method)
+        if (path := layout.evaluate(dataset, method, seed) / "scores.json").exists()
+    ]
+    ends = [datetime.datetime.fromtimestamp(stamp, datetime.UTC) for stamp in (min(stamps), max(stamps))]
+    return tuple(f"{end:%Y-%m-%d %H:%M} UTC" for end in ends)
+
+
+def _which(runs: list[str], total: int) -> str:
+    """In words, which of `total` runs these are."""
+    if len(runs) == total:
+        return "all runs"
+    return ", ".join(runs) if len(runs) <= 3 else f"{len(runs)} of {total} runs, {runs[0]} first"

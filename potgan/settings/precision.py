@@ -1,0 +1,93 @@
+"""What a training in another precision than fp32 differs by: no such number stands in a table without it.
+
+The paper trains in fp32 (implied). A model in bf16 or tf32 is shown beside its twin in fp32, which the same benchmark has
+and the ablation report compares it with, or else with what was measured on the embedded benchmark over three seeds
+(`benchmarks/precision.csv`, written by `benchmarks/precision.py`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from potgan.common.errors import UserError
+from potgan.common.paths import MEASURED_PRECISION
+from potgan.settings.schema import Benchmark
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = ("precision", "metric", "fp32", "fp32_sd", "difference", "difference_sd", "n_seeds", "n_pairs")
+
+
+def precision_of(benchmark: Benchmark, model: str) -> str:
+    """The precision that a model is trained in, on the first data set where it is not fp32."""
+    found = [benchmark.run_settings(dataset, model, 0).training.precision for dataset in benchmark.datasets]
+    return next((precision for precision in found if precision != "fp32"), "fp32")
+
+
+def fp32_twin(benchmark: Benchmark, model: str) -> str | None:
+    """The model that is the same but for being trained in fp32, on every data set; None where there is none."""
+
+    def in_fp32(dataset: str, name: str) -> dict:
+        run = benchmark.run_settings(dataset, name, 0)
+        return dataclasses.replace(run, training=dataclasses.replace(run.training, precision="fp32")).training_dict
+
+    for other in benchmark.models:
+        if precision_of(benchmark, other) == "fp32" and all(
+            in_fp32(dataset, other) == in_fp32(dataset, model) for dataset in benchmark.datasets
+        ):
+            return other
+    return None
+
+
+def measured(path: Path = MEASURED_PRECISION) -> pd.DataFrame:
+    """What is known: a row a precision and metric, COLUMNS. Empty where the file is not part of the installation."""
+    import pandas as pd  # half a second that parsing the workflow need not pay
+
+    if not path.exists():
+        return pd.DataFrame(columns=list(COLUMNS))
+    frame = pd.read_csv(path)
+    if list(frame.columns) != list(COLUMNS):
+        raise UserError(f"{path}: its columns must be {', '.join(COLUMNS)}; write it with benchmarks/precision.py")
+    return frame
+
+
+def check_precisions(benchmark: Benchmark, where: str) -> None:
+    """UserError for a model in another precision than fp32 whose difference to fp32 is not known and will not be."""
+    for model in benchmark.models:
+        precision = precision_of(benchmark, model)
+        if precision == "fp32" or fp32_twin(benchmark, model) is not None:
+            continue
+        if not (measured()["precision"] == precision).any():
+            raise UserError(
+                f"{where}: models.{model}: nobody has measured what training in {precision} changes; add the same model in "
+                "fp32 beside it, so that the tables show the difference, or measure it (config/precision.yaml)"
+            )
+
+
+def notes(benchmark: Benchmark) -> tuple[str, ...]:
+    """One sentence for each model that is not trained in fp32, with its difference to fp32 or where that stands."""
+    found = []
+    for model in benchmark.models:
+        precision = precision_of(benchmark, model)
+        if precision == "fp32":
+            continue
+        twin = fp32_twin(benchmark, model)
+        if twin is not None:
+            found.append(
+                f"{model} is trained in {precision}; the ablation report compares it with {twin}, the same in fp32."
+            )
+            continue
+        frame = measured()
+        parts = [
+            f"{row.metric} {row.difference:+.3f} ± {row.difference_sd:.3f} (fp32: {row.fp32:.3f} ± {row.fp32_sd:.3f})"
+            for row in frame[frame["precision"] == precision].itertuples()
+        ]
+        seeds = frame[frame["precision"] == precision]["n_seeds"].max()
+        found.append(
+            f"{model} is trained in {precision}. On the embedded benchmark, over {seeds} seeds, {precision} minus fp32 is: "
+            f"{', '.join(parts)}."
+        )
+    return tuple(found)

@@ -1,0 +1,223 @@
+"""The named measurement protocols. Facts only: this module imports nothing heavy.
+
+A protocol is a frozen description with an id and a hash. A variant of a metric is another protocol, never a flag, and
+every value in a table carries the id of its metric: a number measured through a network that is not Inception never
+stands under `fid`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from potgan.common.files import fingerprint
+
+#: Table columns in their order; "lower" metrics are better when smaller.
+METRICS = {
+    "ssim": "higher",
+    "is": "higher",
+    "mask_ssim": "higher",
+    "mask_is": "higher",
+    "fid": "lower",
+    "mask_fid": "lower",
+    "l1": "lower",
+    "foreground_ssim": "higher",
+    "psnr": "higher",
+    "kid": "lower",
+}
+METRIC_LABELS = {
+    "ssim": "SSIM",
+    "is": "IS",
+    "mask_ssim": "mask-SSIM",
+    "mask_is": "mask-IS",
+    "fid": "FID",
+    "mask_fid": "mask-FID",
+    "l1": "L1",
+    "foreground_ssim": "SSIM inside the mask",
+    "psnr": "PSNR",
+    "kid": "KID",
+}
+#: Metrics that compare an image with its target, and those of a whole set through a feature network.
+IMAGE_METRICS = ("ssim", "mask_ssim", "foreground_ssim", "l1", "psnr")
+SET_METRICS = ("is", "mask_is", "fid", "mask_fid", "kid")
+MASKED_METRICS = ("mask_ssim", "foreground_ssim", "mask_is", "mask_fid")
+
+
+@dataclass(frozen=True)
+class SsimSettings:
+    """Window and range of SSIM (PROTOCOLS 5.1)."""
+
+    window: str  # gaussian | uniform
+    size: int  # taps
+    sigma: float  # of the Gaussian, in pixels
+    covariance: str  # population | sample
+    data_range: str  # "generated": max - min of each generated image (Deformable GAN, PATN) | "255"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a set of generated images is measured against the targets of its pairs."""
+
+    id: str
+    version: int  # raised whenever the same id means something else
+    description: str
+    frame: str  # as-is | pad-256: 256 x 176 images get 40 white columns left and right before anything is measured
+    targets: (
+        str  # dataset: the data set's own image | strip: the target panel of a released strip, JPEG and all | either
+    )
+    file_format: str  # any | png: what the images must have been saved as
+    ssim_id: str  # what the SSIM settings are called in a table
+    ssim: SsimSettings
+    mask_id: str  # recipe of the mask of masked metrics: rectangles4 (Deformable GAN) | pg2-r4
+    mask_owner: str  # target | source
+    feature_network: str  # inception-2015-12-05 | synthetic-classifier
+    feature_id: str  # suffix of IS and FID ids
+    inception_splits: int  # contiguous, in the order of the pair list
+    fid_reference: str  # "targets": of the test pairs, with multiplicity | "train": every training image once
+    minimum_n: int  # images below which FID is refused; 0: measured, with a warning
+
+    @property
+    def hash(self) -> str:
+        return fingerprint(dataclasses.asdict(self))
+
+    @property
+    def record(self) -> dict[str, str | int]:
+        """What `scores.json` says of it."""
+        return {"id": self.id, "version": self.version, "hash": self.hash, "description": self.description}
+
+    def metric_id(self, metric: str) -> str:
+        """The protocol id of one metric, e.g. `ssim-deform`, `mask-fid-synthetic`: the same id only for the same settings."""
+        parts = [metric.replace("_", "-")]
+        if metric in ("ssim", "mask_ssim", "foreground_ssim"):
+            parts.append(self.ssim_id if _SSIM_IDS.get(self.ssim_id) == self.ssim else _spelled(self.ssim))
+        elif metric in ("l1", "psnr"):
+            parts.append("255")
+        else:
+            named = _FEATURE_IDS.get(self.feature_id) == self.feature_network
+            parts.append(self.feature_id if named else self.feature_network)
+        if metric in MASKED_METRICS and (metric.endswith("ssim") or (self.mask_id, self.mask_owner) != _PAPERS_MASK):
+            parts += [self.mask_id, self.mask_owner]
+        if metric in ("is", "mask_is") and self.inception_splits != 10:
+            parts.append(f"{self.inception_splits}splits")
+        if metric in ("fid", "mask_fid", "kid") and self.fid_reference != "targets":
+            parts.append(self.fid_reference)
+        if self.frame != "as-is":
+            parts.append(self.frame)
+        # IS looks at generated images alone; everything else at targets too.
+        if self.targets != "dataset" and metric not in ("is", "mask_is"):
+            parts.append({"strip": "strip", "either": "as-they-are"}[self.targets])
+        if self.file_format != "any":
+            parts.append(self.file_format)
+        elif self.targets == "either" and metric in ("is", "mask_is"):
+            parts.append("as-they-are")
+        return "-".join(parts)
+
+
+_PAPERS_MASK = ("rectangles4", "target")
+_DEFORM_SSIM = SsimSettings(window="gaussian", size=11, sigma=1.5, covariance="population", data_range="generated")
+
+POTGAN = Protocol(
+    id="potgan",
+    version=2,
+    description="The paper's measurements with the peers' code read where the paper is silent (PROTOCOLS 5, 7.2 items 23 "
+    "and 28 to 31): Deformable GAN's SSIM, target masks of half-width 4, IS and FID through the 2015 Inception network.",
+    frame="as-is",
+    targets="dataset",
+    file_format="any",
+    ssim_id="deform",
+    ssim=_DEFORM_SSIM,
+    mask_id="rectangles4",
+    mask_owner="target",
+    feature_network="inception-2015-12-05",
+    feature_id="inception2015",
+    inception_splits=10,
+    fid_reference="targets",
+    minimum_n=0,
+)
+
+POTGAN_SYNTHETIC = dataclasses.replace(
+    POTGAN,
+    id="potgan-synthetic",
+    description="As `potgan`, but IS and FID go through a small classifier that the workflow trains on synthetic people. "
+    "Those numbers compare rows of one table with each other and nothing else: they are not Inception's.",
+    feature_network="synthetic-classifier",
+    feature_id="synthetic",
+)
+
+PATN = dataclasses.replace(
+    POTGAN,
+    id="patn",
+    version=1,
+    description="PATN's tool/getMetrics_market.py, also Deformable GAN's test.py: SSIM whose range is the generated image's "
+    "own, against the target panel of the released strip, which JPEG has changed as well; masks of half-width 4; images of "
+    "DeepFashion without its margins get them back, white (PROTOCOLS 5.5).",
+    frame="pad-256",
+    targets="strip",
+)
+
+PG2 = dataclasses.replace(
+    POTGAN,
+    id="pg2",
+    version=1,
+    description="PG2's and DPIG's score.py and score_mask.py: a uniform window of 7, sample covariance, range 255; their mask "
+    "folder holds the *source* pose's mask, limbs of radius 4.",
+    ssim_id="uniform7",
+    ssim=SsimSettings(window="uniform", size=7, sigma=0.0, covariance="sample", data_range="255"),
+    mask_id="pg2-r4",
+    mask_owner="source",
+)
+
+GFLA = dataclasses.replace(
+    POTGAN,
+    id="gfla",
+    version=1,
+    description="GFLA's and DPTN's script/metrics.py: a uniform window of 51, range 1 on images divided by 255; FID against "
+    "every training image. Differs: through the 2015 network instead of torchvision's ImageNet one, and the last batch is kept.",
+    ssim_id="uniform51",
+    ssim=SsimSettings(window="uniform", size=51, sigma=0.0, covariance="sample", data_range="255"),
+    fid_reference="train",
+)
+
+CLEAN = dataclasses.replace(
+    POTGAN,
+    id="clean",
+    version=1,
+    description="What we hold for the best practice today: SSIM with a fixed range, lossless images, the data set's own "
+    "targets, FID only with more images than features, and KID with an interval for any number.",
+    file_format="png",
+    ssim_id="gauss255",
+    ssim=dataclasses.replace(_DEFORM_SSIM, data_range="255"),
+    minimum_n=2049,
+)
+
+PROTOCOLS = {protocol.id: protocol for protocol in (POTGAN, POTGAN_SYNTHETIC, PATN, PG2, GFLA, CLEAN)}
+
+#: What each short name stands for. Settings that are not its own are spelled out, so that a variant that is made with
+#: `dataclasses.replace` never keeps the name of what it was made from.
+_SSIM_IDS = {protocol.ssim_id: protocol.ssim for protocol in PROTOCOLS.values()}
+_FEATURE_IDS = {protocol.feature_id: protocol.feature_network for protocol in PROTOCOLS.values()}
+
+
+def _spelled(ssim: SsimSettings) -> str:
+    sigma = f"-sigma{ssim.sigma:g}" if ssim.sigma else ""
+    return f"{ssim.window}{ssim.size}{sigma}-{ssim.covariance}-{ssim.data_range}"
+
+
+def as_they_are(protocol: Protocol) -> Protocol:
+    """The protocol without its demands on files and targets, under an id of its own: released strips as they are."""
+    return dataclasses.replace(
+        protocol, id=f"{protocol.id}-as-they-are", targets="either", file_format="any", minimum_n=0
+    )
+
+
+def unmet_demands(protocol: Protocol, file_format: str, from_strips: bool) -> list[str]:
+    """What of a protocol a set of images does not meet, as ends of the sentence "FOLDER: ..."; empty if all is met.
+
+    file_format: png | jpeg. from_strips: whether the targets are panels of the results' own strips.
+    """
+    found = []
+    if protocol.file_format == "png" and file_format != "png":
+        found.append(f"holds {file_format.upper()} files, and protocol {protocol.id} demands PNG")
+    if protocol.targets == "dataset" and from_strips:
+        found.append(f"its targets come from the strips, and protocol {protocol.id} demands the data set's own")
+    return found

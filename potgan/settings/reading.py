@@ -1,0 +1,197 @@
+"""A configuration: YAML or a mapping -> a checked `Benchmark`, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import typing
+from pathlib import Path
+
+import yaml
+
+from potgan.common.download import check_checksum_text
+from potgan.common.errors import UserError
+from potgan.common.typed import build
+from potgan.settings.precision import check_precisions
+from potgan.settings.protocols import PROTOCOLS
+from potgan.settings.schema import (
+    FIRST_CHECKPOINT_SUFFIX,
+    REFERENCE_METHODS,
+    RESULT_LAYOUTS,
+    STAGES,
+    Benchmark,
+    KeypointSettings,
+)
+
+
+def load(source: str | Path | dict[str, typing.Any]) -> Benchmark:
+    """Read and check a configuration, from a YAML file or from a mapping.
+
+    Raises UserError for a file that is missing or no YAML, an unknown key, a wrong type or an impossible value.
+    """
+    if isinstance(source, dict):
+        tree, where = source, "configuration"
+    else:
+        where = str(source)
+        try:
+            tree = yaml.safe_load(Path(source).read_text())
+        except FileNotFoundError:
+            raise UserError(f"{where}: no such configuration file") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{where}: is not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{where}: must be a mapping of settings, and is {type(tree).__name__}")
+    if isinstance(tree.get("models"), dict):
+        # A file laid over another takes a model away with `name: false`.
+        tree = tree | {"models": {name: entry for name, entry in tree["models"].items() if entry is not False}}
+    benchmark = build(Benchmark, tree, where, root=True)
+    _check(benchmark, where)
+    check_precisions(benchmark, where)
+    return benchmark
+
+
+def as_tree(benchmark: Benchmark) -> dict[str, typing.Any]:
+    """The resolved configuration as plain JSON types; `load(as_tree(b)) == b`."""
+    return json.loads(json.dumps(dataclasses.asdict(benchmark)))
+
+
+def dump(benchmark: Benchmark) -> str:
+    """The resolved configuration as YAML; `load` of it gives an equal object."""
+    return yaml.safe_dump(as_tree(benchmark), sort_keys=False, allow_unicode=True, width=110)
+
+
+_CHOICES = {
+    "guided_filter.mode": ("train", "test", "off"),
+    "generator.normalization": ("instance", "batch"),
+    "discriminator.normalization": ("instance", "batch", "none"),
+    "training.perceptual_network": ("vgg16", "random"),
+    "training.precision": ("fp32", "tf32", "bf16"),
+    "training.compile": ("auto", "always", "never"),
+}
+
+
+def _check(benchmark: Benchmark, where: str) -> None:
+    def require(condition: bool, message: str) -> None:
+        if not condition:
+            raise UserError(f"{where}: {message}")
+
+    def one_of(value: str, choices: tuple[str, ...], what: str) -> None:
+        require(value in choices, f"{what} must be one of {', '.join(choices)}, and is {value!r}")
+
+    for kind, names in (
+        ("benchmark", [benchmark.benchmark]),
+        ("data set", benchmark.datasets),
+        ("model", benchmark.models),
+        ("external method", benchmark.external_methods),
+    ):
+        for name in names:
+            require(
+                re.fullmatch(r"[a-z0-9][a-z0-9.-]*", name) is not None,
+                f"{kind} name {name!r} must consist of a-z, 0-9, '.' and '-', since it becomes a folder",
+            )
+    reserved = {*STAGES, *REFERENCE_METHODS}
+    for name in benchmark.models:
+        require(name not in reserved and not name.endswith(FIRST_CHECKPOINT_SUFFIX), f"model name {name!r} is reserved")
+    _check_external(benchmark, reserved, require, one_of)
+    require(bool(benchmark.datasets), "datasets is empty")
+    require(bool(benchmark.models), "models is empty")
+    require(bool(benchmark.seeds), "seeds is empty")
+    require(len(set(benchmark.seeds)) == len(benchmark.seeds), "seeds repeats a seed")
+    one_of(benchmark.protocol, tuple(PROTOCOLS), "protocol")
+    require(
+        PROTOCOLS[benchmark.protocol].targets == "dataset",
+        f"protocol {benchmark.protocol} measures against the targets of released strips, which a benchmark's own images have "
+        "not; choose another, and measure strips with `potgan score`",
+    )
+    for name, dataset in benchmark.datasets.items():
+        at = f"datasets.{name}"
+        one_of(dataset.kind, ("synthetic", "market1501", "dukemtmc", "deepfashion"), f"{at}.kind")
+        one_of(dataset.unreadable_images, ("stop", "skip"), f"{at}.unreadable_images")
+        one_of(dataset.pairs.rule, ("patn", "pg2"), f"{at}.pairs.rule")
+        require(min(dataset.image_size) >= 32, f"{at}.image_size must be at least 32 x 32")
+        require(
+            all(side % 16 == 0 for side in dataset.image_size),
+            f"{at}.image_size must be multiples of 16 (four blocks that halve), and is {list(dataset.image_size)}",
+        )
+        require(
+            dataset.kind != "synthetic"
+            or tuple(dataset.image_size) == (dataset.synthetic.height, dataset.synthetic.width),
+            f"{at}.image_size must equal synthetic.height and .width, so that the true flow fits the images",
+        )
+        for split in dataset.splits:
+            one_of(split, ("train", "test"), f"{at}.splits")
+        _check_keypoints(dataset.keypoints, f"{at}.keypoints", require, one_of)
+        if dataset.checksum is not None:
+            check_checksum_text(dataset.checksum, f"{where}: {at}.checksum")
+        if dataset.crop_columns is not None:
+            first, last = dataset.crop_columns
+            require(0 <= first < last, f"{at}.crop_columns must be two rising columns, and is {[first, last]}")
+            require(dataset.kind != "synthetic", f"{at}.crop_columns: synthetic images are not cropped")
+        require(
+            dataset.keypoints.frame == "original" or dataset.crop_columns is not None,
+            f"{at}.keypoints.frame is cropped, but there are no crop_columns",
+        )
+        for model in benchmark.models:
+            run = benchmark.run_settings(name, model, benchmark.seeds[0])
+            at = f"models.{model}"
+            values = {
+                "guided_filter.mode": run.generator.guided_filter.mode,
+                "generator.normalization": run.generator.normalization,
+                "discriminator.normalization": run.discriminator.normalization,
+                "training.perceptual_network": run.training.perceptual_network,
+                "training.precision": run.training.precision,
+                "training.compile": run.training.compile,
+            }
+            for key, value in values.items():
+                one_of(value, _CHOICES[key], f"{at}: {key}")
+            require(0 < run.generator.control_point_span < 1, f"{at}: control_point_span must lie between 0 and 1")
+            require(min(run.generator.control_points) >= 2, f"{at}: control_points must be at least 2 x 2")
+            require(run.generator.guided_filter.radius >= 1, f"{at}: guided_filter.radius must be at least 1")
+            require(run.generator.guided_filter.epsilon > 0, f"{at}: guided_filter.epsilon must be positive")
+            require(run.training.iterations >= 1, f"{at}: training.iterations must be at least 1")
+            for key in ("batch_size", "threads", "processes", "log_every", "save_every"):
+                require(getattr(run.training, key) >= 1, f"{at}: training.{key} must be at least 1")
+            require(
+                run.training.batch_size % run.training.processes == 0,
+                f"{at}: training.batch_size {run.training.batch_size} cannot be shared equally by "
+                f"{run.training.processes} processes",
+            )
+            require(
+                run.training.device_batch_size is None or run.training.device_batch_size >= 1,
+                f"{at}: training.device_batch_size must be at least 1, or null",
+            )
+            require(0 <= run.training.ema < 1, f"{at}: training.ema must lie between 0 and 1 (0.999, say)")
+            require(
+                1 <= run.training.checkpoints <= run.training.iterations,
+                f"{at}: training.checkpoints must lie between 1 and iterations",
+            )
+            require(
+                0 <= run.training.decay_from <= run.training.iterations,
+                f"{at}: training.decay_from must lie between 0 and iterations",
+            )
+
+
+def _check_external(
+    benchmark: Benchmark, reserved: set[str], require: typing.Callable, one_of: typing.Callable
+) -> None:
+    for name, method in benchmark.external_methods.items():
+        at = f"external_methods.{name}"
+        require(
+            name not in reserved | set(benchmark.models) and not name.endswith(FIRST_CHECKPOINT_SUFFIX),
+            f"external method name {name!r} is reserved or a model's",
+        )
+        # A data set that cannot be had here has left `datasets`; its cells say why.
+        one_of(method.dataset, (*benchmark.datasets, *benchmark.absent), f"{at}.dataset")
+        one_of(method.layout, RESULT_LAYOUTS, f"{at}.layout")
+        require(bool(method.label.strip()), f"{at}.label is empty")
+
+
+def _check_keypoints(settings: KeypointSettings, at: str, require: typing.Callable, one_of: typing.Callable) -> None:
+    one_of(settings.estimator, ("table", "openpifpaf"), f"{at}.estimator")
+    one_of(settings.frame, ("original", "cropped"), f"{at}.frame")
+    one_of(settings.openpifpaf.device, ("auto", "cpu", "cuda"), f"{at}.openpifpaf.device")
+    require(0 <= settings.minimum_detection_rate <= 1, f"{at}.minimum_detection_rate must lie between 0 and 1")
+    require(settings.openpifpaf.scale >= 1, f"{at}.openpifpaf.scale must be at least 1: images are enlarged")
+    for name in ("batch_size", "workers", "shard_size"):
+        require(getattr(settings.openpifpaf, name) >= 1, f"{at}.openpifpaf.{name} must be at least 1")

@@ -1,0 +1,307 @@
+"""What the trainings of a configuration will take: some steps of each, timed on random pairs, times their iterations.
+
+No data set and no weight file is needed: a step's time does not depend on what the images show, nor on the values of
+the perceptual network's weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import multiprocessing
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+from potgan.common.device import device_name, keep_freed_memory, peak_memory_bytes, pick_device
+from potgan.common.errors import UserError
+from potgan.common.processes import Processes
+from potgan.common.progress import say
+from potgan.common.tensors import tensors_to_bytes
+from potgan.data.batches import PairData, training_batches
+from potgan.methods.potgan.step import AdversarialStep
+from potgan.settings.schema import Benchmark, RunSettings
+from potgan.training.log import LossMeter
+from potgan.training.loop import batch_positions, out_of_memory_is_one_line
+
+#: Steps before the clock starts: buffers are allocated, convolution algorithms chosen, networks compiled, graphs recorded.
+WARM_UP = {"cpu": 2, "cuda": 10}
+#: Random images that steps are timed on: enough for no batch to fit a cache, few enough for any memory.
+IMAGES = 256
+NOT_COUNTED = (
+    "Not counted: reading images, compiling (minutes at most, once a training), validation, writing checkpoints, generation and "
+    "evaluation."
+)
+
+
+def random_pairs(size: tuple[int, int], sigma: float, images: int = IMAGES, pairs: int = 16 * IMAGES) -> PairData:
+    """Pairs of random images (height, width), masks and joints on the CPU, the same at every call."""
+    height, width = size
+    generator = torch.Generator().manual_seed(0)
+
+    def whole_numbers(end: int, *shape: int, dtype: torch.dtype = torch.uint8) -> torch.Tensor:
+        return torch.randint(0, end, shape, generator=generator, dtype=dtype)
+
+    return PairData(
+        names=[str(number) for number in range(images)],
+        images=whole_numbers(256, images, 3, height, width),
+        masks=whole_numbers(2, images, 1, height, width),
+        joints=torch.rand(images, 18, 2, generator=generator) * torch.tensor([width - 1.0, height - 1.0]),
+        sources=whole_numbers(images, pairs, dtype=torch.int64),
+        targets=whole_numbers(images, pairs, dtype=torch.int64),
+        sigma=sigma,
+    )
+
+
+class TimedTraining:
+    """The inner loop of `train` on given pairs, some steps at a time. No state, no files."""
+
+    def __init__(self, settings: RunSettings, device: torch.device, data: PairData) -> None:
+        alone = Processes()
+        self.device = device
+        self.step = AdversarialStep(settings, device)
+        self.meter = LossMeter(alone)
+        self.batches = training_batches(data, device, batch_positions(len(data), settings, itertools.count(), alone))
+
+    def run(self, steps: int) -> float:
+        """Seconds that this many steps took, batches included; the device has finished at both ends."""
+        synchronise(self.device)
+        start = time.perf_counter()
+        for _ in range(steps):
+            self.meter.add(self.step(next(self.batches), 1.0))
+        synchronise(self.device)
+        return time.perf_counter() - start
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One process of one training on this machine. The bytes are those of the files that it writes."""
+
+    seconds_per_iteration: float
+    peak_memory_bytes: int
+    generator_bytes: int
+    state_bytes: int
+    compiled: bool
+    device: str
+
+
+def measure(settings: RunSettings, steps: int) -> Measured:
+    """Time that many steps, after some to warm up, in this process.
+
+    Raises UserError where a batch does not fit the device.
+    """
+    device = pick_device()
+    torch.set_num_threads(settings.training.threads)
+    keep_freed_memory()
+    with out_of_memory_is_one_line(settings):
+        data = random_pairs(settings.image_size, settings.masks.heatmap_sigma).placed(device)
+        training = TimedTraining(settings, device, data)
+        training.step.generator.train()
+        training.run(WARM_UP[device.type])
+        seconds = training.run(steps) / steps
+    step = training.step
+    return Measured(
+        seconds,
+        peak_memory_bytes(device),
+        tensors_to_bytes(step.trained_generator.state_dict()).nbytes,
+        tensors_to_bytes(step.state_dict()).nbytes,
+        step.compiled,
+        device_name(device),
+    )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """All trainings of one model on one data set: one for each seed."""
+
+    dataset: str
+    model: str
+    seeds: int
+    settings: RunSettings
+    measured: Measured
+
+    @property
+    def pairs_per_second(self) -> float:
+        return self.settings.training.batch_size / self.measured.seconds_per_iteration
+
+    @property
+    def hours_each(self) -> float:
+        """From start to end of one training."""
+        return self.measured.seconds_per_iteration * self.settings.training.iterations / 3600
+
+    @property
+    def device_hours(self) -> float:
+        """Hours of all seeds, on each of the devices of a training."""
+        return self.hours_each * self.seeds * self.settings.training.processes
+
+    @property
+    def kept_bytes(self) -> int:
+        return self.measured.generator_bytes * self.settings.training.checkpoints * self.seeds
+
+    def as_dict(self) -> dict[str, Any]:
+        options = self.settings.training
+        return {
+            "dataset": self.dataset,
+            "model": self.model,
+            "seeds": self.seeds,
+            "image_size": list(self.settings.image_size),
+            "batch_size": options.batch_size,
+            "iterations": options.iterations,
+            "processes": options.processes,
+            "precision": options.precision,
+            **dataclasses.asdict(self.measured),
+            "pairs_per_second": self.pairs_per_second,
+            "hours_each": self.hours_each,
+            "device_hours": self.device_hours,
+            "kept_bytes": self.kept_bytes,
+        }
+
+
+def distinct_trainings(
+    benchmark: Benchmark, dataset: str | None = None, model: str | None = None
+) -> list[tuple[str, str]]:
+    """(data set, model) of every training of a configuration, or of the chosen ones: models that share a network once.
+
+    Raises UserError for a name that the configuration has not.
+    """
+    found: list[tuple[str, str]] = []
+    for name in [dataset] if dataset is not None else benchmark.datasets:
+        for one in [model] if model is not None else benchmark.models:
+            benchmark.run_settings(name, one, benchmark.seeds[0])  # names what is unknown
+            training = (name, benchmark.trained_as(name, one))
+            if training not in found:
+                found.append(training)
+    return found
+
+
+def estimate(benchmark: Benchmark, steps: int, dataset: str | None = None, model: str | None = None) -> list[Cost]:
+    """Time each distinct training, every one in a process of its own, so that memory and threads do not mix.
+
+    Trainings of equal settings (the same model on data sets of one image size, say) are timed once.
+    """
+    if steps < 1:
+        raise UserError(f"--steps must be at least 1, and is {steps}")
+    known: dict[RunSettings, Measured] = {}
+    costs = []
+    for name, one in distinct_trainings(benchmark, dataset, model):
+        settings = benchmark.run_settings(name, one, benchmark.seeds[0])
+        timed = _what_is_timed(settings)
+        if timed not in known:
+            say(f"{name}/{one}: timing {steps} steps")
+            known[timed] = _in_a_process(timed, steps, f"{name}/{one}")
+        costs.append(Cost(name, one, len(benchmark.seeds), settings, known[timed]))
+    return costs
+
+
+def _what_is_timed(settings: RunSettings) -> RunSettings:
+    """One process of the training, without what does not change its speed."""
+    options = settings.training
+    training = dataclasses.replace(
+        options, batch_size=options.batch_size // options.processes, processes=1, perceptual_network="random"
+    )
+    return dataclasses.replace(settings, dataset="random", seed=0, training=training)
+
+
+def _in_a_process(settings: RunSettings, steps: int, what: str) -> Measured:
+    # Not an executor: it would write to the process when it is killed, and the command line ends at a broken pipe.
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_measure_and_send, args=(sender, settings, steps), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        found = receiver.recv()
+    except EOFError:
+        found = UserError(
+            "the process that timed it was killed, most likely for lack of memory; set training.device_batch_size"
+        )
+    finally:
+        receiver.close()
+    process.join()
+    if isinstance(found, Measured):
+        return found
+    if isinstance(found, UserError):
+        raise UserError(f"{what}: {found}")
+    raise found
+
+
+def _measure_and_send(sender: Connection, settings: RunSettings, steps: int) -> None:
+    try:
+        sender.send(measure(settings, steps))
+    except Exception as error:
+        sender.send(error)
+
+
+def check_price(price: float | None) -> None:
+    if price is not None and not (math.isfinite(price) and price >= 0):
+        raise UserError(f"--price must be a number of at least 0, and is {price}")
+
+
+def text(costs: list[Cost], steps: int, price: float | None = None) -> str:
+    """The table that a person reads. price: EUR for an hour of one device."""
+    unit = "hours" if costs[0].measured.device.startswith("CPU") else "GPU-hours"
+    head = ["training", "s/iteration", "pairs/s", "hours each", "seeds", unit, "peak memory", "checkpoints", "state"]
+    rows = [
+        [
+            f"{cost.dataset}/{cost.model}",
+            f"{cost.measured.seconds_per_iteration:.4g}",
+            f"{cost.pairs_per_second:,.4g}",
+            f"{cost.hours_each:,.2f}",
+            str(cost.seeds),
+            f"{cost.device_hours:,.2f}",
+            _gib(cost.measured.peak_memory_bytes),
+            _gib(cost.kept_bytes),
+            _gib(cost.measured.state_bytes),
+        ]
+        for cost in costs
+    ]
+    total = sum(cost.device_hours for cost in costs)
+    seeds = sum(cost.seeds for cost in costs)
+    kept, state = sum(cost.kept_bytes for cost in costs), max(cost.measured.state_bytes for cost in costs)
+    rows.append(["all", "", "", "", str(seeds), f"{total:,.2f}", "", _gib(kept), _gib(state)])
+    if price is not None:
+        head.insert(6, "EUR")
+        for row, hours in zip(rows, [*(cost.device_hours for cost in costs), total], strict=True):
+            row.insert(6, f"{hours * price:,.2f}")
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    lines = []
+    for name, *cells in [head, *rows]:
+        numbers = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
+        lines.append("  ".join([name.ljust(widths[0]), *numbers]))
+    notes = [
+        f"On {costs[0].measured.device}, {steps} steps of each training on random pairs, after some to warm up.",
+        "checkpoints: kept, of all seeds. state: while one training runs, and twice that while it is saved.",
+        NOT_COUNTED,
+    ]
+    if any(cost.settings.training.processes > 1 for cost in costs):
+        notes.append("Trainings on several devices: one device's share was timed; exchanging gradients is not counted.")
+    return "\n".join([*lines, "", *notes]) + "\n"
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:,.2f} GiB"
+
+
+def as_tree(costs: list[Cost], steps: int, price: float | None = None) -> dict[str, Any]:
+    """The same for a program."""
+    hours = sum(cost.device_hours for cost in costs)
+    return {
+        "device": costs[0].measured.device,
+        "steps": steps,
+        "trainings": [cost.as_dict() for cost in costs],
+        "device_hours": hours,
+        "kept_bytes": sum(cost.kept_bytes for cost in costs),
+        "price_per_hour": price,
+        "cost": None if price is None else hours * price,
+        "not_counted": NOT_COUNTED,
+    }

@@ -1,0 +1,205 @@
+"""What a person sees of a training: `progress.csv`, pictures of the same pairs, TensorBoard, and an alarm."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from potgan.common.device import peak_memory_bytes
+from potgan.common.errors import UserError
+from potgan.common.files import write_bytes, write_text
+from potgan.common.processes import Processes
+from potgan.common.progress import say
+from potgan.data.batches import PairData, to_pixels
+from potgan.data.pixels import png_bytes
+from potgan.data.pose_rendering import draw_skeleton
+from potgan.methods.potgan.generator import Generator
+from potgan.settings.schema import RunSettings
+
+#: In the paper's counting one training is 90 epochs (Fig. 10 shows 50 to 90; PROTOCOLS 7.2 item 2).
+EPOCHS = 90
+#: Pairs that every picture of a training shows.
+SAMPLES = 8
+PROGRESS_COLUMNS = (
+    "iteration",
+    "epoch",
+    "reconstruction",
+    "perceptual",
+    "adversarial",
+    "discriminator",
+    "learning_rate",
+    "validation_ssim",
+    "validation_ssim_unfiltered",
+)
+#: A loss has exploded when its mean since the last line of progress.csv is this many times that of the first iteration. In
+#: trainings that went well it is at most 1.7 times (the adversarial term, while the discriminator learns).
+EXPLOSION = 100.0
+
+
+class LossMeter:
+    """Means of the loss terms between two lines of `progress.csv`, summed on the device, so that no step waits for them."""
+
+    def __init__(self, processes: Processes) -> None:
+        self.processes = processes
+        self.rows: list[dict[str, float]] = []
+        self._first: dict[str, torch.Tensor] = {}  # of the first iteration
+        self._sums: dict[str, torch.Tensor] = {}
+        self._count = 0
+
+    def add(self, terms: dict[str, torch.Tensor]) -> None:
+        self._first = self._first or {name: value.double() for name, value in terms.items()}
+        for name, value in terms.items():
+            # In float64, so that a sum does not depend on when it was taken off the device.
+            self._sums[name] = self._sums[name] + value if name in self._sums else value.double()
+        self._count += 1
+
+    def means(self) -> dict[str, float]:
+        """name -> mean over iterations, and over processes. Waits for the device."""
+        if not self._count:
+            return {}
+        values = self.processes.mean(torch.stack(list(self._sums.values())).cpu()) / self._count
+        return dict(zip(self._sums, values.tolist(), strict=True))
+
+    def start_row(self, row: dict[str, float]) -> None:
+        """Keep a line, and begin the next."""
+        self.rows.append(row)
+        self._sums, self._count = {}, 0
+
+    def check(self, folder: Path, iteration: int, last_good: str) -> None:
+        """UserError if a loss is not finite, or has exploded. Called before anything is saved."""
+        for name, value in self.means().items():
+            if math.isfinite(value) and value <= EXPLOSION * max(self._first[name].item(), 0.01):
+                continue
+            what = (
+                f"has exploded ({self._first[name].item():.3g} at first)"
+                if math.isfinite(value)
+                else "is no longer finite"
+            )
+            raise UserError(
+                f"{folder}: the {name} loss {what} at iteration {iteration}: {value:.3g}; lower the learning rate. The last "
+                f"good state is {last_good}"
+            )
+
+    def note(self) -> str:
+        """The last line's losses, for a progress line."""
+        if not self.rows:
+            return "no losses yet"
+        names = {"reconstruction": "L1", "perceptual": "perceptual", "adversarial": "G", "discriminator": "D"}
+        return " ".join(f"{short} {self.rows[-1][name]:.3g}" for name, short in names.items() if name in self.rows[-1])
+
+    def state_dict(self) -> dict[str, Any]:
+        sums, first = ({k: v.item() for k, v in tensors.items()} for tensors in (self._sums, self._first))
+        return {"rows": self.rows, "first": first, "sums": sums, "count": self._count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows = state["rows"]
+        self._sums, self._first = (
+            {k: torch.tensor(v, dtype=torch.float64) for k, v in state[name].items()} for name in ("sums", "first")
+        )
+        self._count = state["count"]
+
+
+class TrainingLog:
+    """Writes what happened since `start`. rows: the lines of earlier sessions of this run."""
+
+    def __init__(self, folder: Path, settings: RunSettings, start: int, rows: list[dict[str, float]]) -> None:
+        self.folder = folder
+        self.began = time.monotonic()
+        self.board = None
+        with contextlib.suppress(OSError):  # watching must never stop a training
+            self.board = _board(folder.parent / "tensorboard", start)
+        if self.board is not None and not start:
+            self.board.add_text("settings", f"```\n{settings}\n```", 0)
+
+    def row(self, row: dict[str, float], rows: list[dict[str, float]], pairs: int, device: torch.device) -> None:
+        """One more line. pairs: seen in this session."""
+        write_text(self.folder / "progress.csv", progress_csv(rows))
+        if self.board is None:
+            return
+        iteration = int(row["iteration"])
+        groups = {
+            "loss": ("reconstruction", "perceptual", "adversarial", "discriminator"),
+            "validation": ("validation_ssim", "validation_ssim_unfiltered"),
+            "run": ("learning_rate",),
+        }
+        with contextlib.suppress(OSError):
+            for group, names in groups.items():
+                for name in names:
+                    if name in row:
+                        self.board.add_scalar(f"{group}/{name.removeprefix('validation_')}", row[name], iteration)
+            self.board.add_scalar("run/pairs_per_second", pairs / (time.monotonic() - self.began), iteration)
+            self.board.add_scalar("run/peak_memory_gib", peak_memory_bytes(device) / 2**30, iteration)
+            self.board.flush()
+
+    def pictures(self, generator: Generator, data: PairData, iteration: int) -> None:
+        """What the generator makes of the same pairs every time."""
+        picture = samples(generator, data)
+        write_bytes(self.folder / f"samples-{iteration:06d}.png", png_bytes(picture))
+        if self.board is not None:
+            with contextlib.suppress(OSError):
+                self.board.add_image("source, pose, synthesised, target", picture, iteration, dataformats="HWC")
+
+    def close(self) -> None:
+        if self.board is not None:
+            with contextlib.suppress(OSError):
+                self.board.close()
+
+
+@torch.no_grad()
+def samples(generator: Generator, data: PairData, count: int = SAMPLES) -> np.ndarray:
+    """A picture of the same pairs at every call, one a row: source, target pose, synthesised image, target.
+
+    Returns (rows, columns, 3) uint8 RGB.
+    """
+    generator.eval()
+    # Evenly spaced over the list, so that not all of them are of its first person.
+    chosen = np.unique(np.linspace(0, len(data) - 1, min(count, len(data))).astype(int))
+    batch = data.batch(chosen, next(generator.parameters()).device)
+    out = generator(batch.source_image, batch.source_mask, batch.target_mask, batch.target_heatmaps)
+    columns = [
+        to_pixels(images).permute(0, 2, 3, 1).cpu().numpy()
+        for images in (batch.source_image, out.image, batch.target_image)
+    ]
+    joints = data.joints[data.targets[torch.as_tensor(chosen, device=data.device)]].cpu().numpy()
+    poses = np.stack([draw_skeleton(joint, *data.size) for joint in joints])
+    rows = np.concatenate([columns[0], poses, columns[1], columns[2]], axis=2)
+    generator.train()
+    return np.concatenate(list(rows), axis=0)
+
+
+def _board(folder: Path, start: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        say("TensorBoard is not installed: progress.csv and the pictures in the run's folder say the same")
+        return None
+    _tell_of_full_disks_in_a_line()
+    # Points of an earlier session after the saved state are dropped: they are drawn again.
+    return SummaryWriter(str(folder), purge_step=start + 1 if start else None)
+
+
+def _tell_of_full_disks_in_a_line() -> None:
+    """TensorBoard writes from a thread of its own, which would die with a traceback. Watching must not stop a training."""
+    before = threading.excepthook
+
+    def tell(failure: threading.ExceptHookArgs) -> None:
+        if isinstance(failure.exc_value, OSError):
+            say(f"TensorBoard's file cannot be written ({failure.exc_value.strerror}); training goes on without it")
+        else:
+            before(failure)
+
+    threading.excepthook = tell
+
+
+def progress_csv(rows: list[dict[str, float]]) -> str:
+    return pd.DataFrame(rows, columns=list(PROGRESS_COLUMNS)).to_csv(
+        index=False, float_format="%.6g", lineterminator="\n"
+    )

@@ -1,0 +1,270 @@
+"""Algorithm 1: one training, from pairs to a generator. Read `train` from top to bottom.
+
+The folder of a run holds `progress.csv`, `generator-<iteration>.pt` and `samples-<iteration>.png` for each kept checkpoint,
+and, last of all, `done.json`. While it runs, `../checkpoint/` holds the whole state: a run that is killed at any moment
+continues from there, bit for bit. `../tensorboard/` holds the same curves and pictures for TensorBoard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from potgan.common.device import device_name, keep_freed_memory, peak_memory_bytes, pick_device
+from potgan.common.errors import Interrupted, UserError
+from potgan.common.files import sha256_of, write_json
+from potgan.common.processes import Processes, processes
+from potgan.common.progress import progress, say
+from potgan.data.batches import PairData, to_pixels, training_batches, training_indices
+from potgan.measure.ssim import ssim
+from potgan.methods.generator_file import save_generator
+from potgan.methods.potgan.generator import Generator
+from potgan.methods.potgan.guided_filter import guided_filter
+from potgan.methods.potgan.step import AdversarialStep
+from potgan.settings.protocols import POTGAN
+from potgan.settings.schema import RunSettings, TrainingSettings
+from potgan.training.log import EPOCHS, LossMeter, TrainingLog
+from potgan.training.state import TrainingState
+
+#: Iterations between the processes' agreement on whether one of them was told to stop.
+AGREE_EVERY = 10
+
+
+def rate_factor(iteration: int, decay_from: int, iterations: int) -> float:
+    """The learning rate's factor at `iteration` (from 0): 1, then linear to 0 at `iterations`."""
+    if iteration < decay_from:
+        return 1.0
+    return (iterations - iteration) / (iterations - decay_from)
+
+
+def train(
+    data: PairData,
+    validation: PairData | None,
+    settings: RunSettings,
+    folder: Path,
+    data_hashes: dict[str, str],
+    device: torch.device | None = None,
+    code: str = "",
+) -> dict[str, Any]:
+    """Train one model; returns the record written to `folder/done.json`.
+
+    data, validation: pairs, anywhere. data_hashes: what the data are (part of the state's identity and of the record).
+    code: fingerprint of the code that trains; a finished training of the same settings, data and code is taken over.
+    Under torchrun each process takes its share of every batch, and the first one writes.
+
+    Raises Interrupted after SIGTERM or Ctrl-C, with the state saved; UserError if another process trains in this folder, a
+    loss is no longer finite or has exploded, the disk is full, or a batch does not fit the device.
+    """
+    with processes() as ours, out_of_memory_is_one_line(settings):
+        return _train(data, validation, settings, folder, data_hashes, device or pick_device(), code, ours)
+
+
+def _train(
+    data: PairData,
+    validation: PairData | None,
+    settings: RunSettings,
+    folder: Path,
+    data_hashes: dict[str, str],
+    device: torch.device,
+    code: str,
+    ours: Processes,
+) -> dict[str, Any]:
+    # -- set-up -------------------------------------------------------------------------------------------------------
+    options = settings.training
+    state_file = TrainingState(folder, {"settings": settings.training_dict, "data": data_hashes})
+    record = state_file.finished(code)
+    if record is not None:
+        say(
+            f"{folder}: was trained with these settings, data and code already, and is taken over; to train it again, remove "
+            f"{state_file.folder}"
+        )
+        ours.wait()
+        if ours.first:
+            write_json(folder / "done.json", record)
+        return record
+    torch.set_num_threads(options.threads)
+    keep_freed_memory()
+    step = AdversarialStep(settings, device, ours)
+    data = data.placed(device)
+    validation = validation.placed(device) if validation is not None and len(validation) else None
+    kept = checkpoint_iterations(options.iterations, options.checkpoints)
+    meter = LossMeter(ours)
+    start, seconds = 0, 0.0
+
+    with state_file.only_trainer() if ours.first else contextlib.nullcontext(), _stop_signals() as stop:
+        # -- resume ---------------------------------------------------------------------------------------------------
+        ours.wait()
+        state = state_file.load(device)
+        if state is not None:
+            step.load_state_dict(state["step"])
+            meter.load_state_dict(state["meter"])
+            start, seconds = state["iteration"], state["seconds"]
+            say(f"continuing from iteration {start} of {options.iterations}")
+        log = TrainingLog(folder, settings, start, meter.rows) if ours.first else None
+        began = time.monotonic()
+
+        def save(iteration: int) -> None:
+            meter.check(folder, iteration, state_file.describe())
+            if ours.first:
+                state = {"step": step.state_dict(), "meter": meter.state_dict(), "iteration": iteration}
+                state_file.save(state | {"seconds": seconds + time.monotonic() - began}, device)
+
+        # -- loop -----------------------------------------------------------------------------------------------------
+        step.generator.train()
+        positions = batch_positions(len(data), settings, range(start, options.iterations), ours)
+        what = f"training {folder.parent.parent.name}/{folder.parent.name}"
+        for iteration, batches in enumerate(
+            progress(
+                training_batches(data, device, positions),
+                options.iterations,
+                what,
+                "iterations",
+                initial=start,
+                note=lambda rate: f"{rate * options.batch_size:.3g} pairs/s, {meter.note()}",
+            ),
+            start=start,
+        ):
+            factor = rate_factor(iteration, options.decay_from, options.iterations)
+            meter.add(step(batches, factor))
+
+            # -- watch and save ---------------------------------------------------------------------------------------
+            done = iteration + 1
+            if done % options.log_every == 0 or done in kept or done == options.iterations:
+                meter.check(folder, done, state_file.describe())
+                row = meter.means() | {"iteration": done, "epoch": done * EPOCHS / options.iterations}
+                row["learning_rate"] = options.learning_rate * factor
+                if done in kept and ours.first:
+                    generator = step.trained_generator
+                    if validation is not None:
+                        row |= validation_scores(generator, validation, options.batch_size)
+                    save_generator(folder / f"generator-{done:06d}.pt", generator, settings, done, data_hashes)
+                    log.pictures(generator, validation or data, done)
+                meter.start_row(row)
+                if ours.first:
+                    log.row(row, meter.rows, pairs=options.batch_size * (done - start), device=device)
+            agreed = ours.count == 1 or done % AGREE_EVERY == 0 or done == options.iterations
+            stopping = agreed and ours.any(bool(stop))
+            if done % options.save_every == 0 or done in kept or stopping:
+                save(done)
+            if stopping and done < options.iterations:
+                raise Interrupted(f"stopped at iteration {done} of {options.iterations}; the same command continues")
+
+        # -- finish ---------------------------------------------------------------------------------------------------
+        seconds += time.monotonic() - began
+        record = {
+            "settings": json.loads(json.dumps(dataclasses.asdict(settings))),
+            "training_fingerprint": settings.training_fingerprint,
+            "data": data_hashes,
+            "perceptual_network_sha256": step.perceptual.weights_sha256() if step.perceptual else None,
+            "pairs": len(data),
+            "iterations": options.iterations,
+            "passes": options.iterations * options.batch_size / len(data),
+            "wall_seconds": round(seconds, 1),
+            "pairs_per_second": round(options.iterations * options.batch_size / seconds, 2),
+            "peak_memory_bytes": peak_memory_bytes(device),
+            "parameters": {
+                "generator": sum(p.numel() for p in step.generator.parameters()),
+                "discriminator": sum(p.numel() for p in step.discriminator.parameters()),
+            },
+            "device": device_name(device),
+            "threads": options.threads,
+            "processes": ours.count,
+            "precision": options.precision,
+            "compiled": step.compiled,
+        }
+        if ours.first:
+            record["generators"] = {
+                f"generator-{i:06d}.pt": sha256_of(folder / f"generator-{i:06d}.pt") for i in sorted(kept)
+            }
+            state_file.finish(record, code)
+            write_json(folder / "done.json", record)
+            log.close()
+        ours.wait()
+        return record
+
+
+def batch_positions(
+    count: int, settings: RunSettings, iterations: Iterable[int], ours: Processes
+) -> Iterator[list[np.ndarray]]:
+    """For each of `iterations`, the positions in a list of `count` pairs that this process trains on, in equal parts."""
+    options = settings.training
+    share, parts = ours.share(options.batch_size), part_count(options, ours.count)
+    for iteration in iterations:
+        yield np.split(training_indices(count, options.batch_size, settings.seed, iteration)[share], parts)
+
+
+def part_count(options: TrainingSettings, process_count: int) -> int:
+    """How many equal parts a process's share of a batch is accumulated from: the fewest that fit `device_batch_size`."""
+    share = options.batch_size // process_count
+    limit = options.device_batch_size or share
+    return next(parts for parts in range(1, share + 1) if share % parts == 0 and share // parts <= limit)
+
+
+def checkpoint_iterations(iterations: int, checkpoints: int) -> set[int]:
+    """Evenly spaced, the last one at the end."""
+    return {round(iterations * (i + 1) / checkpoints) for i in range(checkpoints)}
+
+
+@torch.no_grad()
+def validation_scores(generator: Generator, validation: PairData, batch_size: int) -> dict[str, float]:
+    """Mean SSIM (`ssim-deform`) over the validation pairs, with and without the guided filter of the settings."""
+    generator.eval()
+    filter_settings = generator.settings.guided_filter
+    targets, filtered, unfiltered = [], [], []
+    for first in range(0, len(validation), batch_size):
+        batch = validation.batch(
+            range(first, min(first + batch_size, len(validation))), next(generator.parameters()).device
+        )
+        out = generator(batch.source_image, batch.source_mask, batch.target_mask, batch.target_heatmaps)
+        # With the mode "off" the filter is still shown, so that one training gives both curves of Fig. 10.
+        smooth = (
+            guided_filter(batch.target_mask, out.unfiltered, filter_settings.radius, filter_settings.epsilon)
+            if filter_settings.mode != "train"
+            else out.image
+        )
+        for images, store in ((batch.target_image, targets), (smooth, filtered), (out.unfiltered, unfiltered)):
+            store.append(to_pixels(images).permute(0, 2, 3, 1).cpu().numpy())
+    generator.train()
+    real = np.concatenate(targets)
+    scores = {"validation_ssim": float(ssim(real, np.concatenate(filtered), POTGAN.ssim).mean())}
+    if filter_settings.mode != "train":  # otherwise the unfiltered image is no output of this model
+        scores["validation_ssim_unfiltered"] = float(ssim(real, np.concatenate(unfiltered), POTGAN.ssim).mean())
+    return scores
+
+
+@contextlib.contextmanager
+def out_of_memory_is_one_line(settings: RunSettings) -> Iterator[None]:
+    """A UserError that says what to set, in place of torch's error for a full GPU."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        options = settings.training
+        fits = (options.device_batch_size or options.batch_size // options.processes) // 2
+        raise UserError(
+            f"the GPU has too little memory ({' '.join(str(error).split())[:160]}); set training.device_batch_size to {fits or 1}: "
+            "the batch is then accumulated from parts, and the result is the same"
+        ) from None
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """A list that becomes non-empty on SIGTERM or SIGINT; the handlers before it are put back."""
+    received: list[int] = []
+    before = {}
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(ValueError):  # only the main thread may set handlers
+            before[number] = signal.signal(number, lambda n, _: received.append(n))
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

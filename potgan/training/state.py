@@ -1,0 +1,140 @@
+"""The state of an unfinished training: one file, replaced whole, that the same training and no other continues from.
+
+It lies in `checkpoint/` beside the folder of the run, and is no output of a rule and no DVC out: Snakemake removes the
+outputs of a failed job, and DVC those of a stage, before they run again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from potgan.common.errors import UserError
+from potgan.common.files import fingerprint, sha256_of, write_bytes, write_json
+from potgan.common.progress import say
+from potgan.common.tensors import tensors_to_bytes
+
+
+class TrainingState:
+    """The state file of one training.
+
+    run: the folder that its results go to. identity: nested dictionary of JSON types, of all that decides the training
+    (settings and data hashes); its fingerprint names the file, so that another configuration never continues from it.
+    """
+
+    def __init__(self, run: Path, identity: dict[str, Any]) -> None:
+        self.run = run
+        self.folder = run.parent / "checkpoint"
+        self.identity = json.loads(json.dumps(identity))
+        self.path = self.folder / f"{fingerprint(self.identity)}.pt"
+
+    def load(self, device: torch.device) -> dict[str, Any] | None:
+        """What `save` was given, on `device`; None where there is nothing to continue from.
+
+        A state of another configuration in the folder is left as it is, and a line says what differs. Raises UserError
+        for a damaged file.
+        """
+        if not self.path.exists():
+            for other in sorted(self.folder.glob("*.pt")):
+                self._tell_difference(other)
+            return None
+        state = _read(self.path, device)
+        torch.set_rng_state(state["random_state"].cpu())
+        if device.type == "cuda" and "cuda_random_state" in state:
+            torch.cuda.set_rng_state(state["cuda_random_state"].cpu(), device)
+        return state
+
+    def save(self, state: dict[str, Any], device: torch.device) -> None:
+        """Replace the file. The one before it stays readable until then, also if the disk is full or the power goes."""
+        state = state | {"identity": json.dumps(self.identity), "random_state": torch.get_rng_state()}
+        if device.type == "cuda":
+            state["cuda_random_state"] = torch.cuda.get_rng_state(device)
+        write_bytes(self.path, tensors_to_bytes(state))
+
+    def finish(self, record: dict[str, Any], code: str) -> None:
+        """Replace the state by a note of what the finished training found, so that it can be taken over.
+
+        code: fingerprint of the code that trained.
+        """
+        write_json(self._note, record | {"code": code})
+        self.path.unlink(missing_ok=True)
+
+    def finished(self, code: str) -> dict[str, Any] | None:
+        """The record of this very training, where it is finished and all that it wrote is there; else None.
+
+        Snakemake runs a job again, and first removes its output, when it was killed itself while the trainer went on, or
+        when an input was made again with the same content: hours of training must not be lost to that.
+        """
+        try:
+            record = json.loads(self._note.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        if record.pop("code", None) != code:
+            return None
+        for name, digest in record["generators"].items():
+            path = self.run / name
+            if not path.is_file() or sha256_of(path) != digest:
+                return None
+        return record
+
+    @property
+    def _note(self) -> Path:
+        return self.path.with_suffix(".finished.json")
+
+    def describe(self) -> str:
+        return str(self.path) if self.path.exists() else "none yet: a new run starts at iteration 0"
+
+    @contextlib.contextmanager
+    def only_trainer(self) -> Iterator[None]:
+        """After a kill of the workflow an orphaned trainer may still run: two in one folder would spoil each other."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / "lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"{self.run}: another process is training here; wait for it or stop it") from None
+            # What a kill left behind in the middle of a write: nobody else writes here now.
+            for partial in (*self.folder.glob(".*.partial"), *self.run.glob(".*.partial")):
+                partial.unlink(missing_ok=True)
+            yield
+
+    def _tell_difference(self, other: Path) -> None:
+        try:
+            theirs = json.loads(_read(other, torch.device("cpu"))["identity"])
+        except (UserError, KeyError):
+            return
+        mine, theirs = flattened(self.identity), flattened(theirs)
+        different = [
+            f"{key}: {theirs.get(key, 'absent')} there, {mine.get(key, 'absent')} now"
+            for key in sorted(mine.keys() | theirs.keys())
+            if mine.get(key) != theirs.get(key)
+        ]
+        say(
+            f"{other}: is of another configuration ({'; '.join(different)}) and is not continued from; with that configuration "
+            "it still can be. Starting at iteration 0"
+        )
+
+
+def flattened(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _read(path: Path, device: torch.device) -> dict[str, Any]:
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(
+            f"{path}: cannot be read ({reason}); delete it, and training starts again at iteration 0"
+        ) from None

@@ -1,0 +1,88 @@
+"""`potgan plan`: counts and sizes against what a run really makes, and against arithmetic."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from test_workflow import TINY
+
+from potgan.pipeline import jobs, plan
+from potgan.settings.layout import Layout
+from potgan.settings.reading import load
+
+
+def test_all_is_to_do_at_first_and_what_reads_a_missing_thing_is_too(tmp_path) -> None:
+    benchmark, layout = load(TINY), Layout("tiny", tmp_path)
+    stages = {stage.name: stage for stage in plan.plan(benchmark, layout).stages}
+    assert {name: (stage.jobs, stage.to_do) for name, stage in stages.items()} == {
+        "feature_network": (1, 1), "images": (1, 1), "keypoints": (1, 1), "pairs": (1, 1),
+        "train": (3, 3),  # no-guided-filter shares potgan's
+        "generate": (8, 8), "evaluate": (8, 8), "tabulate": (1, 1),
+    }  # fmt: skip
+
+
+def test_bytes_of_a_training_are_those_of_its_files(tmp_path) -> None:
+    """Against files that torch writes of the real networks and optimisers."""
+    import torch
+
+    from potgan.common.tensors import tensors_to_bytes
+    from potgan.methods.generator_file import save_generator
+    from potgan.methods.potgan.step import AdversarialStep
+
+    settings = load(TINY | {"generator": {"width": 16}, "discriminator": {"width": 16}}).run_settings(
+        "synthetic", "potgan", 0
+    )
+    step = AdversarialStep(settings, torch.device("cpu"))
+    for optimiser in (step.generator_optimizer, step.discriminator_optimizer):
+        for group in optimiser.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.zeros_like(parameter)
+        optimiser.step()
+    save_generator(tmp_path / "g.pt", step.generator, settings, 1, {})
+    real = (
+        settings.training.checkpoints * (tmp_path / "g.pt").stat().st_size + tensors_to_bytes(step.state_dict()).nbytes
+    )
+    assert plan.training_bytes(settings) == pytest.approx(real, rel=0.05)
+
+
+def test_hours_come_from_finished_trainings_of_the_same_shape_on_this_device_only(tmp_path) -> None:
+    from potgan.common.device import device_name, pick_device
+
+    benchmark, layout = load(TINY), Layout("tiny", tmp_path)
+    settings = benchmark.run_settings("synthetic", "potgan", 0)
+
+    def finished(where: str, device: str, run=settings) -> None:
+        path = tmp_path / "results" / where / "train" / "done.json"
+        path.parent.mkdir(parents=True)
+        record = {"device": device, "settings": dataclasses.asdict(run), "pairs_per_second": 2.0, "generators": {}}
+        path.write_text(json.dumps(record))
+
+    here = device_name(pick_device())
+    finished("other/synthetic/potgan/seed3", here)
+    assert plan.plan(benchmark, layout).stages[4].hours is None  # two shapes are not known yet
+    assert any("potgan estimate" in what for what in plan.plan(benchmark, layout).unknown)
+    for model in ("no-pose-transform", "no-recon"):
+        finished(f"other/synthetic/{model}/seed3", "another device", benchmark.run_settings("synthetic", model, 0))
+    assert plan.plan(benchmark, layout).stages[4].hours is None
+    for model in ("no-pose-transform", "no-recon"):
+        finished(f"third/synthetic/{model}/seed3", here, benchmark.run_settings("synthetic", model, 0))
+    train = plan.plan(benchmark, layout).stages[4]
+    assert train.name == "train"
+    iterations, batch = settings.training.iterations, settings.training.batch_size
+    assert train.hours == pytest.approx(3 * iterations * batch / 2.0 / 3600)
+
+
+def test_too_little_disk_is_a_warning(tmp_path) -> None:
+    found = plan.plan(load(TINY), Layout("tiny", tmp_path))
+    assert "WARNING" not in plan.text(found)
+    full = dataclasses.replace(found, free=found.bytes - 1)
+    assert "WARNING: that does not fit" in plan.text(full)
+
+
+def test_the_papers_plan_counts_published_images() -> None:
+    benchmark = load(Path(__file__).parents[2] / "config" / "paper.yaml")
+    market = benchmark.datasets["market1501"]
+    assert plan.image_bytes(market) == pytest.approx((12936 + 19732) * 128 * 64 * 3 * 0.12)
+    assert plan.test_pairs(market, Layout("nowhere"), "market1501") is None
+    assert len([key for key in jobs.jobs(benchmark, Layout("nowhere")) if key[0] == "train"]) % 9 == 0  # 3 x 3 seeds

@@ -1,0 +1,205 @@
+"""`potgan compare` on runs made up here, whose differences are known."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from potgan.common.errors import UserError
+from potgan.report import compare
+from potgan.settings.reading import load
+
+PAIRS = [(f"{i:04d}_a.jpg", f"{i:04d}_b.jpg") for i in range(40)]
+BASE = np.linspace(0.2, 0.8, len(PAIRS))
+CONFIGURATION = {
+    "benchmark": "trial",
+    "description": "A trial.",
+    "protocol": "potgan-synthetic",
+    "datasets": {"synthetic": {"kind": "synthetic", "label": "Synthetic people"}},
+    "generator": {"guided_filter": {"mode": "test"}},
+    "models": {
+        "potgan": None,
+        "no-recon": {"loss_weights": {"reconstruction": 0}},
+        "no-guided-filter": {"generator": {"guided_filter": {"mode": "off"}}},
+    },
+}
+
+
+def write_run(root, method, ssim=BASE, protocol=("potgan-synthetic", "aaaa"), fid=10.0, pairs=PAIRS, seed=0, **more):
+    """A run's folder as the stages write it; models have their training's record, references have none."""
+    benchmark = load(CONFIGURATION)
+    results = root / "results" / "trial"
+    run = results / "synthetic" / method / f"seed{seed}"
+    (run / "evaluate").mkdir(parents=True)
+    (results / "config.yaml").write_text(yaml.safe_dump(CONFIGURATION))
+    if method in ("potgan", "no-recon"):
+        import dataclasses
+
+        (run / "train").mkdir()
+        settings = dataclasses.asdict(benchmark.run_settings("synthetic", method, seed))
+        (run / "train" / "done.json").write_text(json.dumps({"settings": settings}))
+    scores = {
+        "benchmark": "trial", "dataset": "synthetic", "method": method, "seed": seed, "n_pairs": len(pairs),
+        "protocol": {"id": protocol[0], "hash": protocol[1], "description": ""},
+        "metrics": {
+            "ssim": {"value": float(np.mean(ssim)), "protocol": "ssim-deform", "n": len(pairs)},
+            "fid": {"value": fid, "protocol": "fid-synthetic", "n": len(pairs)},
+        },
+        "versions": {"torch": "2"},
+    }  # fmt: skip
+    (run / "evaluate" / "scores.json").write_text(json.dumps(scores | more))
+    frame = pd.DataFrame(pairs, columns=["from", "to"])
+    frame["ssim"] = ssim
+    frame.to_csv(run / "evaluate" / "per-pair.csv", index=False)
+    return run
+
+
+def potgan(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "potgan", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+
+
+def only(runs, metric="ssim"):
+    return next(row for (_, name), row in compare.score_differences(runs).items() if name == metric)
+
+
+def test_a_constant_difference_is_found_exactly_and_the_setting_behind_it(tmp_path) -> None:
+    runs = compare.read_runs([write_run(tmp_path, "potgan"), write_run(tmp_path, "no-recon", BASE - 0.05, fid=14.5)])
+    assert [run.name for run in runs] == ["potgan/seed0", "no-recon/seed0"]
+    first, second = only(runs)
+    assert (first.value, first.difference) == (pytest.approx(0.5), None)
+    assert second.difference == pytest.approx(-0.05)
+    assert (second.low, second.high) == (pytest.approx(-0.05), pytest.approx(-0.05))
+    fid = only(runs, "fid")[1]
+    assert (fid.difference, fid.low, fid.note) == (pytest.approx(4.5), None, "of the whole set: no interval")
+    assert compare.differing_settings(runs) == {
+        "loss_weights.reconstruction": [10.0, 0.0],
+        "method": ["potgan", "no-recon"],
+    }
+
+
+def test_the_interval_is_of_paired_differences(tmp_path) -> None:
+    """Pairs vary by 0.6, differences by 0.02: normal theory on the differences says how wide the interval is."""
+    noise = np.random.default_rng(0).normal(0.01, 0.02, len(PAIRS))
+    second = only(compare.read_runs([write_run(tmp_path, "potgan"), write_run(tmp_path, "no-recon", BASE + noise)]))[1]
+    half = 1.96 * noise.std(ddof=1) / np.sqrt(len(PAIRS))
+    assert (second.high - second.low) / 2 == pytest.approx(half, rel=0.15)
+    assert second.difference == pytest.approx(noise.mean())
+
+
+def test_a_pair_without_a_value_is_in_no_interval(tmp_path) -> None:
+    """SSIM inside an empty mask is undefined: the other pairs decide, and the file stays JSON that all can read."""
+    gap = np.where(np.arange(len(PAIRS)) == 3, np.nan, BASE)
+    write_run(tmp_path, "potgan", BASE)
+    runs = [write_run(tmp_path, "no-recon", gap), write_run(tmp_path, "copy-source", gap - 0.05)]
+    for run in runs:  # as `evaluate` writes it: the mean of the pairs that have one
+        path = run / "evaluate" / "scores.json"
+        scores = json.loads(path.read_text())
+        scores["metrics"]["ssim"]["value"] = float(pd.read_csv(path.with_name("per-pair.csv"))["ssim"].mean())
+        path.write_text(json.dumps(scores))
+    second = only(compare.read_runs(runs))[1]
+    assert (second.difference, second.low, second.high) == pytest.approx((-0.05, -0.05, -0.05))
+    assert "NaN" not in json.dumps(compare.as_tree(compare.read_runs(runs)))
+
+
+def test_what_was_measured_of_released_strips_is_a_setting(tmp_path) -> None:
+    origin = {"layout": "patn", "use": "result"}
+    runs = [
+        write_run(tmp_path / use, "copy-source", origin=origin | {"use": use}, protocol=("clean-as-they-are", "c"))
+        for use in ("result", "source")
+    ]
+    assert compare.differing_settings(compare.read_runs(runs)) == {"origin.use": ["result", "source"]}
+
+
+def test_a_row_that_shares_a_training_takes_its_settings_from_the_configuration(tmp_path) -> None:
+    runs = compare.read_runs([write_run(tmp_path, "potgan"), write_run(tmp_path, "no-guided-filter")])
+    assert compare.differing_settings(runs)["generator.guided_filter.mode"] == ["test", "off"]
+    assert "training.iterations" not in compare.differing_settings(runs)
+
+
+@pytest.mark.parametrize("other", [("patn", "bbbb"), ("potgan-synthetic", "cccc")])
+def test_scores_of_two_protocols_stand_side_by_side_and_are_not_subtracted(tmp_path, other) -> None:
+    runs = compare.read_runs([write_run(tmp_path, "potgan"), write_run(tmp_path, "no-recon", protocol=other)])
+    for row in compare.score_differences(runs).values():
+        assert all(entry.difference is None for entry in row)
+    text = compare.text(runs)
+    assert "not comparable" in text
+    assert text.count("0.500") == 2
+    assert f"protocol.{other[0]}" in compare.differing_settings(runs)
+
+
+def test_other_pairs_have_no_interval(tmp_path) -> None:
+    runs = compare.read_runs([write_run(tmp_path, "potgan"), write_run(tmp_path, "no-recon", pairs=PAIRS[::-1])])
+    second = only(runs)[1]
+    assert (second.difference, second.low, second.note) == (0, None, "other pairs: no interval")
+
+
+def test_three_runs_are_set_against_the_first(tmp_path) -> None:
+    paths = [write_run(tmp_path, m, BASE + d) for m, d in (("potgan", 0), ("no-recon", 0.1), ("copy-source", -0.1))]
+    assert [entry.difference for entry in only(compare.read_runs(paths))] == [
+        None,
+        pytest.approx(0.1),
+        pytest.approx(-0.1),
+    ]
+
+
+def test_a_value_that_was_not_measured_says_why(tmp_path) -> None:
+    first, second = write_run(tmp_path, "potgan"), write_run(tmp_path, "no-recon", fid=None)
+    entry = only(compare.read_runs([first, second]), "fid")[1]
+    assert (entry.value, entry.difference) == (None, None)
+    assert entry.note.startswith("not measured")
+
+
+def test_a_run_is_named_by_any_of_its_three_paths(tmp_path) -> None:
+    run = write_run(tmp_path, "potgan")
+    for path in (run, run / "evaluate", run / "evaluate" / "scores.json"):
+        assert compare.read_runs([path, run])[0].measurements.keys() == {"potgan-synthetic"}
+        assert compare.read_runs([path, run])[0].settings["loss_weights.reconstruction"] == 10.0
+
+
+def test_folders_of_all_protocols_give_a_table_with_the_literature(tmp_path) -> None:
+    for name, value in (("one", 0.262), ("two", 0.384)):
+        for id_ in ("patn", "clean"):
+            source = write_run(tmp_path / name / id_, "copy-source", BASE - 0.5 + value, protocol=(id_, id_))
+            (tmp_path / "scored" / name).mkdir(parents=True, exist_ok=True)
+            (source / "evaluate").rename(tmp_path / "scored" / name / id_)
+    runs = compare.read_runs([tmp_path / "scored" / "one", tmp_path / "scored" / "two"])
+    text = compare.text(runs, "market1501")
+    matrix = text.split("SSIM under every protocol")[1].splitlines()[1:]
+    assert matrix[0].split() == ["clean", "patn", "as", "published"]
+    assert matrix[1].split() == ["one", "0.262", "0.262"]
+    assert matrix[2].split() == ["two", "0.384", "0.384"]
+    assert any("Siarohin et al. [11]" in line and "0.290 (table 1 of the paper)" in line for line in matrix)
+    with pytest.raises(UserError, match="no published SSIM on 'cuhk'"):
+        compare.text(runs, "cuhk")
+
+
+def test_the_command_prints_writes_json_and_refuses_in_one_line(tmp_path) -> None:
+    first, second = write_run(tmp_path, "potgan"), write_run(tmp_path, "no-recon", BASE - 0.05)
+    out = tmp_path / "difference.json"
+    run = potgan("compare", first, second, "--json", out)
+    assert run.returncode == 0, run.stderr
+    assert "loss_weights.reconstruction" in run.stdout
+    assert "−0.050 [−0.050, −0.050]" in run.stdout
+    tree = json.loads(out.read_text())
+    assert tree["runs"] == ["potgan/seed0", "no-recon/seed0"]
+    assert tree["settings"]["loss_weights.reconstruction"] == [10.0, 0.0]
+    ssim = next(entry for entry in tree["scores"] if entry["metric"] == "ssim")
+    assert ssim["runs"][1]["difference"] == pytest.approx(-0.05)
+
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other.json").write_text("[]")
+    for paths, part in (
+        ([first], "name at least two runs"),
+        ([first, tmp_path / "empty"], "is no run: it has no scores.json"),
+        ([first, tmp_path / "other.json"], "is no scores.json of potgan"),
+    ):
+        run = potgan("compare", *paths)
+        assert run.returncode == 2
+        assert len(run.stderr.strip().splitlines()) == 1
+        assert part in run.stderr

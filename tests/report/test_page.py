@@ -1,0 +1,578 @@
+"""The report page and its figures, on a small made-up results tree with random images. Takes about 30 s."""
+
+import base64
+import html.parser
+import json
+import re
+import subprocess
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from test_tables import a_benchmark, write_all, write_run
+
+from potgan.common.errors import UserError
+from potgan.data.keypoint_files import keypoints_csv
+from potgan.data.pose import JOINTS, Keypoints
+from potgan.methods.potgan.tps import ThinPlateSpline, resting_points
+from potgan.report import environment, figures, sensitivity, tables
+from potgan.report import page as report_page
+from potgan.settings.layout import Layout
+from potgan.settings.schema import GeneratorSettings
+
+NAMES = [f"{person:04d}_c1s1_{frame:06d}_00.png" for person in (1, 2, 3) for frame in range(3)]
+PAIRS = [(a, b) for a in NAMES for b in NAMES if a != b and a[:4] == b[:4]]
+SSIM = np.random.default_rng(3).permutation(np.linspace(0.1, 0.9, len(PAIRS)))
+VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
+
+
+def benchmark_with_filter(mode="test", **more):
+    filtered = {"guided_filter": {"mode": mode}}
+    models = {
+        "potgan": {"generator": filtered},
+        "no-pose-transform": {"generator": {"pose_transform": False, **filtered}},
+        "no-guided-filter": {"generator": {"guided_filter": {"mode": "off"}}},
+    }
+    training = {"iterations": 900, "decay_from": 600, "perceptual_network": "random"}
+    return a_benchmark(models=models, training=training, **more)
+
+
+def write_png(path, image):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), image[:, :, ::-1])
+
+
+def results(benchmark, root):
+    """A results tree of one data set: 3 persons of 3 images, every ordered pair, all methods, random pictures."""
+    layout = Layout(benchmark.benchmark, root)
+    random = np.random.default_rng(0)
+    dataset = "synthetic"
+    rows = []
+    for name in NAMES:
+        write_png(layout.images(dataset) / "images" / name, random.integers(0, 256, (128, 64, 3), np.uint8))
+        rows.append([name, "test", name[:4], 1, 128, 64, "0", f"images/{name}"])
+    columns = ["name", "split", "person", "camera", "height", "width", "sha256", "path"]
+    pd.DataFrame(rows, columns=columns).to_csv(layout.images(dataset) / "images.csv", index=False)
+    record = {"skipped": [], "kind": "synthetic", "images": {"train": 0, "test": 9}}
+    (layout.images(dataset) / "images.json").write_text(json.dumps(record))
+    joints = random.uniform((4, 4), (60, 124), (len(NAMES), len(JOINTS), 2)).astype(np.float32)
+    joints[0, 5] = np.nan
+    layout.keypoints(dataset).mkdir(parents=True)
+    table = Keypoints(NAMES, joints, np.ones((len(NAMES), len(JOINTS)), np.float32))
+    (layout.keypoints(dataset) / "keypoints.csv").write_text(keypoints_csv(table))
+    rates = {joint: 0.5 for joint in JOINTS}
+    record = {"estimator": "exact", "images": 9, "detection_rate": 1.0, "joint_rate": rates, "without_row": {"test": 0}}
+    (layout.keypoints(dataset) / "keypoints.json").write_text(json.dumps(record))
+    layout.pairs(dataset).mkdir(parents=True)
+    split = {"pairs": len(PAIRS), "identities": 3, "images": 9, "targets": 9, "sha256": "0"}
+    record = {"rule": "patn", "splits": {"test": split}, "identity_overlap": {"train-test": 0}}
+    (layout.pairs(dataset) / "pairs.json").write_text(json.dumps(record))
+
+    for method in benchmark.methods:
+        for seed in benchmark.seeds_of(method):
+            shift = {"copy-source": -0.05, "no-pose-transform": 0.02, "no-guided-filter": 0.0}.get(method, 0.0)
+            ssim = SSIM + shift
+            training = {"wall_seconds": 600, "iterations": 900, "parameters": {"generator": 2_500_000}}
+            scales = [
+                {"scale": s, "stride": 2**s, "end_point_error": e, "identity_end_point_error": 5.0, "pixels": 10}
+                for s, e in ((1, 2.0), (2, 4.0), (3, 5.5), (4, 6.0))
+            ]
+            changes = {"training": training if method in benchmark.models else None}
+            changes["warp"] = {"scales": scales} if method == "potgan" else None
+            values = {"ssim": float(ssim.mean()), "mask_ssim": 0.8, "fid": 50.0}
+            write_run(benchmark, layout, dataset, method, seed, values, {"ssim": ssim}, PAIRS, changes)
+            if benchmark.model_of(method) is None and method not in benchmark.external_methods:
+                continue
+            files = []
+            for one, other in PAIRS:
+                name = f"{one[:-4]}___{other[:-4]}.png"
+                picture = random.integers(0, 256, (128, 64, 3), np.uint8)
+                write_png(layout.generate(dataset, method, seed) / "images" / name, picture)
+                files.append([one, other, f"images/{name}"])
+            manifest = pd.DataFrame(files, columns=["from", "to", "file"])
+            manifest.to_csv(layout.generate(dataset, method, seed) / "generated.csv", index=False)
+            if method not in ("no-pose-transform", *benchmark.external_methods):
+                points = resting_points(4, 4, 0.9) + random.normal(0, 0.1, (len(PAIRS), 4, 16, 2))
+                np.savez(layout.generate(dataset, method, seed) / "warps.npz", control_points=points)
+            if method in benchmark.models and benchmark.trained_as(dataset, method) == method:
+                write_progress(layout, dataset, method, seed)
+    return layout
+
+
+def write_progress(layout, dataset, model, seed):
+    iterations = np.arange(50, 901, 50)
+    frame = pd.DataFrame({"iteration": iterations, "epoch": iterations / 10})
+    for column in figures.LOSSES:
+        frame[column] = 1 / iterations
+    frame["learning_rate"] = 2e-4
+    frame["validation_ssim"] = np.where(iterations % 100 == 0, iterations / 2000, np.nan)
+    frame["validation_ssim_unfiltered"] = frame["validation_ssim"] - 0.01
+    layout.train(dataset, model, seed).mkdir(parents=True)
+    frame.to_csv(layout.train(dataset, model, seed) / "progress.csv", index=False)
+
+
+class Page(html.parser.HTMLParser):
+    """What a page holds: elements as (tag, attributes), visible text, and by the id of a figure the rows of its table as
+    lists of texts; fails on a tag that is not closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.open, self.words, self.tables = [], [], [], {}
+        self.feed(text)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag == "figure":
+            self.rows = self.tables.setdefault(dict(attributes).get("id"), [])
+        elif tag == "tr" and "figure" in self.open:
+            self.rows.append([])
+        elif tag in ("td", "th") and "figure" in self.open:
+            self.rows[-1].append("")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-1:] in (["style"], ["script"]):
+            return
+        self.words.append(data)
+        if "figure" in self.open and ("td" in self.open or "th" in self.open):
+            self.rows[-1][-1] += f"{data} "
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).replace("\u00a0", " ").split())
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """(benchmark, layout, page's path) of one report, for tests that only look at it."""
+    description = 'Small <script>alert("x")</script> & quick.'
+    benchmark = benchmark_with_filter(description=description, differences_from_paper=["Fewer <b>pairs</b>."])
+    layout = results(benchmark, tmp_path_factory.mktemp("results"))
+    tables.write_tables(benchmark, layout)
+    return benchmark, layout, report_page.write_report(benchmark, layout)
+
+
+def picture_of(uri):
+    content = base64.b64decode(re.sub("^data:image/(png|webp);base64,", "", uri), validate=True)
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+
+
+def test_page_is_well_formed_and_stands_alone(made):
+    _, layout, path = made
+    assert path == layout.reports / "index.html"
+    text = path.read_text()
+    page = Page(text)
+    assert not re.search(r"https?:|//cdn|@import|url\(|fetch\(|XMLHttpRequest", text)
+    tags = {tag for tag, _ in page.elements}
+    assert not tags & {"link", "iframe", "object"}
+    ids = {a["id"] for _, a in page.elements if "id" in a}
+    for tag, attributes in page.elements:
+        if tag == "script":
+            assert "src" not in attributes
+        if tag == "a" and attributes["href"].startswith("#"):
+            assert attributes["href"][1:] in ids
+        elif tag == "a":
+            assert (path.parent / attributes["href"]).is_file()
+        if tag == "img" and "src" in attributes:
+            assert attributes["alt"]
+            assert picture_of(attributes["src"]).ndim == 3
+    assert str(layout.root) not in text
+
+
+def test_words_of_the_user_are_escaped(made):
+    page = Page(made[2].read_text())
+    assert 'Small <script>alert("x")</script> & quick.' in page.text
+    assert "Fewer <b>pairs</b>." in page.text
+
+
+def test_head_says_what_the_numbers_cannot_carry(made):
+    page = Page(made[2].read_text())
+    assert "IS and FID are not Inception's" in page.text
+    assert "rendered figures, not photographs" in page.text
+    assert "One seed per model" in page.text
+    assert "18" in page.text  # pairs
+    assert "2.50 M" in page.text
+    assert "10 min" in page.text
+    assert "network of potgan" in page.text  # no-guided-filter was not trained
+
+
+def test_caveats_of_a_real_benchmark(tmp_path):
+    benchmark = a_benchmark({"market1501": ("market1501", "Market-1501")}, protocol="potgan", seeds=(0, 1))
+    layout = Layout("trial", tmp_path)
+    write_all(benchmark, layout)
+    scores = tables.collect(benchmark, layout)
+    smaller, spread = report_page.caveats(benchmark, scores)
+    assert "`no-pose-transform`: builds no pose transform module" in smaller
+    assert spread == "2 seeds per model: the spread over them is itself known only roughly."
+    warned = scores.assign(warning=np.where(scores["metric"] == "fid", "few images", ""))
+    assert "Market-1501, FID: few images" in report_page.caveats(benchmark, warned)
+    part = scores[~((scores["method"] == "potgan") & (scores["seed"] == 1))]
+    assert "Incomplete: not evaluated are market1501/potgan/seed1." in report_page.caveats(benchmark, part)
+
+
+def test_findings_are_those_of_the_numbers(made):
+    benchmark, layout, _ = made
+    scores = tables.collect(benchmark, layout)
+    comparisons = tables.ablations(benchmark, layout, scores)
+    learned, parts = report_page.findings(benchmark, layout, scores, comparisons)
+    texts = [(item["effect"], item["text"].replace("\u00a0", " ")) for item in (*learned["items"], *parts["items"])]
+    assert texts[0][0] == "none shown"  # the first checkpoint scores the same
+    assert texts[1] == (
+        "helps",
+        "potgan against copying the source image: SSIM 0.500 against 0.450, +0.050, 95 % interval [+0.050, +0.050] "
+        "(18 pairs, 1 seed). Better in the one seed; the interval excludes 0.",
+    )
+    assert "nearer to the true motion at 2 of 4 scales" in texts[3][1]
+    assert "at the best, stride 2: 2.00 px against 5.00 px; at the worst, stride 16: 6.00 px" in texts[3][1]
+    ssim = {item["text"].split()[0]: item["effect"] for item in parts["items"] if " SSIM " in item["text"]}
+    assert ssim == {"no-pose-transform": "helps", "no-guided-filter": "none shown"}
+    page = Page(made[2].read_text())
+    assert all(text in page.text for _, text in texts)
+
+
+def test_tables_of_the_page_hold_the_scores(made):
+    page = Page(made[2].read_text())
+    for words in ("TABLE I.", "TABLE IV.", "w/ Pose transform (potgan)", "(0.394)", "is-synthetic", "131.950"):
+        assert words in page.text
+    assert "not run: Market-1501 is not in benchmark trial" in page.text
+    assert "Not moving (identity) 5.00 5.00 5.00 5.00" in page.text
+
+
+def test_grid_shows_the_files_of_the_pairs_that_its_rule_names(made):
+    benchmark, layout, _ = made
+    exhibit = figures.image_grid(benchmark, layout, "synthetic")
+    models = ("potgan", "no-pose-transform", "no-guided-filter")
+    assert exhibit.grid.columns == ("Source", "Source pose", "Target pose", "Target mask", *models, "Target")
+    assert [row.label for row in exhibit.grid.rows] == ["best", "75 %", "median", "25 %", "worst"]
+    best = PAIRS[int(SSIM.argmax())]
+    assert exhibit.grid.rows[0].title == " → ".join(best)
+    pictures = exhibit.grid.rows[0].pictures
+    for position, path in (
+        (0, layout.images("synthetic") / "images" / best[0]),
+        (7, layout.images("synthetic") / "images" / best[1]),
+        (5, layout.generate("synthetic", models[1], 0) / "images" / f"{best[0][:-4]}___{best[1][:-4]}.png"),
+    ):
+        expected = cv2.imread(str(path))[:, :, ::-1]
+        np.testing.assert_array_equal(pictures[position].array, expected)
+        np.testing.assert_array_equal(picture_of(pictures[position].uri), expected)
+    assert pictures[4].note == "0.900"
+    assert pictures[5].note == "0.920"
+    assert set(np.unique(pictures[3].array)) == {0, 255}
+    assert "evenly spaced quantiles" in exhibit.caption
+
+
+def test_figures_are_written_beside_the_page(made):
+    folder = made[1].reports / "figures"
+    names = {path.name for path in folder.iterdir()}
+    kinds = ("grid", "warps", "guided-filter", "learning", "data")
+    assert names == {f"{kind}-synthetic.png" for kind in kinds}
+    for name in names:
+        image = cv2.imread(str(folder / name))
+        assert min(image.shape[:2]) > 300
+        assert image.std() > 5  # something is drawn
+    assert Page(made[2].read_text()).text.count("Not shown") == 1  # no run has a sensitivity.csv
+
+
+def test_the_same_results_give_the_same_bytes(made):
+    benchmark, layout, path = made
+    before = {p: p.read_bytes() for p in layout.reports.rglob("*") if p.is_file()}
+    assert path in before
+    report_page.write_report(benchmark, layout)
+    assert {p: p.read_bytes() for p in before} == before
+    assert not [p for p in layout.reports.rglob("*.partial")]
+
+
+def test_quantiles_of_a_known_ranking():
+    frame = pd.DataFrame({"from": [f"{i}" for i in range(101)], "to": "x", "ssim": np.arange(101) / 100})
+    shuffled = frame.sample(frac=1, random_state=1)
+    assert figures.quantile_pairs(shuffled) == [
+        ("best", ("100", "x")),
+        ("75 %", ("75", "x")),
+        ("median", ("50", "x")),
+        ("25 %", ("25", "x")),
+        ("worst", ("0", "x")),
+    ]
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=30))
+def test_quantiles_fall_and_reach_both_ends(values):
+    frame = pd.DataFrame({"from": [f"{i:02d}" for i in range(len(values))], "to": "x", "ssim": values})
+    chosen = [values[int(pair[0])] for _, pair in figures.quantile_pairs(frame)]
+    assert chosen == sorted(chosen, reverse=True)
+    assert (chosen[0], chosen[-1]) == (max(values), min(values))
+
+
+def test_late_checkpoints_are_the_papers_epochs_50_to_90():
+    every = pd.Series(np.arange(1, 91), index=np.arange(1000, 90_001, 1000))
+    assert figures.late_checkpoints(every, 90_000).index.tolist() == [50_000, 60_000, 70_000, 80_000, 90_000]
+    few = pd.Series([1.0, 2.0], index=[450, 900])
+    assert figures.late_checkpoints(few, 900).index.tolist() == [450, 900]
+
+
+def test_validation_of_a_model_is_of_its_own_output():
+    progress = pd.DataFrame(
+        {"iteration": [1, 2, 3], "validation_ssim": [None, 0.4, 0.5], "validation_ssim_unfiltered": [None, 0.3, 0.2]}
+    )
+    assert figures.own_validation(progress, "test").to_dict() == {2: 0.4, 3: 0.5}
+    assert figures.own_validation(progress, "off").to_dict() == {2: 0.3, 3: 0.2}
+    progress["validation_ssim_unfiltered"] = np.nan
+    assert figures.own_validation(progress, "off").to_dict() == {2: 0.4, 3: 0.5}
+
+
+def test_a_filter_inside_training_is_compared_with_another_training(tmp_path):
+    benchmark = benchmark_with_filter(mode="train")
+    layout = Layout("trial", tmp_path)
+    exhibit = figures.filter_curve(benchmark, layout, "synthetic")
+    assert exhibit.missing == "training recorded no validation SSIM with and without the filter"
+    for model in benchmark.models:
+        write_progress(layout, "synthetic", model, 0)
+    exhibit = figures.filter_curve(benchmark, layout, "synthetic")
+    assert not exhibit.missing
+    assert "potgan (trained through the filter) and no-guided-filter (another training)" in exhibit.caption
+    assert picture_of(exhibit.light).mean() > 200 > 100 > picture_of(exhibit.dark).mean()
+
+
+def test_a_main_model_without_filter_says_so(tmp_path):
+    benchmark = benchmark_with_filter(mode="off")
+    exhibit = figures.filter_curve(benchmark, Layout("trial", tmp_path), "synthetic")
+    assert exhibit.missing == "potgan uses no guided filter"
+
+
+@pytest.mark.parametrize("lost", ["images/images.csv", "pairs/pairs.json", "potgan/seed0/generate/generated.csv"])
+def test_a_lost_file_is_named(tmp_path, lost):
+    benchmark = benchmark_with_filter()
+    layout = results(benchmark, tmp_path)
+    (layout.results / "synthetic" / lost).unlink()
+    with pytest.raises(UserError, match=re.escape(lost)):
+        report_page.write_report(benchmark, layout)
+    assert not (layout.reports / "index.html").exists()
+
+
+def test_hashes_that_differ_name_their_runs(tmp_path):
+    benchmark = a_benchmark()
+    layout = Layout("trial", tmp_path)
+    write_all(benchmark, layout)
+    hashes = {"pairs": {"test": "89"}, "generated": "4567", "generator": None}
+    write_run(benchmark, layout, "synthetic", "potgan", 0, {"ssim": 0.5}, changes={"hashes": hashes, "mask_area": 0.25})
+    found = report_page.provenance(benchmark, layout, tables.collect(benchmark, layout))
+    assert ("synthetic: pairs.test", "89", "synthetic/potgan/seed0") in found["hashes"]
+    assert ("synthetic: pairs", "0123", "5 of 6 runs, synthetic/no-pose-transform/seed0 first") in found["hashes"]
+    assert found["run_hashes"] == [("synthetic/potgan/seed0", "generated", "4567")]
+    assert found["mask_areas"] == {"Synthetic people": "0.250"}
+    assert ("torch", "2", "all runs") in found["versions"]
+
+
+# -- tables -----------------------------------------------------------------------------------------------------------
+
+
+def test_tables_of_the_page_hold_the_numbers_of_the_csv(made):
+    """Every number of table1.csv to table4.csv stands in its cell, and no cell of the page has another."""
+    _, layout, path = made
+    page = Page(path.read_text())
+    for number in (1, 2, 3, 4):
+        frame = pd.read_csv(layout.reports / "tables" / f"table{number}.csv")
+        rows = page.tables[f"table{number}"][2:]  # below the two rows of heads
+        cells = [cell for row in rows for cell in row[2:]]  # right of the method and its seeds
+        assert len(cells) == len(frame)
+        for cell, record in zip(cells, frame.to_dict(orient="records"), strict=True):
+            shown = re.findall(r"[+−]?\d+\.\d{3}", cell)
+            numbers = [record["value"], record["paper_value"], record["difference"]]
+            assert [float(text.replace("−", "-")) for text in shown] == [
+                round(float(n), 3) for n in numbers if pd.notna(n)
+            ]
+
+
+# -- warps ------------------------------------------------------------------------------------------------------------
+
+SETTINGS = GeneratorSettings()
+
+
+@pytest.mark.parametrize("stride", [2, 4, 8, 16])
+def test_the_drawn_warp_is_the_one_that_the_network_samples_with(stride):
+    """Sampling a map of its own pixel positions through the network's grid gives the positions that are drawn."""
+    height, width = 128, 64
+    points = torch.from_numpy(resting_points(4, 4, 0.9)) + 0.15 * torch.randn(16, 2, generator=torch.manual_seed(0))
+    points = points.clamp(-0.8, 0.8)
+    cells = (height // stride, width // stride)
+    y, x = torch.meshgrid(*(torch.arange(n) * stride + (stride - 1) / 2 for n in cells), indexing="ij")
+    positions = torch.stack([x, y])[None].float()
+    grid = ThinPlateSpline(4, 4, 0.9, *cells)(points[None].float())
+    inside = (grid.abs() <= 1).all(dim=-1).reshape(-1).numpy()
+    sampled = F.grid_sample(positions, grid, mode="bilinear", align_corners=True)[0].flatten(1).T.numpy()
+    pixels = positions[0].flatten(1).T.double().numpy()
+    drawn = figures.source_positions(pixels, points.numpy(), stride, (height, width), SETTINGS)
+    assert inside.mean() > 0.8
+    np.testing.assert_allclose(drawn[inside], sampled[inside], atol=2e-3)
+
+
+def test_points_at_rest_move_nothing_and_points_moved_together_shift_the_image():
+    image = np.random.default_rng(0).integers(0, 256, (128, 64, 3), np.uint8)
+    rest = resting_points(4, 4, 0.9)
+    np.testing.assert_array_equal(figures.move_image(image, rest, 4, SETTINGS), image)
+    # One cell of stride 4 to the right: 2 / (16 - 1) of the normalised width. The warp is backward: the image goes left.
+    moved = figures.move_image(image, rest + np.array([2 / 15, 0]), 4, SETTINGS)
+    np.testing.assert_allclose(moved[:, :60].astype(int), image[:, 4:].astype(int), atol=1)
+    assert not moved[:, 61:].any()
+
+
+def test_lines_of_the_target_run_through_the_centres_of_cells():
+    for stride in (2, 4, 8, 16):
+        lines = figures.target_lines((128, 64), stride)
+        places = {float(line[0, 0]) for line in lines if line[0, 0] == line[-1, 0]}
+        assert all((place - (stride - 1) / 2) % stride == 0 for place in places)
+        spacing = np.diff(sorted(places))
+        assert (spacing == max(8, stride)).all()
+
+
+def test_warps_are_shown_for_best_median_and_worst(made):
+    benchmark, layout, _ = made
+    exhibit = figures.warp_grid(benchmark, layout, "synthetic")
+    assert exhibit.grid.columns == ("Source", "Stride 2", "Stride 4", "Stride 8", "Stride 16", "Target")
+    assert [row.label for row in exhibit.grid.rows] == ["best", "moved", "median", "moved", "worst", "moved"]
+    best = PAIRS[int(SSIM.argmax())]
+    assert exhibit.grid.rows[0].title.startswith(" → ".join(best))
+    assert "The warp is backward" in exhibit.caption
+    source = cv2.imread(str(layout.images("synthetic") / "images" / best[0]))[:, :, ::-1]
+    np.testing.assert_array_equal(exhibit.grid.rows[1].pictures[0].array, source)
+    points = np.load(layout.generate("synthetic", "potgan", 0) / "warps.npz")["control_points"][int(SSIM.argmax()), 2]
+    moved = exhibit.grid.rows[1].pictures[3].array
+    np.testing.assert_array_equal(moved, figures.move_image(source, points, 8, SETTINGS))
+
+
+def test_a_model_without_pose_transform_has_no_warps(tmp_path):
+    benchmark = a_benchmark(models={"flat": {"generator": {"pose_transform": False}}})
+    exhibit = figures.warp_grid(benchmark, Layout("trial", tmp_path), "synthetic")
+    assert exhibit.missing == "flat has no pose transform"
+
+
+# -- protocols --------------------------------------------------------------------------------------------------------
+
+
+def test_sensitivity_says_how_far_protocols_and_methods_lie_apart():
+    benchmark = benchmark_with_filter()
+    table = pd.DataFrame(
+        {"potgan": [0.30, 0.28, 0.9], "patn": [0.26, 0.27, 0.1], "clean": [0.34, 0.30, 0.5]},
+        index=["potgan", "no-pose-transform", "copy-source"],
+    )
+    assert sensitivity.sensitivity_sentences(benchmark, "SSIM", table) == [
+        "SSIM: the images of potgan score 0.260 under `patn` and 0.340 under `clean`, 0.080 apart; the 2 methods lie 0.010 "
+        "(under `patn`) to 0.040 (under `clean`) apart. The protocols put them in 2 different orders."
+    ]
+    assert sensitivity.sensitivity_sentences(benchmark, "SSIM", table[["patn"]]) == []
+
+
+def test_sensitivity_stands_in_the_page(tmp_path):
+    benchmark = benchmark_with_filter()
+    layout = results(benchmark, tmp_path)
+    for method, value in (("potgan", 0.25), ("no-guided-filter", 0.35)):
+        frame = pd.DataFrame({"protocol": ["potgan", "clean"], "ssim": [value, value + 0.125]})
+        frame["mask_ssim"], frame["foreground_ssim"] = 0.75, np.nan
+        if method == "no-guided-filter":
+            frame["mask_area"] = [0.3125, np.nan]
+        frame.to_csv(layout.evaluate("synthetic", method, 0) / "sensitivity.csv", index=False)
+    page = Page(report_page.write_report(benchmark, layout).read_text())
+    assert "potgan 0.250 0.375 0.125" in page.text
+    assert "no-guided-filter 0.350 0.475 0.125" in page.text
+    assert "Mean share of the image 0.312 –" in page.text
+    assert "sensitivity.csv is missing: no-pose-transform, First checkpoint of potgan" in page.text
+    assert (layout.reports / "figures" / "protocols-synthetic.png").is_file()
+
+
+def test_lines_of_many_methods_differ():
+    styles = [tuple(figures.series_style(position).values()) for position in range(36)]
+    assert len(set(styles)) == 36
+
+
+# -- others' results --------------------------------------------------------------------------------------------------
+
+
+def test_an_external_method_stands_beside_the_models(tmp_path):
+    other = {"label": "VUNet", "dataset": "synthetic", "images": "somewhere/vunet", "layout": "patn"}
+    benchmark = benchmark_with_filter(external_methods={"vunet": other})
+    layout = results(benchmark, tmp_path)
+    record = {"file_format": "jpeg", "panels": 5, "targets": "strip", "files_sha256": "0123abcd"}
+    path = layout.generate("synthetic", "vunet", 0) / "generate.json"
+    path.write_text(json.dumps(record))
+    page = Page(report_page.write_report(benchmark, layout).read_text())
+    label = "VUNet (re-scored)"
+    assert f"{label} Synthetic people vunet JPEG, 5 panels those of its strips 0123abcd" in page.text
+    assert [row[0].strip() for row in page.tables["table1"]].count(label) == 1
+    exhibit = figures.image_grid(benchmark, layout, "synthetic")
+    assert exhibit.grid.columns[4:-1] == ("potgan", "no-pose-transform", "no-guided-filter", label)
+    assert exhibit.grid.rows[0].pictures[7].note == "0.900"
+    script = (layout.reports / "pairs" / "synthetic" / "pairs.js").read_text()
+    assert f'"name":"vunet","label":"{label}","role":"external"' in script
+    path.unlink()
+    assert report_page.external_summary(benchmark, layout) == []
+
+
+# -- provenance -------------------------------------------------------------------------------------------------------
+
+
+def test_commit_is_gits_and_changes_are_counted(tmp_path):
+    def git(*arguments):
+        name = ("-c", "user.name=A. Nother", "-c", "user.email=a@example.org")
+        return subprocess.run(
+            ["git", "-C", tmp_path, *name, *arguments], check=True, capture_output=True, text=True
+        ).stdout
+
+    assert environment.commit(tmp_path) is None
+    git("init", "--quiet")
+    (tmp_path / "__init__.py").write_text("")
+    assert environment.commit(tmp_path) is None  # a checkout, and the code is no part of it
+    git("add", "__init__.py")
+    git("commit", "--quiet", "--message", "First")
+    found = environment.commit(tmp_path)
+    assert (found.digest, found.author, found.changed) == (git("rev-parse", "HEAD").strip(), "A. Nother", 0)
+    (tmp_path / "__init__.py").write_text("changed = True")
+    (tmp_path / "new.py").write_text("")
+    assert environment.commit(tmp_path).changed == 1
+
+
+def test_hardware_names_no_host_and_no_path():
+    found = dict(environment.hardware())
+    assert {"Processor", "Cores", "GPU", "System"} <= set(found)
+    assert not any("/" in text and text.startswith("/") for text in found.values())
+
+
+def test_wall_time_is_that_of_snakemakes_benchmark_files(made, tmp_path):
+    benchmark, layout, _ = made
+    trained = {time.rule: (time.jobs, time.total, time.longest) for time in report_page.wall_times(benchmark, layout)}
+    assert trained == {"train": (2, "20 min", "10 min")}  # no-guided-filter is not trained
+    measured = Layout("trial", tmp_path)
+    head = "s\th:m:s\tmax_rss\tmax_vms"
+    for job, seconds, memory in (("pairs/synthetic", 3.5, "100.0"), ("train/synthetic/potgan/seed0", 7300, "2048.4"),
+                                 ("train/synthetic/no-pose-transform/seed0", 60, "-"), ("feature_network", 9, "NA"),
+                                 ("train/synthetic/of-an-older-configuration/seed0", 9999, "1")):  # fmt: skip
+        path = measured.results / "benchmarks" / f"{job}.tsv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{head}\n{seconds}\t0:00:00\t{memory}\t0\n")
+    (measured.results / "benchmarks/images").mkdir()
+    (measured.results / "benchmarks/images/synthetic.tsv").write_text("")  # of a job that was killed
+    # A training that was stopped after ten minutes, and went on for one.
+    stopped = measured.train("synthetic", "no-pose-transform", 0) / "done.json"
+    stopped.parent.mkdir(parents=True)
+    stopped.write_text('{"wall_seconds": 660.0}')
+    assert report_page.wall_times(benchmark, measured) == [
+        report_page.WallTime("feature_network", 1, "9 s", "9 s", "", "–"),
+        report_page.WallTime("pairs", 1, "4 s", "4 s", "synthetic", "100 MiB"),
+        report_page.WallTime("train", 2, "2.2 h", "2.0 h", "synthetic/potgan/seed0", "2,048 MiB"),
+    ]
+
+
+def test_tables_as_files_are_linked_where_they_are(made, tmp_path):
+    _, layout, path = made
+    assert report_page.downloads(layout)["table1"] == ["table1.csv", "table1.md", "table1.tex"]
+    assert report_page.downloads(Layout("trial", tmp_path)) == {}
+    assert 'href="tables/table4.tex"' in path.read_text()

@@ -1,0 +1,188 @@
+"""Configuration: unknown keys, types, overlays, fingerprints; and the three files of config/."""
+
+import dataclasses
+
+import pytest
+import yaml
+
+from potgan.common.errors import UserError
+from potgan.settings.reading import as_tree, dump, load
+
+MINIMAL = {
+    "benchmark": "tiny",
+    "description": "d",
+    "protocol": "potgan-synthetic",
+    "datasets": {"synthetic": {"kind": "synthetic", "label": "S"}},
+    "models": {"potgan": None},
+}
+EXTERNAL = {"label": "Theirs", "dataset": "synthetic", "images": "released", "layout": "patn"}
+
+
+def with_(path: str, value: object) -> dict:
+    tree = yaml.safe_load(yaml.safe_dump(MINIMAL))
+    *parents, last = path.split(".")
+    node = tree
+    for name in parents:
+        node = node.setdefault(name, {})
+        assert node is not None
+    node[last] = value
+    return tree
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("traning", {}, "unknown key 'traning'; did you mean 'training'"),
+        (
+            "training",
+            {"learning_rte": 1},
+            "configuration: training: unknown key 'learning_rte'; did you mean 'learning_rate'",
+        ),
+        ("generator", {"guided_filter": {"mod": "off"}}, "unknown key 'mod'; did you mean 'mode'"),
+        ("models", {"potgan": {"loss_weights": {"recon": 0}}}, "models.potgan.loss_weights: unknown key 'recon'"),
+        ("training", {"iterations": "many"}, "must be of type int, and is 'many'"),
+        ("training", {"iterations": True}, "must be of type int, and is True"),
+        ("training", {"adam_betas": [0.5]}, "must have 2 values, and has 1"),
+        ("generator", {"control_point_span": 1.0}, "control_point_span must lie between 0 and 1"),
+        ("generator", {"guided_filter": {"mode": "always"}}, "must be one of train, test, off"),
+        ("datasets", {"synthetic": {"kind": "synthetic", "label": "S", "image_size": [120, 64]}}, "image_size"),
+        ("datasets", {"m": {"kind": "market1501", "label": "M", "checksum": "65005ab7"}}, "is not of the form sha256:"),
+        ("datasets", {"m": {"kind": "deepfashion", "label": "D", "crop_columns": [216, 40]}}, "two rising columns"),
+        (
+            "datasets",
+            {"m": {"kind": "market1501", "label": "M", "keypoints": {"estimator": "openpose"}}},
+            "datasets.m.keypoints.estimator must be one of table, openpifpaf",
+        ),
+        (
+            "datasets",
+            {"m": {"kind": "market1501", "label": "M", "keypoints": {"frame": "cropped"}}},
+            "keypoints.frame is cropped, but there are no crop_columns",
+        ),
+        ("benchmark", "Über/mut", "must consist of a-z"),
+        ("models", {"images": {}}, "reserved"),
+        ("external_methods", {"potgan": EXTERNAL}, "external method name 'potgan' is reserved or a model's"),
+        ("external_methods", {"copy-source": EXTERNAL}, "external method name 'copy-source' is reserved"),
+        ("external_methods", {"x-first-checkpoint": EXTERNAL}, "is reserved or a model's"),
+        ("external_methods", {"A/B": EXTERNAL}, "must consist of a-z"),
+        (
+            "external_methods",
+            {"theirs": EXTERNAL | {"dataset": "market"}},
+            "external_methods.theirs.dataset must be one of synthetic",
+        ),
+        (
+            "external_methods",
+            {"theirs": EXTERNAL | {"layout": "pg2"}},
+            "external_methods.theirs.layout must be one of plain, deform, patn, gfla",
+        ),
+        ("external_methods", {"theirs": EXTERNAL | {"label": " "}}, "external_methods.theirs.label is empty"),
+        ("external_methods", {"theirs": EXTERNAL | {"pairs": "x"}}, "external_methods.theirs: unknown key 'pairs'"),
+        ("seeds", [1, 1], "repeats"),
+        ("protocol", "fid", "protocol must be one of potgan"),
+    ],
+)
+def test_bad_settings_name_place_and_remedy(path: str, value: object, message: str) -> None:
+    with pytest.raises(UserError) as error:
+        load(with_(path, value))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_and_broken_files_are_one_line(tmp_path) -> None:
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("benchmark: [unclosed\nmodels: }")
+    for path in (tmp_path / "absent.yaml", broken):
+        with pytest.raises(UserError) as error:
+            load(path)
+        assert str(path) in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_yaml_off_and_exponents_mean_what_people_write() -> None:
+    tree = with_("generator", yaml.safe_load("guided_filter: {mode: off}"))
+    tree["training"] = yaml.safe_load("learning_rate: 1e-3")
+    benchmark = load(tree)
+    assert benchmark.generator.guided_filter.mode == "off"
+    assert benchmark.training.learning_rate == 0.001
+
+
+def test_an_external_method_is_a_row_of_its_data_set_and_belongs_to_no_model() -> None:
+    tree = with_("external_methods", {"theirs": EXTERNAL})
+    tree["datasets"]["market1501"] = {"kind": "market1501", "label": "M"}
+    benchmark = load(tree)
+    assert "theirs" in benchmark.methods_of("synthetic")
+    assert "theirs" not in benchmark.methods_of("market1501")
+    assert (benchmark.model_of("theirs"), benchmark.seeds_of("theirs")) == (None, (0,))
+    assert load(yaml.safe_load(dump(benchmark))) == benchmark
+
+
+def test_resolved_copy_reads_back_equal() -> None:
+    benchmark = load(MINIMAL)
+    assert load(yaml.safe_load(dump(benchmark))) == benchmark
+    assert load(as_tree(benchmark)) == benchmark
+
+
+def test_run_settings_lay_dataset_then_model_over_the_sections() -> None:
+    tree = with_("training", {"batch_size": 32})
+    tree["datasets"]["synthetic"]["overrides"] = {"training": {"batch_size": 8}}
+    tree["models"] = {"potgan": {}, "slow": {"training": {"batch_size": 4}}}
+    benchmark = load(tree)
+    assert benchmark.run_settings("synthetic", "potgan", 0).training.batch_size == 8
+    assert benchmark.run_settings("synthetic", "slow", 0).training.batch_size == 4
+
+
+def test_a_filter_outside_training_shares_the_training_and_one_inside_does_not() -> None:
+    tree = with_("generator", {"guided_filter": {"mode": "test"}})
+    tree["models"] = {
+        "potgan": {},
+        "no-guided-filter": {"generator": {"guided_filter": {"mode": "off"}}},
+        "trained": {"generator": {"guided_filter": {"mode": "train"}}},
+        "no-recon": {"loss_weights": {"reconstruction": 0}},
+    }
+    benchmark = load(tree)
+    assert [benchmark.trained_as("synthetic", m) for m in tree["models"]] == ["potgan", "potgan", "trained", "no-recon"]
+
+
+def test_fingerprint_follows_what_is_trained_and_nothing_else() -> None:
+    base = load(MINIMAL).run_settings("synthetic", "potgan", 0)
+    run = {"log_every": 7, "save_every": 9, "threads": 2, "processes": 2, "device_batch_size": 4, "compile": "always"}
+    same = load(with_("training", run)).run_settings("synthetic", "potgan", 0)
+    assert base.training_fingerprint == same.training_fingerprint
+    for change in ({"learning_rate": 3e-4}, {"adam_betas": [0.999, 0.5]}, {"precision": "bf16"}, {"ema": 0.9}):
+        other = load(with_("training", change)).run_settings("synthetic", "potgan", 0)
+        assert other.training_fingerprint != base.training_fingerprint
+    assert dataclasses.replace(base, seed=1).training_fingerprint != base.training_fingerprint
+
+
+@pytest.mark.parametrize("name", ["config", "market1501-sample", "paper"])
+def test_shipped_configurations_load_and_hold_the_papers_ablations(repository, name: str) -> None:
+    benchmark = load(repository / "config" / f"{name}.yaml")
+    assert benchmark.main_model == "potgan"
+    assert {"no-pose-transform", "no-recon", "no-guided-filter"} <= set(benchmark.models)
+    for dataset in benchmark.datasets:
+        run = benchmark.run_settings(dataset, "no-recon", 0)
+        assert run.loss_weights.reconstruction == 0
+        assert not benchmark.run_settings(dataset, "no-pose-transform", 0).generator.pose_transform
+        assert benchmark.run_settings(dataset, "no-guided-filter", 0).generator.guided_filter.mode == "off"
+
+
+def test_paper_configuration_has_the_papers_values(repository) -> None:
+    """Section III-C: lambda = 10, 1, 0.5; Adam (0.5, 0.999), 2e-4; about 90K iterations; three data sets."""
+    benchmark = load(repository / "config" / "paper.yaml")
+    assert set(benchmark.datasets) == {"market1501", "dukemtmc", "deepfashion"}
+    assert benchmark.protocol == "potgan"
+    run = benchmark.run_settings("market1501", "potgan", 0)
+    assert (run.loss_weights.reconstruction, run.loss_weights.perceptual, run.loss_weights.adversarial) == (10, 1, 0.5)
+    assert run.training.adam_betas == (0.5, 0.999)
+    assert run.training.learning_rate == run.training.discriminator_learning_rate == 2e-4
+    assert run.training.iterations == 90_000
+    assert run.training.perceptual_network == "vgg16"
+    assert run.generator.width == 64
+    assert run.generator.guided_filter.mode == "train"
+    assert benchmark.run_settings("deepfashion", "potgan", 0).image_size == (256, 256)
+
+
+def test_three_seeds_overlay_is_the_embedded_benchmark_otherwise(repository) -> None:
+    base = yaml.safe_load((repository / "config" / "config.yaml").read_text())
+    overlay = yaml.safe_load((repository / "config" / "three-seeds.yaml").read_text())
+    assert set(overlay) == {"benchmark", "description", "seeds"}
+    assert load(base | overlay).seeds == (0, 1, 2)
