@@ -32,6 +32,7 @@ from potgan.common.typed import build
 from potgan.data.pose_rendering import metric_mask
 from potgan.data.synthetic import people
 from potgan.measure.inception import FeatureNetwork
+from potgan.settings.schema import SyntheticSettings
 
 _CHANNELS = (16, 32, 64)  # of the blocks before the last, whose width is the feature dimension
 
@@ -178,7 +179,7 @@ def train_feature_network(settings: SyntheticNetworkSettings, out: Path) -> None
 def _people(settings: SyntheticNetworkSettings) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Images (N, 3, H, W) uint8, pose masks (N, 1, H, W) uint8 and classes (N,), sorted by person; the last
     `held_out_identities` are held out."""
-    people = SyntheticSettings(
+    appearance = SyntheticSettings(
         train_identities=settings.identities,
         test_identities=settings.held_out_identities,
         images_per_identity=settings.images_per_identity,
@@ -190,7 +191,7 @@ def _people(settings: SyntheticNetworkSettings) -> tuple[torch.Tensor, torch.Ten
     images, masks, labels = [], [], []
     for person in progress(persons, len(persons), "feature network: rendering", "people"):
         for index in range(settings.images_per_identity):
-            render = people.render(people, person, index)
+            render = people.render(appearance, person, index)
             images.append(render.image)
             masks.append(metric_mask(people.annotate(render)[0], settings.height, settings.width))
             labels.append(render.upper_colour * len(people.LOWER_COLOURS) + render.lower_colour)
