@@ -151,7 +151,7 @@ def stub(monkeypatch):
     # Without joints a mask is empty: half of the images are black, and what can be learnt is learnt from the others.
     monkeypatch.setattr(
         synthetic_network,
-        "synthetic",
+        "people",
         SimpleNamespace(
             render=render, annotate=lambda _: nowhere, UPPER_COLOURS=("dark", "bright"), LOWER_COLOURS=("black", "red")
         ),
