@@ -35,6 +35,7 @@ from potgan.common.processes import Processes
 from potgan.data.batches import PairData, training_batches
 from potgan.measure.generate import synthesise
 from potgan.methods.potgan.generator import Generator
+from potgan.methods.potgan.method import PoTGAN
 from potgan.settings.schema import RunSettings
 from potgan.training import loop
 from potgan.training.estimate import WARM_UP, random_pairs, synchronise
@@ -100,7 +101,7 @@ def flops_part(arguments: argparse.Namespace, device: torch.device) -> dict[str,
     with FlopCounterMode(display=False) as whole:
         eager.run(1)
     per_pair = whole.get_total_flops() / arguments.batch
-    generator = eager.step.generator
+    generator = eager.method.generator
     (batch,) = next(eager.batches)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         generator(batch.source_image, batch.source_mask, batch.target_mask, batch.target_heatmaps)
@@ -177,7 +178,7 @@ def waiting_share(timed: Ours, data: PairData, settings: RunSettings, steps: int
     positions = loop.batch_positions(len(data), settings, itertools.count(), Processes())
     batches = training_batches(data, device, positions)
     for _ in range(WARM_UP[device.type]):
-        timed.step(next(batches), 1.0)
+        timed.method.update(next(batches), 0)
     waited = worked = 0.0
     for _ in range(steps):
         synchronise(device)
@@ -185,7 +186,7 @@ def waiting_share(timed: Ours, data: PairData, settings: RunSettings, steps: int
         batch = next(batches)
         synchronise(device)
         middle = time.perf_counter()
-        timed.step(batch, 1.0)
+        timed.method.update(batch, 0)
         synchronise(device)
         waited += middle - start
         worked += time.perf_counter() - middle
@@ -218,20 +219,20 @@ def wall_part(arguments: argparse.Namespace, device: torch.device) -> dict[str, 
     data = random_pairs(settings.image_size, settings.masks.heatmap_sigma, pairs=PAPER_PAIRS)
     moments: list[float] = []
 
-    class Watched(loop.AdversarialStep):
-        def __call__(self, *inputs: Any) -> dict[str, torch.Tensor]:
+    class Watched(PoTGAN):
+        def update(self, *inputs: Any) -> dict[str, torch.Tensor]:
             moments.append(time.perf_counter())
-            return super().__call__(*inputs)
+            return super().update(*inputs)
 
-    original = loop.AdversarialStep
-    loop.AdversarialStep = Watched
+    original = loop.build_method
+    loop.build_method = Watched
     try:
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
             done = loop.train(data, None, settings, Path(folder, "seed0", "train"), {}, device)
             end = time.perf_counter()
     finally:
-        loop.AdversarialStep = original
+        loop.build_method = original
     first = min(max(WARM_UP[device.type], len(moments) // 10), len(moments) - 1)
     # The end is the last step's start, so the last step and the final checkpoint are in neither count.
     counted = len(moments) - 1 - first

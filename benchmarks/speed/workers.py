@@ -96,7 +96,7 @@ def paper_settings(
 
 
 class PlainStep:
-    """One iteration of Algorithm 1 in plain PyTorch: the same networks, losses and order of updates as AdversarialStep."""
+    """One iteration of Algorithm 1 in plain PyTorch: the same networks, losses and order of updates as PoTGAN."""
 
     def __init__(self, settings: RunSettings, device: torch.device) -> None:
         torch.manual_seed(settings.seed)
@@ -192,25 +192,24 @@ def loaded_batches(settings: RunSettings, device: torch.device) -> Iterator[list
 
 
 class Ours(TimedTraining):
-    """AdversarialStep on resident pairs. without: one of IMPROVEMENTS, taken out."""
+    """PoTGAN on resident pairs. without: one of IMPROVEMENTS, taken out."""
 
     def __init__(self, settings: RunSettings, device: torch.device, without: str | None = None) -> None:
         if without != "kept memory":
             keep_freed_memory()
         data = random_pairs(settings.image_size, settings.masks.heatmap_sigma).placed(device)
         super().__init__(settings, device, data)
-        step = self.step
-        step.generator.train()
+        method = self.method
         if without == "frozen discriminator":
-            step.discriminator.requires_grad_ = lambda flag: step.discriminator
+            method.discriminator.requires_grad_ = lambda flag: method.discriminator
         elif without == "channels last":
-            for network in (step.generator, step.discriminator, step.perceptual):
+            for network in (method.generator, method.discriminator, method.perceptual):
                 network.to(memory_format=torch.contiguous_format)
         elif without == "fused Adam":
             betas = settings.training.adam_betas
-            groups = [{"params": group["params"]} for group in step.generator_optimizer.param_groups]
-            step.generator_optimizer = torch.optim.Adam(groups, betas=betas)
-            step.discriminator_optimizer = torch.optim.Adam(step.discriminator.parameters(), betas=betas)
+            groups = [{"params": group["params"]} for group in method.generator_optimizer.param_groups]
+            method.generator_optimizer = torch.optim.Adam(groups, betas=betas)
+            method.discriminator_optimizer = torch.optim.Adam(method.discriminator.parameters(), betas=betas)
         elif without == "resident data":
             self.batches = loaded_batches(settings, device)
         elif without == "losses on the device":

@@ -14,6 +14,8 @@ from potgan.common.errors import UserError
 from potgan.common.files import read_json, sha256_of
 from potgan.common.typed import build
 from potgan.methods.generator_file import TrainedGenerator, load_generator, save_generator
+from potgan.methods.method import GeneratorSettings
+from potgan.methods.registry import method_class
 from potgan.settings.reading import load
 from potgan.settings.schema import RunSettings
 
@@ -76,7 +78,7 @@ def open_generator(run_or_file: Path, device: torch.device | str = "cpu") -> Tra
     if not run_or_file.is_dir():
         return load_generator(run_or_file, device=device)
     run = find_run(run_or_file)
-    trained = load_generator(run.generator_file, run.settings.generator, device)
+    trained = load_generator(run.generator_file, _generator_settings(run), device)
     return dataclasses.replace(trained, run=run.record)
 
 
@@ -96,8 +98,12 @@ def export(folder: Path, out: Path) -> TrainedGenerator:
         raise UserError(f"{path}: is of other settings; run `potgan generate` and `potgan evaluate` again")
     scores = {key: found[key] for key in ("benchmark", "protocol", "n_pairs", "metrics")}
     scores["generator_sha256"] = run.generator_sha256
-    trained = load_generator(run.generator_file, run.settings.generator)
+    trained = load_generator(run.generator_file, _generator_settings(run))
     save_generator(
         out, trained.generator, run.settings, trained.iteration, trained.data_hashes, run=run.record, scores=scores
     )
     return dataclasses.replace(trained, run=run.record, scores=scores)
+
+
+def _generator_settings(run: Run) -> GeneratorSettings:
+    return method_class(run.settings.method).generator_settings(run.settings)

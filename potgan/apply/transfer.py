@@ -30,7 +30,7 @@ from potgan.common.device import device_name, pick_device
 from potgan.common.errors import UserError
 from potgan.common.files import sha256_of, write_bytes
 from potgan.common.progress import progress, say
-from potgan.data.batches import to_model, to_pixels
+from potgan.data.batches import Batch, to_model, to_pixels
 from potgan.data.detection import BUILD, DetectorSettings, ImageToDetect, detect
 from potgan.data.keypoint_files import match_names, read_keypoints
 from potgan.data.keypoints import checkpoint_of, openpifpaf_environment
@@ -92,6 +92,9 @@ def transfer(
 
     image = to_model(torch.from_numpy(source).permute(2, 0, 1)[None].contiguous().to(device))
     source_mask = masks_of([source_joints])
+    source_maps = heatmaps(
+        torch.from_numpy(source_joints.astype(np.float32))[None].to(device), height, width, trained.masks.heatmap_sigma
+    )
     pictures = []
     parts = [poses[first : first + batch_size] for first in range(0, len(poses), batch_size)]
     shown = progress(parts, len(poses), "transfer", "poses", weight=len) if len(parts) > 1 else parts
@@ -101,8 +104,14 @@ def transfer(
             joints = torch.from_numpy(np.stack([pose.joints for pose in part]).astype(np.float32)).to(device)
             made = []
             for k in range(len(part)):
-                maps = heatmaps(joints[k : k + 1], height, width, trained.masks.heatmap_sigma)
-                made.append(to_pixels(trained.generator(image, source_mask, masks[k : k + 1], maps).image))
+                batch = Batch(
+                    source_image=image,
+                    source_mask=source_mask,
+                    target_mask=masks[k : k + 1],
+                    source_heatmaps=source_maps,
+                    target_heatmaps=heatmaps(joints[k : k + 1], height, width, trained.masks.heatmap_sigma),
+                )
+                made.append(to_pixels(trained.generator.synthesise(batch).image))
             pictures.append(torch.cat(made).permute(0, 2, 3, 1).cpu().numpy())
     return np.concatenate(pictures)
 

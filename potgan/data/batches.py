@@ -38,13 +38,21 @@ def to_pixels(images: torch.Tensor) -> torch.Tensor:
 
 @dataclass
 class Batch:
-    """Inputs and target of B pairs: images (B, 3, H, W) in [-1, 1], masks (B, 1, H, W), heat maps (B, 18, H, W) in [0, 1]."""
+    """Inputs and target of B pairs: images (B, 3, H, W) in [-1, 1], masks (B, 1, H, W), heat maps (B, 18, H, W) in [0, 1].
 
-    source_image: torch.Tensor
-    source_mask: torch.Tensor
-    target_image: torch.Tensor
-    target_mask: torch.Tensor
-    target_heatmaps: torch.Tensor
+    A method says which parts it needs; the others are None.
+    """
+
+    source_image: torch.Tensor | None = None
+    source_mask: torch.Tensor | None = None
+    target_image: torch.Tensor | None = None
+    target_mask: torch.Tensor | None = None
+    source_heatmaps: torch.Tensor | None = None
+    target_heatmaps: torch.Tensor | None = None
+
+
+#: Every part that a batch can have.
+PARTS = frozenset(field.name for field in dataclasses.fields(Batch))
 
 
 @dataclass
@@ -84,55 +92,41 @@ class PairData:
                 return dataclasses.replace(self, **{name: tensor.pin_memory() for name, tensor in tensors.items()})
         return dataclasses.replace(self, **{name: tensor.to(device) for name, tensor in tensors.items()})
 
-    def batch(self, positions: np.ndarray | range, device: torch.device | None = None) -> Batch:
-        """The pairs at these positions of the pair list, on `device` (by default where the data lie)."""
-        return self.gather(positions).on(device or self.device)
+    def batch(
+        self, positions: np.ndarray | range, device: torch.device | None = None, needs: frozenset[str] = PARTS
+    ) -> Batch:
+        """The pairs at these positions of the pair list, on `device` (by default where the data lie). needs: parts."""
+        return self.gather(positions, needs).on(device or self.device)
 
-    def gather(self, positions: np.ndarray | range) -> Gathered:
+    def gather(self, positions: np.ndarray | range, needs: frozenset[str] = PARTS) -> Gathered:
         """The same before the ranges are converted: as they lie in memory, where they lie."""
         picked = torch.as_tensor(np.asarray(positions), device=self.device)
-        source, target = self.sources[picked], self.targets[picked]
-        return Gathered(
-            self.images[source],
-            self.masks[source],
-            self.images[target],
-            self.masks[target],
-            self.joints[target],
-            self.sigma,
-        )
+        rows = {"source": self.sources[picked], "target": self.targets[picked]}
+        kinds = {"image": self.images, "mask": self.masks, "heatmaps": self.joints}
+        raw = {part: kinds[part.split("_")[1]][rows[part.split("_")[0]]] for part in sorted(needs)}
+        return Gathered(raw, self.size, self.sigma)
 
 
 @dataclass
 class Gathered:
-    """The raw material of a Batch: images and masks uint8, joints in pixels; a tenth of a batch's bytes."""
+    """The raw material of a Batch: part -> uint8 images and masks, and joints in pixels; a tenth of a batch's bytes."""
 
-    source_image: torch.Tensor
-    source_mask: torch.Tensor
-    target_image: torch.Tensor
-    target_mask: torch.Tensor
-    target_joints: torch.Tensor
+    raw: dict[str, torch.Tensor]
+    size: tuple[int, int]
     sigma: float
 
     def pinned(self) -> Gathered:
         """In memory from which a GPU copies by itself."""
-        tensors = {name: value.pin_memory() for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
-        return dataclasses.replace(self, **tensors)
+        return dataclasses.replace(self, raw={part: values.pin_memory() for part, values in self.raw.items()})
 
     def on(self, device: torch.device) -> Batch:
         """The batch on `device`, where heat maps are built and ranges converted."""
-        moved = {
-            name: value.to(device, non_blocking=True)
-            for name, value in vars(self).items()
-            if isinstance(value, torch.Tensor)
-        }
-        size = self.source_image.shape[2:]
-        return Batch(
-            to_model(moved["source_image"]),
-            moved["source_mask"].float(),
-            to_model(moved["target_image"]),
-            moved["target_mask"].float(),
-            heatmaps(moved["target_joints"], *size, self.sigma),
-        )
+        moved = {part: values.to(device, non_blocking=True) for part, values in self.raw.items()}
+        convert = {"image": to_model, "mask": torch.Tensor.float, "heatmaps": self._heatmaps}
+        return Batch(**{part: convert[part.split("_")[1]](values) for part, values in moved.items()})
+
+    def _heatmaps(self, joints: torch.Tensor) -> torch.Tensor:
+        return heatmaps(joints, *self.size, self.sigma)
 
 
 def training_batches(
@@ -140,21 +134,22 @@ def training_batches(
     device: torch.device,
     lists: Iterable[list[np.ndarray]],
     ahead: bool | None = None,
+    needs: frozenset[str] = PARTS,
 ) -> Iterator[list[Batch]]:
     """For each list of positions in `lists`, the batches of these pairs on `device`, in that order.
 
     ahead: whether a thread gathers the next list while the caller works on this one; by default where the data do not lie
-    on the device. What is yielded does not depend on it.
+    on the device. What is yielded does not depend on it. needs: the parts of a batch that are wanted.
     """
     if ahead is None:
         ahead = data.device.type != device.type
     if not ahead:
         for parts in lists:
-            yield [data.batch(positions) for positions in parts]
+            yield [data.batch(positions, needs=needs) for positions in parts]
         return
 
     def gathered(parts: list[np.ndarray]) -> list[Gathered]:
-        found = [data.gather(positions) for positions in parts]
+        found = [data.gather(positions, needs) for positions in parts]
         return [part.pinned() for part in found] if device.type == "cuda" else found
 
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:

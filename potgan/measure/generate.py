@@ -17,7 +17,7 @@ from potgan.common.progress import progress
 from potgan.data.batches import PairData, to_pixels
 from potgan.data.pixels import read_image
 from potgan.measure.released import ResultFolder, TargetFolder, same_frame
-from potgan.methods.potgan.generator import Generator
+from potgan.methods.method import PoseGenerator
 
 
 def file_name(source: str, target: str) -> str:
@@ -26,14 +26,15 @@ def file_name(source: str, target: str) -> str:
 
 
 @torch.no_grad()
-def synthesise(generator: Generator, data: PairData, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+def synthesise(
+    generator: PoseGenerator, data: PairData, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
     """Yield, pair by pair, the image (H, W, 3) uint8 and the control points (4, F, 2) float32 (None without PoT)."""
     generator.eval()
     for first in range(0, len(data), batch_size):
-        batch = data.batch(range(first, min(first + batch_size, len(data))))
-        out = generator(batch.source_image, batch.source_mask, batch.target_mask, batch.target_heatmaps)
+        out = generator.synthesise(data.batch(range(first, min(first + batch_size, len(data))), needs=generator.needs))
         images = to_pixels(out.image).permute(0, 2, 3, 1).cpu().numpy()
-        points = torch.stack(out.control_points, dim=1).cpu().numpy() if out.control_points else [None] * len(images)
+        points = [None] * len(images) if out.control_points is None else out.control_points.cpu().numpy()
         yield from zip(images, points, strict=True)
 
 

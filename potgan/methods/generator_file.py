@@ -3,6 +3,7 @@
 The file is a `torch.save`d dictionary of plain tensors, numbers and JSON strings, read with `weights_only=True`: opening
 one that somebody sent runs no code. A machine needs torch for it and no other package.
 
+    method                      its name (a file without it holds PoT-GAN)
     generator_settings, masks   JSON: what the network is, and how its masks and heat maps are drawn
     image_size                  [height, width] in pixels
     training_fingerprint        of the settings that it was trained with
@@ -27,8 +28,10 @@ from potgan.common.errors import UserError
 from potgan.common.files import write_bytes
 from potgan.common.tensors import tensors_to_bytes
 from potgan.common.typed import build
-from potgan.methods.potgan.generator import Generator
-from potgan.settings.schema import GeneratorSettings, MaskSettings, RunSettings
+from potgan.methods import METHODS
+from potgan.methods.method import GeneratorSettings, Method, PoseGenerator
+from potgan.methods.registry import method_class
+from potgan.settings.schema import MaskSettings, RunSettings
 
 #: Keys of a file and their types. `scores` may be absent or null.
 _KEYS = {
@@ -51,7 +54,7 @@ class TrainedGenerator:
     where not known. scores: protocol, n_pairs, metrics, generator_sha256, or None where the file has none.
     """
 
-    generator: Generator
+    generator: PoseGenerator
     iteration: int
     masks: MaskSettings
     image_size: tuple[int, int]
@@ -62,7 +65,7 @@ class TrainedGenerator:
 
 def save_generator(
     path: Path,
-    generator: Generator,
+    generator: PoseGenerator,
     settings: RunSettings,
     iteration: int,
     data_hashes: dict[str, str],
@@ -75,7 +78,10 @@ def save_generator(
     """
     known = {"dataset": settings.dataset, "kind": None, "label": None, "model": None, "seed": settings.seed}
     content = {
-        "generator_settings": json.dumps(dataclasses.asdict(settings.generator)),
+        "method": settings.method,
+        "generator_settings": json.dumps(
+            dataclasses.asdict(method_class(settings.method).generator_settings(settings))
+        ),
         "masks": json.dumps(dataclasses.asdict(settings.masks)),
         "image_size": list(settings.image_size),
         "training_fingerprint": settings.training_fingerprint,
@@ -93,22 +99,24 @@ def load_generator(
 ) -> TrainedGenerator:
     """The generator of a file that `save_generator` wrote, on `device`.
 
-    settings: as a configuration has them now; without them the file's own hold. The guided filter may differ where it is
-    no part of training; any other difference is a UserError that lists it. Raises UserError, too, for a file that is
+    settings: of the generator, as a configuration has them now; without them the file's own hold. What decides no weight may
+    differ (PoT-GAN's guided filter, where it is no part of training); any other difference is a UserError that lists it.
+    Raises UserError, too, for a file that is
     missing, damaged, or something else (a text, a training's state, another program's weights), and weights that do not
     fit the settings.
     """
     path = Path(path)
     content = _read(path)
-    stored = build(GeneratorSettings, _json(content, "generator_settings", path), f"{path}: generator_settings")
+    method = _method(content, path)
+    stored = build(method.settings_class, _json(content, "generator_settings", path), f"{path}: generator_settings")
     if settings is not None:
-        _refuse_others(stored, settings, path)
+        _refuse_others(method, stored, settings, path)
     size = content["image_size"]
     if len(size) != 2 or not all(type(side) is int and side > 0 and side % 16 == 0 for side in size):
         raise UserError(
             f"{path}: image_size is {size}, and is a height and a width in multiples of 16; export it again"
         )
-    generator = Generator(settings or stored, tuple(size))
+    generator = method.build_generator(settings or stored, tuple(size))
     try:
         generator.load_state_dict(content["state"])
     except (RuntimeError, TypeError, AttributeError) as error:
@@ -166,10 +174,21 @@ def _json(content: dict[str, Any], key: str, path: Path, optional: bool = False)
     return tree
 
 
-def _refuse_others(stored: GeneratorSettings, wanted: GeneratorSettings, path: Path) -> None:
-    if "train" not in (stored.guided_filter.mode, wanted.guided_filter.mode):
-        stored = dataclasses.replace(stored, guided_filter=wanted.guided_filter)
-    here, there = dataclasses.asdict(wanted), dataclasses.asdict(stored)
-    different = [f"{k}: {there[k]} in the file, {here[k]} wanted" for k in here if there[k] != here[k]]
-    if different:
-        raise UserError(f"{path}: was trained with other settings ({'; '.join(different)}); train it again")
+def _method(content: dict[str, Any], path: Path) -> type[Method]:
+    name = content.get("method", "potgan")
+    if name not in METHODS:
+        raise UserError(
+            f"{path}: is of the method {name!r}, which this version does not have; it has {', '.join(METHODS)}"
+        )
+    return method_class(name)
+
+
+def _refuse_others(method: type[Method], stored: GeneratorSettings, wanted: GeneratorSettings, path: Path) -> None:
+    """UserError where weights made with `stored` cannot be used with `wanted`."""
+    if not isinstance(wanted, method.settings_class):
+        raise UserError(f"{path}: is of another method than the configuration's model; train it again")
+    differing = [
+        f"{k}: {there} in the file, {here} wanted" for k, (there, here) in method.differing(stored, wanted).items()
+    ]
+    if differing:
+        raise UserError(f"{path}: was trained with other settings ({'; '.join(differing)}); train it again")

@@ -20,6 +20,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from potgan.common.paths import PACKAGE
+from potgan.methods import METHODS
+from potgan.settings.schema import METHOD_OPTIONS
 
 #: Stage -> where its code begins, as "module:definition": its function, and the settings whose defaults it depends on.
 ENTRIES = {
@@ -40,12 +42,26 @@ STAGE_FILES = {
 }
 #: Functions and classes that only speak to people -> how many of their arguments decide something.
 WORDS = {"say": 0, "UserError": 0, "Interrupted": 0, "progress": 1}
+#: Tables that name alternatives. The one that is chosen is followed from an entry of its own.
+ALTERNATIVES = {"METHODS"}
 
 
 @functools.cache
-def code_fingerprint(stage: str) -> str:
-    """12 hexadecimal digits over the code of a stage and the bytes of the files that it reads beside the code."""
-    return fingerprint_of(ENTRIES[stage], STAGE_FILES.get(stage, ()), _package())
+def code_fingerprint(stage: str, method: str | None = None) -> str:
+    """12 hexadecimal digits over the code of a stage and the bytes of the files that it reads beside the code.
+
+    method: the method that is trained, or whose generator makes the images. Its code counts, and no other method's does.
+    """
+    return fingerprint_of(entries_of(stage, method), STAGE_FILES.get(stage, ()), _package())
+
+
+def entries_of(stage: str, method: str | None = None) -> tuple[str, ...]:
+    """Where the code of a stage begins."""
+    if method is None:
+        return ENTRIES[stage]
+    options = METHOD_OPTIONS[method]
+    settings = [] if options is None else [f"{options.__module__.removeprefix('potgan.')}:{options.__qualname__}"]
+    return (*ENTRIES[stage], METHODS[method], *settings)
 
 
 @functools.cache
@@ -215,7 +231,9 @@ class _Writer:
                 self.parts.append(f" local{place}")
                 return
         found = self._found(name)
-        if found is not None and found[1]:
+        if name in ALTERNATIVES:
+            self.parts.append(f" {name}")
+        elif found is not None and found[1]:
             self.parts.append(found)
         elif found is not None:  # a module as a value: all of it may be used
             definitions = self.module.package.module(found[0]).definitions

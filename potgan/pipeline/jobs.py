@@ -28,7 +28,7 @@ from potgan.pipeline.code import code_fingerprint
 from potgan.settings.layout import Layout
 from potgan.settings.protocols import PROTOCOLS
 from potgan.settings.reading import as_tree
-from potgan.settings.schema import FIRST_CHECKPOINT_SUFFIX, REFERENCE_METHODS, Benchmark
+from potgan.settings.schema import FIRST_CHECKPOINT_SUFFIX, REFERENCE_METHODS, Benchmark, RunSettings
 
 #: Per stage: what its rule declares as outputs, the record first; and which of these a later stage's result depends on.
 OUTPUTS = {
@@ -63,10 +63,16 @@ class Job:
     outputs: tuple[Path, ...]  # as the rule declares them; the first is the record
     settings: str  # JSON
     before: tuple[Key, ...]
+    method: str | None = None  # of a training, or of the images of a trained generator
 
     @property
     def stage(self) -> str:
         return self.key[0]
+
+    @property
+    def code(self) -> str:
+        """Fingerprint of the code behind the job's result."""
+        return code_fingerprint(self.stage, self.method)
 
     @property
     def record(self) -> Path:
@@ -87,10 +93,10 @@ def jobs(benchmark: Benchmark, layout: Layout) -> dict[Key, Job]:
     """All jobs of a benchmark, each after those that it reads; the last is `tabulate`."""
     found: dict[Key, Job] = {}
 
-    def add(stage: str, folder: Path, settings: Any, before: tuple[Key, ...], *of: Any) -> Key:
+    def add(stage: str, folder: Path, settings: Any, before: tuple[Key, ...], *of: Any, by: str | None = None) -> Key:
         key = (stage, *of)
         outputs = tuple(folder / name for name in OUTPUTS[stage])
-        found[key] = Job(key, folder, outputs, json.dumps(settings, sort_keys=True, default=str), before)
+        found[key] = Job(key, folder, outputs, json.dumps(settings, sort_keys=True, default=str), before, by)
         return key
 
     protocol = PROTOCOLS[benchmark.protocol]
@@ -115,7 +121,7 @@ def jobs(benchmark: Benchmark, layout: Layout) -> dict[Key, Job]:
                     train = ("train", dataset, trained_as[model], seed)
                     if train not in found:
                         decided = dataclasses.replace(run, seed=seed).training_dict
-                        add("train", layout.train(dataset, trained_as[model], seed), decided, data, *train[1:])
+                        add("train", layout.train(*train[1:]), decided, data, *train[1:], by=run.method)
                     reads = (*data, train)
                 generate = add(
                     "generate",
@@ -125,11 +131,12 @@ def jobs(benchmark: Benchmark, layout: Layout) -> dict[Key, Job]:
                     dataset,
                     method,
                     seed,
+                    by=runs[model].method if model else None,
                 )
                 add(
                     "evaluate",
                     layout.evaluate(dataset, method, seed),
-                    [protocol.hash, settings["image_size"], runs[model].generator if model else None],
+                    [protocol.hash, settings["image_size"], _generator(runs[model]) if model else None],
                     (*data, generate, *network),
                     dataset,
                     method,
@@ -175,7 +182,7 @@ def _only(tree: dict, *names: str) -> dict:
     return {name: tree[name] for name in names}
 
 
-def _generation_settings(benchmark: Benchmark, dataset: str, method: str, run: Any) -> Any:
+def _generation_settings(benchmark: Benchmark, dataset: str, method: str, run: RunSettings | None) -> Any:
     size = benchmark.datasets[dataset].image_size
     if method in benchmark.external_methods:
         entry = benchmark.external_methods[method]
@@ -184,12 +191,12 @@ def _generation_settings(benchmark: Benchmark, dataset: str, method: str, run: A
         return [*origin, size, *folders, PROTOCOLS[benchmark.protocol].targets]
     if method in REFERENCE_METHODS:
         return [method, size]
-    return [
-        dataclasses.asdict(run.generator),
-        dataclasses.asdict(run.masks),
-        size,
-        method.endswith(FIRST_CHECKPOINT_SUFFIX),
-    ]
+    return [_generator(run), dataclasses.asdict(run.masks), size, method.endswith(FIRST_CHECKPOINT_SUFFIX)]
+
+
+def _generator(run: RunSettings) -> dict:
+    """What the generator of a run is: PoT-GAN's section, or the options of another method."""
+    return dataclasses.asdict(run.generator if run.options is None else run.options)
 
 
 def state_of_folder(folder: str | None) -> str | None:
@@ -209,7 +216,7 @@ def decided_by(job: Job, others: dict[Key, Job]) -> dict[str, Any]:
     inputs = {others[key].name: content(others[key]) for key in job.before}
     if job.stage == "tabulate":
         inputs = {"scores": fingerprint(inputs)}
-    return {"settings": fingerprint(job.settings), "code": code_fingerprint(job.stage), "inputs": inputs}
+    return {"settings": fingerprint(job.settings), "code": job.code, "inputs": inputs}
 
 
 def content(job: Job) -> str | None:
@@ -351,7 +358,7 @@ def _prepare(everything: dict[Key, Job], layout: Layout) -> list[tuple[Job, str]
     asked = {job.key: why for job, why, _ in stale(everything)}
     for key, job in everything.items():
         stamp = layout.stamp(*key)
-        text = json.dumps({"settings": json.loads(job.settings), "code": code_fingerprint(job.stage)}, indent=1) + "\n"
+        text = json.dumps({"settings": json.loads(job.settings), "code": job.code}, indent=1) + "\n"
         if key in asked:
             # Never the same twice: Snakemake passes over an input that is newer but has a content that it remembers.
             write_text(stamp, json.dumps({"stale": asked[key], "asked": uuid.uuid4().hex}) + "\n" + text)

@@ -130,18 +130,16 @@ def test_pairs(dataset: Dataset, layout: Layout, name: str) -> int | None:
 
 
 def training_bytes(settings: RunSettings) -> int:
-    """Bytes that a training writes and keeps, and its state, which lies beside them while it runs (4 bytes a weight, and
+    """Bytes that a training writes and keeps, and its state, which lies beside them while it runs (4 bytes per weight, and
     8 for Adam's two moments)."""
     import torch
 
-    from potgan.methods.potgan.discriminator import Discriminator
-    from potgan.methods.potgan.generator import Generator
+    from potgan.methods.registry import method_class
 
     with torch.device("meta"):  # shapes without memory
-        generator = Generator(settings.generator, settings.image_size)
-        discriminator = Discriminator(settings.discriminator, settings.image_size)
-    g, d = (sum(p.numel() for p in network.parameters()) for network in (generator, discriminator))
-    return 4 * g * settings.training.checkpoints + 12 * (g + d)
+        networks = method_class(settings.method).build_networks(settings)
+    weights = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
+    return 4 * weights["generator"] * settings.training.checkpoints + 12 * sum(weights.values())
 
 
 def _speeds(layout: Layout) -> dict[str, float]:
@@ -168,7 +166,8 @@ def _record(path: Path) -> dict[str, Any]:
 def _shape(settings: dict[str, Any]) -> str:
     """What decides the time of a step: everything but the data, the seed, the schedule and the values of weights."""
     training = settings["training"]
-    shape = [settings["image_size"], settings["generator"], settings["discriminator"], settings["loss_weights"]]
+    shape = [settings.get("method"), settings.get("options"), settings["image_size"]]
+    shape += [settings["generator"], settings["discriminator"], settings["loss_weights"]]
     shape += [training.get(name) for name in ("batch_size", "precision", "threads", "processes", "compile")]
     return json.dumps(shape, sort_keys=True)
 

@@ -142,7 +142,7 @@ def train(benchmark: Benchmark, layout: Layout, dataset: str, model: str, seed: 
         else None
     )
     folder, hashes = layout.train(dataset, model, seed), _data_hashes(layout, dataset)
-    result = run_training(data, validation, settings, folder, hashes, code=code_fingerprint("train"))
+    result = run_training(data, validation, settings, folder, hashes, code=code_fingerprint("train", settings.method))
     say(f"{dataset}/{model}/seed{seed}: trained in {result['wall_seconds']} s, {result['pairs_per_second']} pairs/s")
 
 
@@ -155,6 +155,7 @@ def generate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
     from potgan.common.device import pick_device
     from potgan.measure import generate as generation
     from potgan.methods.generator_file import load_generator
+    from potgan.methods.registry import method_class
 
     device = pick_device()
     model = benchmark.model_of(method) or benchmark.main_model
@@ -171,7 +172,8 @@ def generate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
         done = read_json(run / "done.json", "run `potgan train` first")
         checkpoint = _checkpoint(done, first=method != model)
         settings = benchmark.run_settings(dataset, model, seed)
-        trained = load_generator(run / checkpoint, settings.generator, device)
+        wanted = method_class(settings.method).generator_settings(settings)
+        trained = load_generator(run / checkpoint, wanted, device)
         if done["training_fingerprint"] != settings.training_fingerprint:
             raise UserError(f"{run}: was trained with other settings than {method}'s now; run `potgan train` again")
         record |= {

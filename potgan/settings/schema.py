@@ -188,6 +188,12 @@ class ExternalMethod:
     table_row: str | None = None  # method of benchmarks/published.csv whose literature row this one stands under
 
 
+#: Method that a model may name (`models.<name>.method`) -> the dataclass of its `options`. PoT-GAN has none: its settings are
+#: the sections POTGAN_SECTIONS. What a method is stands in `potgan.methods.registry`.
+METHOD_OPTIONS: dict[str, type | None] = {"potgan": None}
+POTGAN_SECTIONS = ("generator", "discriminator", "loss_weights")
+
+
 @dataclass(frozen=True)
 class Benchmark:
     """A whole configuration file."""
@@ -241,20 +247,22 @@ class Benchmark:
         if model not in self.models:
             raise UserError(f"configuration: no model {model!r}; there are {', '.join(self.models)}")
         settings = self.datasets[dataset]
-        sections = {
-            name: dataclasses.asdict(getattr(self, name))
-            for name in ("generator", "discriminator", "loss_weights", "masks", "training")
-        }
-        for where, override in (
-            (f"datasets.{dataset}.overrides", settings.overrides),
-            (f"models.{model}", self.models[model]),
-        ):
-            sections = merge(sections, override, where)
-        return build(
-            RunSettings,
-            {**sections, "dataset": dataset, "seed": seed, "image_size": settings.image_size},
-            f"models.{model}",
-        )
+        own = dict(self.models[model])
+        method = own.pop("method", "potgan")
+        if method not in METHOD_OPTIONS:
+            raise UserError(f"models.{model}.method: must be one of {', '.join(METHOD_OPTIONS)}, and is {method!r}")
+        sections = {name: dataclasses.asdict(getattr(self, name)) for name in (*POTGAN_SECTIONS, "masks", "training")}
+        sections = merge(sections, settings.overrides, f"datasets.{dataset}.overrides")
+        options = METHOD_OPTIONS[method]
+        if options is not None:
+            # PoT-GAN's sections are no settings of this method: an entry that sets them is a mistake.
+            others = {name: sections.pop(name) for name in POTGAN_SECTIONS}
+            sections = others | merge(sections | {"options": dataclasses.asdict(options())}, own, f"models.{model}")
+            sections["options"] = build(options, sections["options"], f"models.{model}.options")
+        else:
+            sections = merge(sections, own, f"models.{model}")
+        of = {"dataset": dataset, "seed": seed, "image_size": settings.image_size, "method": method}
+        return build(RunSettings, sections | of, f"models.{model}")
 
     def trained_as(self, dataset: str, model: str) -> str:
         """The model whose training `model` uses: the first with the same training fingerprint.
@@ -286,6 +294,8 @@ class RunSettings:
     loss_weights: LossWeights
     masks: MaskSettings
     training: TrainingSettings
+    method: str = "potgan"
+    options: typing.Any = None  # of the method, an instance of METHOD_OPTIONS[method]
 
     @property
     def training_dict(self) -> dict[str, typing.Any]:
@@ -295,6 +305,8 @@ class RunSettings:
             del tree["training"][name]
         if self.generator.guided_filter.mode != "train":
             tree["generator"]["guided_filter"] = "not in training"
+        for name in POTGAN_SECTIONS if self.options is not None else ("options",):
+            del tree[name]
         return json.loads(json.dumps(tree))
 
     @property
@@ -303,7 +315,7 @@ class RunSettings:
 
     def images_fingerprint(self, checkpoint: str) -> str:
         """Of what decides a model's images apart from the data: its training, its generator, and which checkpoint."""
-        return fingerprint([self.training_dict, str(self.generator), checkpoint])
+        return fingerprint([self.training_dict, str(self.generator if self.options is None else None), checkpoint])
 
 
 # ---------------------------------------------------------------------------------------------------------------------

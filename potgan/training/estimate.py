@@ -23,7 +23,7 @@ from potgan.common.processes import Processes
 from potgan.common.progress import say
 from potgan.common.tensors import tensors_to_bytes
 from potgan.data.batches import PairData, training_batches
-from potgan.methods.potgan.step import AdversarialStep
+from potgan.methods.registry import build_method
 from potgan.settings.schema import Benchmark, RunSettings
 from potgan.training.log import LossMeter
 from potgan.training.loop import batch_positions, out_of_memory_is_one_line
@@ -63,16 +63,17 @@ class TimedTraining:
     def __init__(self, settings: RunSettings, device: torch.device, data: PairData) -> None:
         alone = Processes()
         self.device = device
-        self.step = AdversarialStep(settings, device)
-        self.meter = LossMeter(alone)
-        self.batches = training_batches(data, device, batch_positions(len(data), settings, itertools.count(), alone))
+        self.method = build_method(settings, device)
+        self.meter = LossMeter(self.method.losses, alone)
+        positions = batch_positions(len(data), settings, itertools.count(), alone)
+        self.batches = training_batches(data, device, positions, needs=self.method.needs)
 
     def run(self, steps: int) -> float:
         """Seconds that this many steps took, batches included; the device has finished at both ends."""
         synchronise(self.device)
         start = time.perf_counter()
         for _ in range(steps):
-            self.meter.add(self.step(next(self.batches), 1.0))
+            self.meter.add(self.method.update(next(self.batches), 0))
         synchronise(self.device)
         return time.perf_counter() - start
 
@@ -106,16 +107,15 @@ def measure(settings: RunSettings, steps: int) -> Measured:
     with out_of_memory_is_one_line(settings):
         data = random_pairs(settings.image_size, settings.masks.heatmap_sigma).placed(device)
         training = TimedTraining(settings, device, data)
-        training.step.generator.train()
         training.run(WARM_UP[device.type])
         seconds = training.run(steps) / steps
-    step = training.step
+    method = training.method
     return Measured(
         seconds,
         peak_memory_bytes(device),
-        tensors_to_bytes(step.trained_generator.state_dict()).nbytes,
-        tensors_to_bytes(step.state_dict()).nbytes,
-        step.compiled,
+        tensors_to_bytes(method.generator.state_dict()).nbytes,
+        tensors_to_bytes(method.state_dict()).nbytes,
+        method.compiled,
         device_name(device),
     )
 

@@ -6,6 +6,7 @@ import contextlib
 import math
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,34 +22,26 @@ from potgan.common.progress import say
 from potgan.data.batches import PairData, to_pixels
 from potgan.data.pixels import png_bytes
 from potgan.data.pose_rendering import draw_skeleton
-from potgan.methods.potgan.generator import Generator
+from potgan.methods.method import Method, PoseGenerator
 from potgan.settings.schema import RunSettings
 
 #: In the paper's counting one training is 90 epochs (Fig. 10 shows 50 to 90; PROTOCOLS 7.2 item 2).
 EPOCHS = 90
 #: Pairs that every picture of a training shows.
 SAMPLES = 8
-PROGRESS_COLUMNS = (
-    "iteration",
-    "epoch",
-    "reconstruction",
-    "perceptual",
-    "adversarial",
-    "discriminator",
-    "learning_rate",
-    "validation_ssim",
-    "validation_ssim_unfiltered",
-)
 #: A loss has exploded when its mean since the last line of progress.csv is this many times that of the first iteration. In
 #: trainings that went well it is at most 1.7 times (the adversarial term, while the discriminator learns).
 EXPLOSION = 100.0
 
 
 class LossMeter:
-    """Means of the loss terms between two lines of `progress.csv`, summed on the device, so that no step waits for them."""
+    """Means of the loss terms between two lines of `progress.csv`, summed on the device, so that no step waits for them.
 
-    def __init__(self, processes: Processes) -> None:
-        self.processes = processes
+    names: loss term -> its short name in a progress line.
+    """
+
+    def __init__(self, names: Mapping[str, str], processes: Processes) -> None:
+        self.names, self.processes = names, processes
         self.rows: list[dict[str, float]] = []
         self._first: dict[str, torch.Tensor] = {}  # of the first iteration
         self._sums: dict[str, torch.Tensor] = {}
@@ -92,8 +85,8 @@ class LossMeter:
         """The last line's losses, for a progress line."""
         if not self.rows:
             return "no losses yet"
-        names = {"reconstruction": "L1", "perceptual": "perceptual", "adversarial": "G", "discriminator": "D"}
-        return " ".join(f"{short} {self.rows[-1][name]:.3g}" for name, short in names.items() if name in self.rows[-1])
+        last = self.rows[-1]
+        return " ".join(f"{short} {last[name]:.3g}" for name, short in self.names.items() if name in last)
 
     def state_dict(self) -> dict[str, Any]:
         sums, first = ({k: v.item() for k, v in tensors.items()} for tensors in (self._sums, self._first))
@@ -108,10 +101,12 @@ class LossMeter:
 
 
 class TrainingLog:
-    """Writes what happened since `start`. rows: the lines of earlier sessions of this run."""
+    """Writes what happened since the iteration `start`."""
 
-    def __init__(self, folder: Path, settings: RunSettings, start: int, rows: list[dict[str, float]]) -> None:
+    def __init__(self, folder: Path, settings: RunSettings, method: Method, start: int) -> None:
         self.folder = folder
+        validation = ("validation_ssim", *method.variants)
+        self.groups = {"loss": tuple(method.losses), "validation": validation, "run": ("learning_rate",)}
         self.began = time.monotonic()
         self.board = None
         with contextlib.suppress(OSError):  # watching must never stop a training
@@ -121,17 +116,12 @@ class TrainingLog:
 
     def row(self, row: dict[str, float], rows: list[dict[str, float]], pairs: int, device: torch.device) -> None:
         """One more line. pairs: seen in this session."""
-        write_text(self.folder / "progress.csv", progress_csv(rows))
+        write_text(self.folder / "progress.csv", progress_csv(rows, self.groups))
         if self.board is None:
             return
         iteration = int(row["iteration"])
-        groups = {
-            "loss": ("reconstruction", "perceptual", "adversarial", "discriminator"),
-            "validation": ("validation_ssim", "validation_ssim_unfiltered"),
-            "run": ("learning_rate",),
-        }
         with contextlib.suppress(OSError):
-            for group, names in groups.items():
+            for group, names in self.groups.items():
                 for name in names:
                     if name in row:
                         self.board.add_scalar(f"{group}/{name.removeprefix('validation_')}", row[name], iteration)
@@ -139,7 +129,7 @@ class TrainingLog:
             self.board.add_scalar("run/peak_memory_gib", peak_memory_bytes(device) / 2**30, iteration)
             self.board.flush()
 
-    def pictures(self, generator: Generator, data: PairData, iteration: int) -> None:
+    def pictures(self, generator: PoseGenerator, data: PairData, iteration: int) -> None:
         """What the generator makes of the same pairs every time."""
         picture = samples(generator, data)
         write_bytes(self.folder / f"samples-{iteration:06d}.png", png_bytes(picture))
@@ -154,7 +144,7 @@ class TrainingLog:
 
 
 @torch.no_grad()
-def samples(generator: Generator, data: PairData, count: int = SAMPLES) -> np.ndarray:
+def samples(generator: PoseGenerator, data: PairData, count: int = SAMPLES) -> np.ndarray:
     """A picture of the same pairs at every call, one a row: source, target pose, synthesised image, target.
 
     Returns (rows, columns, 3) uint8 RGB.
@@ -162,11 +152,11 @@ def samples(generator: Generator, data: PairData, count: int = SAMPLES) -> np.nd
     generator.eval()
     # Evenly spaced over the list, so that not all of them are of its first person.
     chosen = np.unique(np.linspace(0, len(data) - 1, min(count, len(data))).astype(int))
-    batch = data.batch(chosen, next(generator.parameters()).device)
-    out = generator(batch.source_image, batch.source_mask, batch.target_mask, batch.target_heatmaps)
+    needs = generator.needs | {"source_image", "target_image"}
+    batch = data.batch(chosen, next(generator.parameters()).device, needs)
     columns = [
         to_pixels(images).permute(0, 2, 3, 1).cpu().numpy()
-        for images in (batch.source_image, out.image, batch.target_image)
+        for images in (batch.source_image, generator.synthesise(batch).image, batch.target_image)
     ]
     joints = data.joints[data.targets[torch.as_tensor(chosen, device=data.device)]].cpu().numpy()
     poses = np.stack([draw_skeleton(joint, *data.size) for joint in joints])
@@ -199,7 +189,7 @@ def _tell_of_full_disks_in_a_line() -> None:
     threading.excepthook = tell
 
 
-def progress_csv(rows: list[dict[str, float]]) -> str:
-    return pd.DataFrame(rows, columns=list(PROGRESS_COLUMNS)).to_csv(
-        index=False, float_format="%.6g", lineterminator="\n"
-    )
+def progress_csv(rows: list[dict[str, float]], groups: dict[str, tuple[str, ...]]) -> str:
+    """groups: the names of the loss terms (`loss`), of the rates (`run`) and of the validated columns (`validation`)."""
+    columns = ["iteration", "epoch", *groups["loss"], *groups["run"], *groups["validation"]]
+    return pd.DataFrame(rows, columns=columns).to_csv(index=False, float_format="%.6g", lineterminator="\n")

@@ -1,4 +1,4 @@
-"""Algorithm 1: one training, from pairs to a generator. Read `train` from top to bottom.
+"""One training, from pairs to a generator, of any method. Read `train` from top to bottom.
 
 The folder of a run holds `progress.csv`, `generator-<iteration>.pt` and `samples-<iteration>.png` for each kept checkpoint,
 and, last of all, `done.json`. While it runs, `../checkpoint/` holds the whole state: a run that is killed at any moment
@@ -27,9 +27,8 @@ from potgan.common.progress import progress, say
 from potgan.data.batches import PairData, to_pixels, training_batches, training_indices
 from potgan.measure.ssim import ssim
 from potgan.methods.generator_file import save_generator
-from potgan.methods.potgan.generator import Generator
-from potgan.methods.potgan.guided_filter import guided_filter
-from potgan.methods.potgan.step import AdversarialStep
+from potgan.methods.method import Method
+from potgan.methods.registry import build_method
 from potgan.settings.protocols import POTGAN
 from potgan.settings.schema import RunSettings, TrainingSettings
 from potgan.training.log import EPOCHS, LossMeter, TrainingLog
@@ -37,13 +36,6 @@ from potgan.training.state import TrainingState
 
 #: Iterations between the processes' agreement on whether one of them was told to stop.
 AGREE_EVERY = 10
-
-
-def rate_factor(iteration: int, decay_from: int, iterations: int) -> float:
-    """The learning rate's factor at `iteration` (from 0): 1, then linear to 0 at `iterations`."""
-    if iteration < decay_from:
-        return 1.0
-    return (iterations - iteration) / (iterations - decay_from)
 
 
 def train(
@@ -93,11 +85,11 @@ def _train(
         return record
     torch.set_num_threads(options.threads)
     keep_freed_memory()
-    step = AdversarialStep(settings, device, ours)
+    method = build_method(settings, device, ours)
     data = data.placed(device)
     validation = validation.placed(device) if validation is not None and len(validation) else None
     kept = checkpoint_iterations(options.iterations, options.checkpoints)
-    meter = LossMeter(ours)
+    meter = LossMeter(method.losses, ours)
     start, seconds = 0, 0.0
 
     with state_file.only_trainer() if ours.first else contextlib.nullcontext(), _stop_signals() as stop:
@@ -105,26 +97,25 @@ def _train(
         ours.wait()
         state = state_file.load(device)
         if state is not None:
-            step.load_state_dict(state["step"])
+            method.load_state_dict(state["method"])
             meter.load_state_dict(state["meter"])
             start, seconds = state["iteration"], state["seconds"]
             say(f"continuing from iteration {start} of {options.iterations}")
-        log = TrainingLog(folder, settings, start, meter.rows) if ours.first else None
+        log = TrainingLog(folder, settings, method, start) if ours.first else None
         began = time.monotonic()
 
         def save(iteration: int) -> None:
             meter.check(folder, iteration, state_file.describe())
             if ours.first:
-                state = {"step": step.state_dict(), "meter": meter.state_dict(), "iteration": iteration}
+                state = {"method": method.state_dict(), "meter": meter.state_dict(), "iteration": iteration}
                 state_file.save(state | {"seconds": seconds + time.monotonic() - began}, device)
 
         # -- loop -----------------------------------------------------------------------------------------------------
-        step.generator.train()
         positions = batch_positions(len(data), settings, range(start, options.iterations), ours)
         what = f"training {folder.parent.parent.name}/{folder.parent.name}"
         for iteration, batches in enumerate(
             progress(
-                training_batches(data, device, positions),
+                training_batches(data, device, positions, needs=method.needs),
                 options.iterations,
                 what,
                 "iterations",
@@ -133,21 +124,19 @@ def _train(
             ),
             start=start,
         ):
-            factor = rate_factor(iteration, options.decay_from, options.iterations)
-            meter.add(step(batches, factor))
+            meter.add(method.update(batches, iteration))
 
             # -- watch and save ---------------------------------------------------------------------------------------
             done = iteration + 1
             if done % options.log_every == 0 or done in kept or done == options.iterations:
                 meter.check(folder, done, state_file.describe())
                 row = meter.means() | {"iteration": done, "epoch": done * EPOCHS / options.iterations}
-                row["learning_rate"] = options.learning_rate * factor
+                row["learning_rate"] = method.learning_rate(iteration)
                 if done in kept and ours.first:
-                    generator = step.trained_generator
                     if validation is not None:
-                        row |= validation_scores(generator, validation, options.batch_size)
-                    save_generator(folder / f"generator-{done:06d}.pt", generator, settings, done, data_hashes)
-                    log.pictures(generator, validation or data, done)
+                        row |= validation_scores(method, validation, options.batch_size)
+                    save_generator(folder / f"generator-{done:06d}.pt", method.generator, settings, done, data_hashes)
+                    log.pictures(method.generator, validation or data, done)
                 meter.start_row(row)
                 if ours.first:
                     log.row(row, meter.rows, pairs=options.batch_size * (done - start), device=device)
@@ -164,22 +153,19 @@ def _train(
             "settings": json.loads(json.dumps(dataclasses.asdict(settings))),
             "training_fingerprint": settings.training_fingerprint,
             "data": data_hashes,
-            "perceptual_network_sha256": step.perceptual.weights_sha256() if step.perceptual else None,
+            **method.record(),
             "pairs": len(data),
             "iterations": options.iterations,
             "passes": options.iterations * options.batch_size / len(data),
             "wall_seconds": round(seconds, 1),
             "pairs_per_second": round(options.iterations * options.batch_size / seconds, 2),
             "peak_memory_bytes": peak_memory_bytes(device),
-            "parameters": {
-                "generator": sum(p.numel() for p in step.generator.parameters()),
-                "discriminator": sum(p.numel() for p in step.discriminator.parameters()),
-            },
+            "parameters": {name: sum(p.numel() for p in net.parameters()) for name, net in method.networks.items()},
             "device": device_name(device),
             "threads": options.threads,
             "processes": ours.count,
             "precision": options.precision,
-            "compiled": step.compiled,
+            "compiled": method.compiled,
         }
         if ours.first:
             record["generators"] = {
@@ -215,30 +201,26 @@ def checkpoint_iterations(iterations: int, checkpoints: int) -> set[int]:
 
 
 @torch.no_grad()
-def validation_scores(generator: Generator, validation: PairData, batch_size: int) -> dict[str, float]:
-    """Mean SSIM (`ssim-deform`) over the validation pairs, with and without the guided filter of the settings."""
-    generator.eval()
-    filter_settings = generator.settings.guided_filter
-    targets, filtered, unfiltered = [], [], []
+def validation_scores(method: Method, validation: PairData, batch_size: int) -> dict[str, float]:
+    """Column of progress.csv -> mean SSIM (`ssim-deform`) over the validation pairs."""
+    method.generator.eval()
+    needs = method.generator.needs | {"target_image"}
+    targets: list[np.ndarray] = []
+    made: dict[str, list[np.ndarray]] = {}
     for first in range(0, len(validation), batch_size):
-        batch = validation.batch(
-            range(first, min(first + batch_size, len(validation))), next(generator.parameters()).device
-        )
-        out = generator(batch.source_image, batch.source_mask, batch.target_mask, batch.target_heatmaps)
-        # With the mode "off" the filter is still shown, so that one training gives both curves of Fig. 10.
-        smooth = (
-            guided_filter(batch.target_mask, out.unfiltered, filter_settings.radius, filter_settings.epsilon)
-            if filter_settings.mode != "train"
-            else out.image
-        )
-        for images, store in ((batch.target_image, targets), (smooth, filtered), (out.unfiltered, unfiltered)):
-            store.append(to_pixels(images).permute(0, 2, 3, 1).cpu().numpy())
-    generator.train()
+        places = range(first, min(first + batch_size, len(validation)))
+        batch = validation.batch(places, method.device, needs)
+        targets.append(_pictures(batch.target_image))
+        for column, images in method.validation_images(batch).items():
+            made.setdefault(column, []).append(_pictures(images))
+    method.generator.train()
     real = np.concatenate(targets)
-    scores = {"validation_ssim": float(ssim(real, np.concatenate(filtered), POTGAN.ssim).mean())}
-    if filter_settings.mode != "train":  # otherwise the unfiltered image is no output of this model
-        scores["validation_ssim_unfiltered"] = float(ssim(real, np.concatenate(unfiltered), POTGAN.ssim).mean())
-    return scores
+    return {column: float(ssim(real, np.concatenate(parts), POTGAN.ssim).mean()) for column, parts in made.items()}
+
+
+def _pictures(images: torch.Tensor) -> np.ndarray:
+    """(B, 3, H, W) in [-1, 1] -> (B, H, W, 3) uint8."""
+    return to_pixels(images).permute(0, 2, 3, 1).cpu().numpy()
 
 
 @contextlib.contextmanager

@@ -30,15 +30,15 @@ import sys
 
 if "potgan" in sys.orig_argv and "train" in sys.orig_argv:
     import time
-    from potgan.training import loop as train
+    from potgan.methods.potgan import method
 
-    original = train.rate_factor
+    original = method.rate_factor
 
     def slow(*arguments):
         time.sleep(0.1)
         return original(*arguments)
 
-    train.rate_factor = slow
+    method.rate_factor = slow
 """
 
 

@@ -28,20 +28,21 @@ def test_bytes_of_a_training_are_those_of_its_files(tmp_path) -> None:
 
     from potgan.common.tensors import tensors_to_bytes
     from potgan.methods.generator_file import save_generator
-    from potgan.methods.potgan.step import AdversarialStep
+    from potgan.methods.registry import build_method
 
     settings = load(TINY | {"generator": {"width": 16}, "discriminator": {"width": 16}}).run_settings(
         "synthetic", "potgan", 0
     )
-    step = AdversarialStep(settings, torch.device("cpu"))
-    for optimiser in (step.generator_optimizer, step.discriminator_optimizer):
+    method = build_method(settings, torch.device("cpu"))
+    for optimiser in (method.generator_optimizer, method.discriminator_optimizer):
         for group in optimiser.param_groups:
             for parameter in group["params"]:
                 parameter.grad = torch.zeros_like(parameter)
         optimiser.step()
-    save_generator(tmp_path / "g.pt", step.generator, settings, 1, {})
+    save_generator(tmp_path / "g.pt", method.generator, settings, 1, {})
     real = (
-        settings.training.checkpoints * (tmp_path / "g.pt").stat().st_size + tensors_to_bytes(step.state_dict()).nbytes
+        settings.training.checkpoints * (tmp_path / "g.pt").stat().st_size
+        + tensors_to_bytes(method.state_dict()).nbytes
     )
     assert plan.training_bytes(settings) == pytest.approx(real, rel=0.05)
 

@@ -21,7 +21,8 @@ import torch
 from potgan.common.errors import UserError
 from potgan.data import batches
 from potgan.methods.generator_file import load_generator
-from potgan.methods.potgan import step as potgan_step
+from potgan.methods.method import rate_factor
+from potgan.methods.potgan.method import PoTGAN
 from potgan.settings.schema import (
     DiscriminatorSettings,
     GeneratorSettings,
@@ -402,17 +403,21 @@ def test_gradients_of_parts_are_the_gradient_of_the_batch() -> None:
     """One step in float64 with plain gradient descent in Adam's place: no rounding is amplified."""
     weights = []
     for parts in (1, 2, 4):
-        step = potgan_step.AdversarialStep(TWENTY_STEPS, torch.device("cpu"))
-        for network in (step.generator, step.discriminator, step.perceptual):
+        method = PoTGAN(TWENTY_STEPS, torch.device("cpu"))
+        for network in (method.generator, method.discriminator, method.perceptual):
             network.double()
-        step.generator_optimizer = torch.optim.SGD(step.generator.parameters(), lr=1.0)
-        step.discriminator_optimizer = torch.optim.SGD(step.discriminator.parameters(), lr=1.0)
-        step._rates = [1.0]
+        method.generator_optimizer = torch.optim.SGD(method.generator.parameters(), lr=1.0)
+        method.discriminator_optimizer = torch.optim.SGD(method.discriminator.parameters(), lr=1.0)
+        method._rates = [1.0]
         whole = dots().batch(range(4))
-        batches = [type(whole)(*(value[i::parts].double() for value in vars(whole).values())) for i in range(parts)]
-        step(batches, 1.0)
+        batches = [
+            type(whole)(**{name: value[i::parts].double() for name, value in vars(whole).items()}) for i in range(parts)
+        ]
+        method.update(batches, 0)
         weights.append(
-            torch.cat([p.detach().flatten() for p in (*step.generator.parameters(), *step.discriminator.parameters())])
+            torch.cat(
+                [p.detach().flatten() for p in (*method.generator.parameters(), *method.discriminator.parameters())]
+            )
         )
     for other in weights[1:]:
         torch.testing.assert_close(other, weights[0], rtol=0, atol=1e-12)
@@ -424,30 +429,31 @@ def test_real_and_synthesised_pairs_never_share_statistics(norm: str) -> None:
     settings = dataclasses.replace(
         SETTINGS, discriminator=dataclasses.replace(SETTINGS.discriminator, normalization=norm)
     )
-    step = potgan_step.AdversarialStep(settings, torch.device("cpu"))
-    step.discriminator.double()
+    method = PoTGAN(settings, torch.device("cpu"))
+    method.discriminator.double()
     batch = dots().batch(range(3))
     real, fake, mask = (x.double() for x in (batch.target_image, batch.source_image, batch.target_mask))
     target, zero = torch.ones(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
     cross_entropy = torch.nn.functional.binary_cross_entropy_with_logits
     expected = (
-        cross_entropy(step.discriminator(real, mask), target) + cross_entropy(step.discriminator(fake, mask), zero)
+        cross_entropy(method.discriminator(real, mask), target) + cross_entropy(method.discriminator(fake, mask), zero)
     ) / 2
     doubled = dataclasses.replace(batch, target_image=real, target_mask=mask)
-    torch.testing.assert_close(step._discriminator_loss(fake, doubled), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(method._discriminator_loss(fake, doubled), expected, rtol=0, atol=1e-12)
 
 
 def test_the_average_of_weights_is_the_recursion(tmp_path) -> None:
     settings = dataclasses.replace(SETTINGS, training=dataclasses.replace(SETTINGS.training, ema=0.75))
-    step = potgan_step.AdversarialStep(settings, torch.device("cpu"))
+    method = PoTGAN(settings, torch.device("cpu"))
     expected = None
     for i in range(4):
-        step([dots().batch([i, i + 1])], 1.0)
-        weight = step.generator.decoder.image.weight.detach().double()
-        running = step.generator.decoder.blocks[0][1].running_var.double()
+        method.update([dots().batch([i, i + 1])], 0)
+        trained = method.networks["generator"]
+        weight = trained.decoder.image.weight.detach().double()
+        running = trained.decoder.blocks[0][1].running_var.double()
         now = torch.cat([weight.flatten(), running])
         expected = now.clone() if expected is None else 0.75 * expected + 0.25 * now
-    kept = step.trained_generator
+    kept = method.generator
     found = torch.cat([kept.decoder.image.weight.flatten(), kept.decoder.blocks[0][1].running_var])
     np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-5)
 
@@ -479,10 +485,10 @@ def test_a_batch_is_shared_among_processes_without_gap_or_overlap() -> None:
 
 def test_bf16_trains_close_to_fp32_and_warps_stay_exact(one_process, tmp_path) -> None:
     half = dataclasses.replace(TWENTY_STEPS, training=dataclasses.replace(TWENTY_STEPS.training, precision="bf16"))
-    step = potgan_step.AdversarialStep(half, torch.device("cpu"))
+    method = PoTGAN(half, torch.device("cpu"))
     batch = dots().batch(range(4))
     with torch.autocast("cpu", torch.bfloat16):
-        out = step.generator(batch.source_image, batch.source_mask, batch.target_mask, batch.target_heatmaps)
+        out = method.generator(batch.source_image, batch.source_mask, batch.target_mask, batch.target_heatmaps)
     assert out.image.dtype == torch.float32
     from potgan.methods.potgan.tps import resting_points
 
@@ -613,7 +619,7 @@ def test_a_loss_that_explodes_stops_the_run_and_the_last_good_state_is_named(tmp
     assert "has exploded" in str(error.value) or "no longer finite" in str(error.value)
     for path in folder.parent.glob("checkpoint/*.pt"):
         assert str(path) in str(error.value)
-        for name, tensor in torch.load(path, weights_only=True)["step"]["generator"].items():
+        for name, tensor in torch.load(path, weights_only=True)["method"]["generator"].items():
             assert tensor.isfinite().all(), name
 
 
@@ -650,12 +656,12 @@ def test_every_pass_sees_every_pair_once_and_differs_between_seeds_and_passes() 
 
 
 def test_learning_rate_is_constant_then_linear_to_zero() -> None:
-    factors = [loop.rate_factor(i, 60, 90) for i in range(90)]
+    factors = [rate_factor(i, 60, 90) for i in range(90)]
     assert factors[:60] == [1.0] * 60
     np.testing.assert_allclose(np.diff(factors[60:]), -1 / 30)
     assert factors[60] == 1.0
     assert factors[-1] == pytest.approx(1 / 30)
-    assert loop.rate_factor(5, 10, 10) == 1.0  # no decay at all
+    assert rate_factor(5, 10, 10) == 1.0  # no decay at all
 
 
 @pytest.mark.parametrize("value", range(0, 256, 15))

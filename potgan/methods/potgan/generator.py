@@ -15,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from potgan.data.batches import Batch
 from potgan.methods.blocks import SLOPE, at_least_fp32, down_block, initialise, normalization, up_block
+from potgan.methods.method import PoseGenerator, Synthesised
 from potgan.methods.potgan.guided_filter import guided_filter
 from potgan.methods.potgan.tps import ThinPlateSpline, resting_points
 from potgan.settings.schema import GeneratorSettings
@@ -170,13 +172,15 @@ class Decoder(nn.Module):
         return torch.tanh(self.image(x[0]))
 
 
-class Generator(nn.Module):
+class Generator(PoseGenerator):
     """G of Eq. (3): X^_b = G(X_a, M_a, M_b, P_b).
 
     size: (height, width) in pixels, multiples of 16. The ablations are settings: `pose_transform=False` leaves the skip
     features where they are and builds no pose transform module; `guided_filter.mode` is `train` (the filter is the last
     layer), `test` (only in eval mode) or `off`.
     """
+
+    needs = frozenset({"source_image", "source_mask", "target_mask", "target_heatmaps"})
 
     def __init__(self, settings: GeneratorSettings, size: tuple[int, int]) -> None:
         super().__init__()
@@ -218,3 +222,7 @@ class Generator(nn.Module):
             settings = self.settings.guided_filter
             image = guided_filter(target_mask, unfiltered, settings.radius, settings.epsilon)
         return Generated(image, unfiltered, control_points)
+
+    def synthesise(self, batch: Batch) -> Synthesised:
+        out = self(batch.source_image, batch.source_mask, batch.target_mask, batch.target_heatmaps)
+        return Synthesised(out.image, torch.stack(out.control_points, dim=1) if out.control_points else None)

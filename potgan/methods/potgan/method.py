@@ -1,28 +1,38 @@
-"""One iteration of Algorithm 1: the two networks, their losses and optimisers, and how a batch updates them."""
+"""PoT-GAN as a method: the two networks, their losses and optimisers, and one iteration of Algorithm 1.
+
+The ablations are settings: no pose transform, no L_recon (a weight of 0), and the guided filter in training, at test time or
+nowhere.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+import dataclasses
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from potgan.common.device import autocast, compile_in_place, compiles, set_precision
+from potgan.common.device import autocast, compile_in_place, compiles
 from potgan.common.errors import UserError
 from potgan.common.processes import Processes
 from potgan.data.batches import Batch
+from potgan.methods.method import Method, rate_factor
 from potgan.methods.perceptual import PerceptualNetwork
 from potgan.methods.potgan.discriminator import Discriminator
 from potgan.methods.potgan.generator import Generator
+from potgan.methods.potgan.guided_filter import guided_filter
 from potgan.methods.potgan.losses import discriminator_loss, generator_losses, weighted_sum
-from potgan.settings.schema import LossWeights, RunSettings
+from potgan.settings.schema import GeneratorSettings, LossWeights, RunSettings
 
 
 class _GeneratorLoss(nn.Module):
-    """Eq. (8) of one batch. Only the generator is a part of this module: the other networks are looked through, and
-    neither trained nor averaged over processes with it."""
+    """Eq. (8) of one batch.
+
+    Only the generator is a part of this module. The discriminator and the perceptual network are used, and are neither
+    trained with it nor averaged over processes with it.
+    """
 
     def __init__(
         self,
@@ -69,37 +79,44 @@ class _DiscriminatorLoss(nn.Module):
         return discriminator_loss(real_logits, fake_logits)
 
 
-class AdversarialStep:
-    """Everything that a training updates, and the update.
+class PoTGAN(Method):
+    """PoT-GAN and its ablations.
 
-    processes: where each process is given its share of every batch, gradients are their mean, so that the weights are
-    those of one process with the whole batch, but for the order of sums.
+    Where each process is given its share of every batch, gradients are their mean, so that the weights are those of one
+    process with the whole batch, but for the order of sums.
     """
 
+    settings_class = GeneratorSettings
+    needs = frozenset({"source_image", "source_mask", "target_image", "target_mask", "target_heatmaps"})
+    losses: ClassVar[dict[str, str]] = {
+        "reconstruction": "L1",
+        "perceptual": "perceptual",
+        "adversarial": "G",
+        "discriminator": "D",
+    }
+    variants = ("validation_ssim_unfiltered",)
+
     def __init__(self, settings: RunSettings, device: torch.device, processes: Processes | None = None) -> None:
+        super().__init__(settings, device, processes)
         options, weights = settings.training, settings.loss_weights
-        processes = processes or Processes()
-        self.settings, self.device, self.processes = settings, device, processes
-        set_precision(options.precision, device)
-        torch.manual_seed(settings.seed)
         layout = {"device": device, "memory_format": torch.channels_last}  # a quarter less time per step
-        generator = Generator(settings.generator, settings.image_size)
-        discriminator = Discriminator(settings.discriminator, settings.image_size)
-        if processes.count > 1:
-            generator, discriminator = (_synchronised(net, device) for net in (generator, discriminator))
-        self.generator, self.discriminator = generator.to(**layout), discriminator.to(**layout)
+        networks = self.build_networks(settings)
+        if self.processes.count > 1:
+            networks = {name: _synchronised(network, device) for name, network in networks.items()}
+        self.networks = {name: network.to(**layout) for name, network in networks.items()}
+        trained, self.discriminator = self.networks["generator"], self.networks["discriminator"]
         self.perceptual = None
         if weights.perceptual:
             self.perceptual = PerceptualNetwork(options.perceptual_network).to(**layout)
         self.average = None
         if options.ema:
-            # Buffers too: averaged weights beside the running statistics of the last ones fit nothing (FINDINGS 0b).
+            # Buffers are averaged too: averaged weights do not fit the running statistics of the last ones.
             self.average = AveragedModel(
-                self.generator, multi_avg_fn=get_ema_multi_avg_fn(options.ema), use_buffers=True
+                trained, multi_avg_fn=get_ema_multi_avg_fn(options.ema), use_buffers=True
             ).requires_grad_(False)
 
         coordinates, others = [], []
-        for name, parameter in self.generator.named_parameters():
+        for name, parameter in trained.named_parameters():
             (coordinates if name.startswith("pose_transform.coordinates.") else others).append(parameter)
         self._rates = [options.learning_rate, options.coordinates_learning_rate]  # of the generator's two groups
         adam = {"betas": options.adam_betas, "fused": True}  # one kernel for all weights
@@ -107,28 +124,49 @@ class AdversarialStep:
         self.discriminator_optimizer = torch.optim.Adam(self.discriminator.parameters(), **adam)
 
         generator_loss = _GeneratorLoss(
-            self.generator, self.discriminator, self.perceptual, weights, options.precision, device
+            trained, self.discriminator, self.perceptual, weights, options.precision, device
         )
         discriminator_loss_ = _DiscriminatorLoss(self.discriminator, options.precision, device)
         self.compiled = compiles(options.compile, options.iterations, device)
         if self.compiled:
-            graphs = device.type == "cuda" and processes.count == 1
+            graphs = device.type == "cuda" and self.processes.count == 1
             compile_in_place(generator_loss, graphs)
             compile_in_place(discriminator_loss_, graphs)
-        self._generator_loss = processes.wrap(generator_loss)
-        self._discriminator_loss = processes.wrap(discriminator_loss_)
+        self._generator_loss = self.processes.wrap(generator_loss)
+        self._discriminator_loss = self.processes.wrap(discriminator_loss_)
 
-    def __call__(self, parts: list[Batch], rate_factor: float) -> dict[str, torch.Tensor]:
-        """Update both networks by one batch, and return its loss terms: 0-d tensors on the device, means over the batch.
+    @staticmethod
+    def build_networks(settings: RunSettings) -> dict[str, nn.Module]:
+        return {
+            "generator": Generator(settings.generator, settings.image_size),
+            "discriminator": Discriminator(settings.discriminator, settings.image_size),
+        }
 
-        parts: the batch in equal parts, whose gradients are accumulated, so that a large batch fits a small device.
-        rate_factor: what all learning rates are multiplied by.
-        """
+    @staticmethod
+    def build_generator(settings: GeneratorSettings, size: tuple[int, int]) -> Generator:
+        return Generator(settings, size)
+
+    @staticmethod
+    def generator_settings(settings: RunSettings) -> GeneratorSettings:
+        return settings.generator
+
+    @classmethod
+    def differing(cls, stored: GeneratorSettings, wanted: GeneratorSettings) -> dict[str, tuple[Any, Any]]:
+        """A guided filter that is no part of training may differ."""
+        if "train" not in (stored.guided_filter.mode, wanted.guided_filter.mode):
+            stored = dataclasses.replace(stored, guided_filter=wanted.guided_filter)
+        return super().differing(stored, wanted)
+
+    def learning_rate(self, iteration: int) -> float:
+        options = self.settings.training
+        return options.learning_rate * rate_factor(iteration, options.decay_from, options.iterations)
+
+    def update(self, parts: list[Batch], iteration: int) -> dict[str, torch.Tensor]:
+        options = self.settings.training
+        factor = rate_factor(iteration, options.decay_from, options.iterations)
         for group, rate in zip(self.generator_optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * rate_factor
-        self.discriminator_optimizer.param_groups[0]["lr"] = (
-            self.settings.training.discriminator_learning_rate * rate_factor
-        )
+            group["lr"] = rate * factor
+        self.discriminator_optimizer.param_groups[0]["lr"] = options.discriminator_learning_rate * factor
         if self.compiled and self.device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()  # what earlier steps returned may be overwritten
         means: dict[str, torch.Tensor] = {}
@@ -151,7 +189,7 @@ class AdversarialStep:
                 add(name, value)
         self.generator_optimizer.step()
         if self.average is not None:
-            self.average.update_parameters(self.generator)
+            self.average.update_parameters(self.networks["generator"])
 
         # Discriminator: Eq. (6), on the images that the generator was just updated for (Algorithm 1's order).
         self.discriminator.requires_grad_(True)
@@ -166,25 +204,29 @@ class AdversarialStep:
         return means
 
     @property
-    def trained_generator(self) -> Generator:
+    def generator(self) -> Generator:
         """The generator to keep: the running average of weights where `training.ema` asks for one."""
-        return self.generator if self.average is None else self.average.module
+        return self.networks["generator"] if self.average is None else self.average.module
 
-    def _stateful(self) -> dict[str, Any]:
-        found = {
-            "generator": self.generator,
-            "discriminator": self.discriminator,
+    def validation_images(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """With and without the guided filter, so that one training gives both curves of Fig. 10."""
+        out = self.generator(batch.source_image, batch.source_mask, batch.target_mask, batch.target_heatmaps)
+        settings = self.settings.generator.guided_filter
+        if settings.mode == "train":  # then the unfiltered image is no output of this model
+            return {"validation_ssim": out.image}
+        # With the mode "off" the filter is shown, too.
+        filtered = guided_filter(batch.target_mask, out.unfiltered, settings.radius, settings.epsilon)
+        return {"validation_ssim": filtered, "validation_ssim_unfiltered": out.unfiltered}
+
+    def record(self) -> dict[str, Any]:
+        return {"perceptual_network_sha256": self.perceptual.weights_sha256() if self.perceptual else None}
+
+    def stateful(self) -> dict[str, Any]:
+        optimizers = {
             "generator_optimizer": self.generator_optimizer,
             "discriminator_optimizer": self.discriminator_optimizer,
         }
-        return found | ({"average": self.average} if self.average is not None else {})
-
-    def state_dict(self) -> dict[str, Any]:
-        return {name: thing.state_dict() for name, thing in self._stateful().items()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, thing in self._stateful().items():
-            thing.load_state_dict(state[name])
+        return self.networks | optimizers | ({"average": self.average} if self.average is not None else {})
 
 
 def _synchronised(network: nn.Module, device: torch.device) -> nn.Module:

@@ -1,0 +1,26 @@
+"""From the name of a method to the method."""
+
+from __future__ import annotations
+
+import importlib
+
+import torch
+
+from potgan.common.errors import UserError
+from potgan.common.processes import Processes
+from potgan.methods import METHODS
+from potgan.methods.method import Method
+from potgan.settings.schema import RunSettings
+
+
+def method_class(name: str) -> type[Method]:
+    """UserError for a name that no method has."""
+    if name not in METHODS:
+        raise UserError(f"no method {name!r}; there are {', '.join(METHODS)}")
+    module, _, found = METHODS[name].partition(":")
+    return getattr(importlib.import_module(f"potgan.{module}"), found)
+
+
+def build_method(settings: RunSettings, device: torch.device, processes: Processes | None = None) -> Method:
+    """The method of `settings`, with newly initialised networks on `device`."""
+    return method_class(settings.method)(settings, device, processes)
