@@ -225,9 +225,11 @@ def _as_the_workflow_sees_it(arguments: argparse.Namespace) -> tuple[Benchmark, 
 
 def stale_verb(arguments: argparse.Namespace) -> int:
     """One line a stale result: its record, a tab, why. Nothing is changed."""
-    from potgan.pipeline.jobs import jobs, stale
+    from potgan.pipeline.jobs import jobs
+    from potgan.pipeline.records import stale
 
-    for job, why, _ in stale(jobs(*_as_the_workflow_sees_it(arguments))):
+    benchmark, layout = _as_the_workflow_sees_it(arguments)
+    for job, why, _ in stale(jobs(benchmark, layout), layout):
         print(f"{job.record}\t{why}")
     return 0
 

@@ -13,7 +13,7 @@ import yaml
 
 from potgan.common.errors import UserError
 from potgan.common.files import write_text
-from potgan.pipeline import jobs as records
+from potgan.pipeline.jobs import OUTPUTS, jobs
 from potgan.pipeline.packing import PACKED, archive_of
 from potgan.settings.layout import Layout
 from potgan.settings.reading import load
@@ -76,11 +76,11 @@ def stages(benchmark: Benchmark, settings: dict[str, Any], configuration: str) -
     are listed. configuration: the file's path from the repository's root, as DVC writes it into `dvc.lock`.
     """
     layout = Layout(benchmark.benchmark)
-    jobs = records.jobs(benchmark, layout).values()
-    folders = {stage: [job.folder.as_posix() for job in jobs if job.stage == stage] for stage in records.OUTPUTS}
+    made = jobs(benchmark, layout).values()
+    folders = {stage: [job.folder.as_posix() for job in made if job.stage == stage] for stage in OUTPUTS}
 
     def outs(*names: str) -> list[str]:
-        found = [job for job in jobs if job.stage in names]
+        found = [job for job in made if job.stage in names]
         return [(archive_of(job.folder) if job.stage in PACKED else job.folder).as_posix() for job in found]
 
     data = outs("images", "keypoints", "pairs")

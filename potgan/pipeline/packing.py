@@ -1,16 +1,19 @@
 """Folders of many small files as one archive each: what DVC versions and remotes hold.
 
-A folder of 30,000 images takes DVC minutes to hash and a remote far longer to receive, one object at a time; as one file it
-takes seconds (WORKFLOW 2.6). So `dvc.yaml` names `images.zip` and `generate.zip`, which `pack` writes beside the folders
-when a DVC stage ends, and the workflow calls `unpack` before it looks at results: after `dvc pull` or `dvc checkout` the
-folders are what the archives hold. The archives are not compressed (images are), and the same content gives the same bytes.
+DVC takes minutes to hash a folder of 30,000 images, and a remote takes far longer to receive them one object at a time. As
+one file they take seconds. So `dvc.yaml` names `images.zip` and `generate.zip`, which `pack` writes beside the folders when
+a DVC stage ends. After `dvc pull` or `dvc checkout` an archive may wait for its folder: it counts as the folder wherever the
+workflow only looks, and is unpacked when a run starts. The archives are not compressed, since images are, and the same
+content gives the same bytes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from potgan.common.errors import UserError
@@ -45,31 +48,60 @@ def pack(everything: dict[Key, Job]) -> list[Path]:
     return written
 
 
-def unpack(everything: dict[Key, Job]) -> list[Path]:
-    """Replace each folder that is absent, or older than an archive of something else; returns those that were written.
+def waits(job: Job) -> bool:
+    """Whether the job's folder is absent, or older than an archive of something else, which is to replace it.
 
-    A folder that is newer than its archive was made here since, and stays. Raises UserError for an archive that is damaged.
+    A folder that is newer than its archive was made here since, and stays.
+    """
+    if job.stage not in PACKED:
+        return False
+    archive = archive_of(job.folder)
+    if not archive.exists():
+        return False
+    if not job.record.exists():
+        return True
+    if job.record.stat().st_mtime_ns >= archive.stat().st_mtime_ns:
+        return False
+    return _packed_record(archive) != sha256_of(job.record)
+
+
+def read(job: Job, name: str) -> bytes | None:
+    """A file of the job's folder, or of the archive that waits to replace it; None where it is not there.
+
+    Raises UserError for an archive that is damaged.
+    """
+    try:
+        if not waits(job):
+            return (job.folder / name).read_bytes()
+        with _opened(archive_of(job.folder)) as packed:
+            return packed.read(name)
+    except (OSError, KeyError):
+        return None
+
+
+def unpack(everything: dict[Key, Job]) -> list[Path]:
+    """Replace each folder for which an archive waits; returns those that were written.
+
+    Raises UserError for an archive that is damaged.
     """
     written = []
     for job in _packed(everything):
-        archive = archive_of(job.folder)
-        if not archive.exists():
+        if not waits(job):
             continue
-        if job.record.exists():
-            if job.record.stat().st_mtime_ns >= archive.stat().st_mtime_ns:
-                continue
-            if _packed_record(archive) == sha256_of(job.record):
-                continue
-        try:
-            with zipfile.ZipFile(archive) as packed, new_folder(job.folder) as folder:
-                packed.extractall(folder)
-        except (zipfile.BadZipFile, EOFError) as error:
-            raise UserError(
-                f"{archive}: is damaged ({error}); `dvc checkout --force {archive}`, or delete it"
-            ) from None
+        with _opened(archive_of(job.folder)) as packed, new_folder(job.folder) as folder:
+            packed.extractall(folder)
         say(f"unpacked {job.name}")
         written.append(job.folder)
     return written
+
+
+@contextlib.contextmanager
+def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            yield packed
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise UserError(f"{archive}: is damaged ({error}); `dvc checkout --force {archive}`, or delete it") from None
 
 
 def _packed(everything: dict[Key, Job]) -> list[Job]:
@@ -77,8 +109,8 @@ def _packed(everything: dict[Key, Job]) -> list[Job]:
 
 
 def _packed_record(archive: Path) -> str | None:
-    """SHA-256 of the record of what is in the archive: its comment, which is the end of the file. To look into the archive
-    would be to read the list of all members, at each start of the workflow."""
+    """SHA-256 of the record in the archive: the archive's comment, which is the end of the file. The list of all members
+    would take long to read at each start of the workflow."""
     try:
         with open(archive, "rb") as file:
             file.seek(-_COMMENT, os.SEEK_END)

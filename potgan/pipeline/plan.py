@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from potgan.data.archives import facts_of
-from potgan.pipeline.jobs import Job, Key, jobs, stale
+from potgan.pipeline.jobs import jobs
+from potgan.pipeline.records import stale, to_do
 from potgan.settings.layout import Layout
 from potgan.settings.schema import Benchmark, Dataset, RunSettings
 
@@ -60,13 +61,13 @@ class Plan:
 def plan(benchmark: Benchmark, layout: Layout) -> Plan:
     """The plan of what is missing or stale."""
     everything = jobs(benchmark, layout)
-    to_do = _to_do(everything, {job.key for job, _, _ in stale(everything)})
-    waiting = Counter(key[0] for key in to_do)
+    waiting = to_do(everything, {job.key for job, _, _ in stale(everything, layout)})
+    counts_to_do = Counter(key[0] for key in waiting)
     speeds = _speeds(layout)
     bytes_of: Counter[str] = Counter()
     hours, unknown = 0.0, []
     unknown_stages: set[str] = set()
-    for key in to_do:
+    for key in waiting:
         stage = key[0]
         if stage == "images":
             bytes_of[stage] += image_bytes(benchmark.datasets[key[1]])
@@ -89,25 +90,15 @@ def plan(benchmark: Benchmark, layout: Layout) -> Plan:
         unknown.append(
             "hours of training: this machine has finished none of that shape; `potgan estimate` measures them"
         )
-    known = hours if waiting["train"] and "train" not in unknown_stages else None
+    known = hours if counts_to_do["train"] and "train" not in unknown_stages else None
     order = dict.fromkeys(key[0] for key in everything)
     counts = Counter(key[0] for key in everything)
     stages = tuple(
-        Stage(stage, counts[stage], waiting[stage], bytes_of.get(stage), known if stage == "train" else None)
+        Stage(stage, counts[stage], counts_to_do[stage], bytes_of.get(stage), known if stage == "train" else None)
         for stage in order
     )
     parent = next(folder for folder in (layout.results, *layout.results.absolute().parents) if folder.exists())
     return Plan(benchmark.benchmark, stages, shutil.disk_usage(parent).free, tuple(dict.fromkeys(unknown)))
-
-
-def _to_do(everything: dict[Key, Job], stale_keys: set[Key]) -> list[Key]:
-    """What is missing or stale, and what reads it."""
-    found: dict[Key, None] = {}
-    for key, job in everything.items():
-        missing = not all(path.exists() for path in job.outputs)
-        if missing or key in stale_keys or any(before in found for before in job.before):
-            found[key] = None
-    return list(found)
 
 
 def image_bytes(dataset: Dataset) -> int:

@@ -24,7 +24,7 @@ from potgan.data.keypoint_files import read_keypoints
 from potgan.data.keypoints import prepare_keypoints, split_keypoints
 from potgan.data.pixels import resize
 from potgan.pipeline.code import code_fingerprint
-from potgan.pipeline.jobs import recorded, refuse_strangers
+from potgan.pipeline.records import recorded, refuse_strangers
 from potgan.settings.layout import Layout
 from potgan.settings.protocols import PROTOCOLS, Protocol, unmet_demands
 from potgan.settings.reading import dump

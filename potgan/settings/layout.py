@@ -74,7 +74,17 @@ class Layout:
 
     def stamp(self, stage: str, *of: str | int) -> Path:
         """The file that tells Snakemake what decided a job's result; see `potgan.pipeline.snakemake`."""
-        return self.results / "decided" / _place(stage, *of, suffix=".json")
+        return self.memory / "decided" / self.benchmark / _place(stage, *of, suffix=".json")
+
+    @property
+    def memory(self) -> Path:
+        """Folder of what only speeds up or steers the next start here, and never travels with results."""
+        return self.root / ".snakemake" / "potgan"
+
+    @property
+    def digests(self) -> Path:
+        """The remembered digests of the user's files; see `potgan.pipeline.digests`."""
+        return self.memory / "digests.json"
 
     @property
     def times_folder(self) -> Path:

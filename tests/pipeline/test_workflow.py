@@ -93,17 +93,6 @@ def write(folder: Path, tree: dict) -> None:
     (folder / "config.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
 
 
-@pytest.fixture(scope="module")
-def finished(repository, tmp_path_factory) -> Path:
-    """One whole run of the tiny benchmark."""
-    folder = tmp_path_factory.mktemp("tiny")
-    write(folder, TINY)
-    run = snakemake(repository, folder)
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert "reports/tiny/index.html" in run.stderr  # the summary says where the report lies
-    return folder
-
-
 def jobs(output: str) -> dict[str, int]:
     """Rule -> number of jobs of a dry run's statistics."""
     lines = output.split("Job stats:")[-1].split("total")[0].splitlines() if "Job stats:" in output else []

@@ -12,10 +12,10 @@ from potgan.common.errors import UserError
 from potgan.common.files import sha256_of
 from potgan.common.paths import OPENPIFPAF_RECIPE
 from potgan.data.keypoints import openpifpaf_environment
-from potgan.pipeline import jobs as records
-from potgan.pipeline import packing
 from potgan.pipeline.code import code_fingerprint
-from potgan.pipeline.snakemake import prefer_this_python
+from potgan.pipeline.jobs import TABULATE, jobs
+from potgan.pipeline.packing import unpack
+from potgan.pipeline.snakemake import prefer_this_python, show, write_stamps
 from potgan.pipeline.stages import IMITATIONS, configure, present
 from potgan.settings.layout import Layout
 from potgan.settings.reading import load
@@ -37,16 +37,17 @@ for name, reason in BENCHMARK.absent.items():
     print(f"without {name}: {reason}", file=sys.stderr)
 
 LAYOUT = Layout(BENCHMARK.benchmark)
-JOBS = records.jobs(BENCHMARK, LAYOUT)
+JOBS = jobs(BENCHMARK, LAYOUT)
+# Results that are not what would be made now are made again, whatever Snakemake remembers and whatever their age.
+STALE = {}
 if workflow.is_main_process:
     try:
-        packing.unpack(JOBS)  # what DVC has brought
-        # Results that are not what would be made now are made again, whatever Snakemake remembers and whatever their age.
-        for job, why in records.prepare(JOBS, LAYOUT):
-            print(f"to be made again: {job.name} ({why})", file=sys.stderr)
+        STALE = write_stamps(JOBS, LAYOUT)
     except UserError as error:
         print(f"snakemake: error: {error}", file=sys.stderr)
         sys.exit(2)
+    for key, why in STALE.items():
+        print(f"to be made again: {JOBS[key].name} ({why})", file=sys.stderr)
 RESULTS = str(LAYOUT.results)
 OPENPIFPAF = str(openpifpaf_environment() / "ready")
 # What every stage reads: the resolved configuration, written when a run starts (not by a dry run). It is no job's output:
@@ -56,7 +57,7 @@ CONFIGURATION = str(LAYOUT.configuration)
 LOGS = f"{RESULTS}/logs"
 # What each job took: the report's table of wall times (potgan/report/page.py). Not of `tabulate`, which writes that table.
 BENCHMARKS = str(LAYOUT.times_folder)
-REPORT = [str(path) for path in JOBS[records.TABULATE].outputs]
+REPORT = [str(path) for path in JOBS[TABULATE].outputs]
 # What the figures show that are in Snakemake's own report, by the first word of their names.
 FIGURES = {
     "grid": "synthesised images",
@@ -135,11 +136,23 @@ def training_threads(wildcards):
     ).training.threads
 
 
+shown = set()
+
+
+def show_once():
+    """Tell Snakemake what the records say, when it asks for the first input of a job: its table of files, which a run and
+    a dry run fill anew, is not there before."""
+    if workflow.is_main_process and id(workflow.iocache) not in shown:
+        show(workflow, JOBS, STALE, LAYOUT)
+        shown.add(id(workflow.iocache))
+
+
 def stamp(stage):
     """The file that holds a job's settings and code, and is new where its result is stale: an input of its rule, in the
     place of parameters, which only Snakemake's own memory could compare."""
 
     def path(wildcards):
+        show_once()
         of = [
             int(value) if name == "seed" else value
             for name, value in wildcards.items()
@@ -187,6 +200,17 @@ def in_the_report(path):
     return report(
         path, caption=f"../report/{caption}.rst", category=category, labels=labels
     )
+
+
+def start():
+    """What a run writes before its first job, and a dry run does not: the configuration, and folders that DVC has brought
+    as archives."""
+    try:
+        configure(BENCHMARK, LAYOUT)
+        unpack(JOBS)
+    except UserError as error:
+        print(f"snakemake: error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def print_summary():

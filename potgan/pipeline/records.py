@@ -1,0 +1,193 @@
+"""What decided each result, and whether what lies there still is what the configuration asks for.
+
+Every job of the pipeline writes a record (a JSON file) beside its results, and `decided_by` in it holds three things: the
+settings that it depends on, the code that it reaches, and the content of what it read. Snakemake's own memory
+(`.snakemake/metadata`) and file times are not versioned and do not travel: after `dvc pull`, `git checkout` or a copy
+they say nothing or the wrong thing. Records travel with the results, and Snakemake is told what they say
+(`potgan.pipeline.snakemake`).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import json
+import os
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from potgan.common.errors import UserError
+from potgan.common.files import fingerprint, write_json
+from potgan.common.progress import say
+from potgan.pipeline import packing
+from potgan.pipeline.digests import digest
+from potgan.pipeline.jobs import Job, Key, jobs
+from potgan.settings.layout import Layout
+from potgan.settings.schema import Benchmark
+
+#: Per stage: the files whose content later results depend on. Where a stage is not named, it is the record without what
+#: `_NO_CONTENT` names.
+_CONTENT = {
+    "images": ("images.csv",),
+    "keypoints": ("keypoints.csv",),
+    "pairs": ("pairs-train.csv", "pairs-validation.csv", "pairs-test.csv"),
+    "evaluate": ("scores.json",),
+    "tabulate": (),  # nothing is made from it
+}
+_NO_CONTENT = ("decided_by", "training")
+
+Record = dict[str, Any]  # a job's JSON file, of whichever stage
+
+
+def recorded(stage: Callable) -> Callable:
+    """A stage's function that, when it has succeeded, writes into its record what decided the result."""
+
+    @functools.wraps(stage)
+    def run(benchmark: Benchmark, layout: Layout, *of: Any, **named: Any) -> None:
+        everything = jobs(benchmark, layout)
+        # A model that shares another's training can be trained by hand, and is no job.
+        job = everything.get((stage.__name__, *inspect.signature(stage).bind(benchmark, layout, *of, **named).args[2:]))
+        # Before the stage runs: what it reads is what it finds now.
+        decided = _decided_by(job, everything, layout) if job is not None else None
+        stage(benchmark, layout, *of, **named)
+        if job is not None and os.environ.get("RANK", "0") == "0":
+            decided["result"] = _content(job)
+            write_json(job.record, (_record(job) or {}) | {"decided_by": decided})
+
+    return run
+
+
+def to_do(everything: dict[Key, Job], again: Collection[Key]) -> list[Key]:
+    """The jobs that a run would do: those of `again`, those whose results are missing, and all that read a result of these.
+
+    A result in an archive that waits to be unpacked is not missing.
+    """
+    found: dict[Key, None] = {}
+    for key, job in everything.items():
+        there = packing.waits(job) or all(path.exists() for path in job.outputs)
+        if key in again or not there or any(before in found for before in job.before):
+            found[key] = None
+    return list(found)
+
+
+def stale(everything: dict[Key, Job], layout: Layout) -> Iterator[tuple[Job, str, bool]]:
+    """(job, why, whether more than code differs) of each of these `jobs` whose result is there and is not what would be made now.
+
+    What is missing is not listed: whoever looks sees that. Nor is what only depends on something listed.
+    """
+    for job in everything.values():
+        record = _record(job)
+        if record is None:
+            continue
+        found = record.get("decided_by")
+        if found is None:
+            yield job, "has no record of what decided it", True
+            continue
+        now = _decided_by(job, everything, layout)
+        reasons = []
+        if found["settings"] != now["settings"]:
+            reasons.append("other settings")
+        # What a result was made from may be absent now: released results on a disk that is not connected, for example.
+        differing = [
+            name for name, was in now["inputs"].items() if was is not None and found["inputs"].get(name) != was
+        ]
+        if differing:
+            reasons.append(f"other inputs ({', '.join(differing)})")
+        if found["result"] != _content(job):
+            reasons.append("its files were changed after they were made")
+        missing = _missing_file(job, record)
+        if missing:
+            reasons.append(f"{missing} is missing")
+        more_than_code = bool(reasons)
+        if found["code"] != now["code"]:
+            reasons.append("other code")
+        if reasons:
+            yield job, ", ".join(reasons), more_than_code
+
+
+def refuse_strangers(benchmark: Benchmark, layout: Layout) -> None:
+    """UserError unless every score belongs to the settings, data and protocol of now: results that were copied or pulled
+    from another revision must not slip into a table."""
+    for job, why, more_than_code in stale(jobs(benchmark, layout), layout):
+        if job.stage == "tabulate":
+            continue
+        if more_than_code:
+            raise UserError(
+                f"{job.record}: belongs to another run ({why} than the configuration's now); run the workflow again "
+                "(snakemake --cores 8 all), or this stage by hand"
+            )
+        say(f"{job.name}: was made by other code than the present; the workflow makes it again")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _decided_by(job: Job, others: dict[Key, Job], layout: Layout) -> Record:
+    """What decides the job's result now; `recorded` adds `result`, the content of what came out."""
+    inputs = {others[key].name: _content(others[key]) for key in job.before}
+    if job.stage == "tabulate":
+        inputs = {"scores": fingerprint(inputs)}
+    inputs |= {path: digest(Path(path), layout.digests) for path in job.given}
+    return {"settings": fingerprint(job.settings), "code": job.code, "inputs": inputs}
+
+
+def _content(job: Job) -> str | None:
+    """Fingerprint of the part of a job's results that later ones depend on; None where it is not there."""
+    if job.stage == "train":
+        # Not of the record itself: the time that a training took is no part of what it found.
+        record = _record(job)
+        return fingerprint(record["generators"]) if record else None
+    if job.stage not in _CONTENT:
+        record = _record(job)
+        return fingerprint({k: v for k, v in record.items() if k not in _NO_CONTENT}) if record else None
+    content = hashlib.sha256()
+    for name in _CONTENT[job.stage]:
+        found = _digest_of_output(job, name)
+        if found is None:
+            return None
+        content.update(found)
+    return content.hexdigest()[:12]
+
+
+def _digest_of_output(job: Job, name: str) -> bytes | None:
+    path = packing.archive_of(job.folder) if packing.waits(job) else job.folder / name
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return _digest_once(job, name, status.st_size, status.st_mtime_ns)
+
+
+@functools.cache
+def _digest_once(job: Job, name: str, size: int, time: int) -> bytes:
+    content = packing.read(job, name) or b""
+    if name.endswith(".json"):
+        record = _json(content) or {}
+        record.pop("decided_by", None)
+        content = json.dumps(record, sort_keys=True).encode()
+    return hashlib.sha256(content).digest()
+
+
+def _record(job: Job) -> Record | None:
+    content = packing.read(job, job.record.relative_to(job.folder).as_posix())
+    return None if content is None else _json(content)
+
+
+def _json(content: bytes) -> Record | None:
+    try:
+        return json.loads(content)
+    except ValueError:
+        return None
+
+
+def _missing_file(job: Job, record: Record) -> str | None:
+    """A file that the record names, is no declared output, and is not there."""
+    if job.stage == "train":
+        return next((name for name in record["generators"] if not (job.folder / name).exists()), None)
+    if job.stage == "generate" and not packing.waits(job):  # an archive is whole, or is refused
+        folder = job.folder / "images"
+        count = sum(1 for _ in os.scandir(folder)) if folder.is_dir() else 0
+        return None if count >= record["images"] else f"{record['images'] - count} of {record['images']} images"
+    return None
