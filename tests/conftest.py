@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# In the background of a shell, and under `nohup`, SIGINT is ignored here and in all that is started from here. The tests
+# that press Ctrl-C need it as a terminal has it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 # A test's server is on this machine: no proxy before it, and no long waits for it.
@@ -44,3 +51,15 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before() -> Iterator[None]:
+    """A test that leaves another handler behind would stop the whole run at some later broken pipe or signal."""
+    watched = (signal.SIGPIPE, signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in watched}
+    yield
+    changed = [number.name for number in watched if signal.getsignal(number) != before[number]]
+    for number in watched:
+        signal.signal(number, before[number])
+    assert not changed, f"the test left another handler of {', '.join(changed)} behind"

@@ -425,7 +425,6 @@ def transfer_verb(arguments: argparse.Namespace) -> int:
 def main(argv: list[str] | None = None) -> int:
     # The workflow runs jobs side by side, one core each; OpenCV would start a thread per core in each of them.
     os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `potgan ... | head` is no error
     arguments = parser().parse_args(argv)
     try:
         return arguments.call(arguments)

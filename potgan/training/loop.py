@@ -239,10 +239,15 @@ def out_of_memory_is_one_line(settings: RunSettings) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """A list that becomes non-empty on SIGTERM or SIGINT; the handlers before it are put back."""
+    """A list that becomes non-empty on SIGTERM or SIGINT; the handlers before it are put back.
+
+    SIGINT stays ignored where this process was started so: in the background of a shell, or under `nohup`.
+    """
     received: list[int] = []
     before = {}
     for number in (signal.SIGTERM, signal.SIGINT):
+        if number == signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN:
+            continue
         with contextlib.suppress(ValueError):  # only the main thread may set handlers
             before[number] = signal.signal(number, lambda n, _: received.append(n))
     try:

@@ -25,6 +25,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from potgan import __main__ as program
 from potgan.common.errors import UserError
 from potgan.common.paths import OPENPIFPAF_RECIPE, OPENPIFPAF_WORKER, REPOSITORY
 from potgan.data import detection
@@ -247,15 +248,24 @@ def test_an_error_ends_every_worker_at_once(fake, tmp_path, monkeypatch):
     assert all(worker.poll() is not None for worker in started)
 
 
-def test_ctrl_c_ends_every_worker(fake, tmp_path, monkeypatch):
+@pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM", "SIGTERM in the background"])
+def test_a_signal_ends_every_worker(fake, tmp_path, monkeypatch, how):
     started = []
     start = detection._start_worker
     monkeypatch.setattr(detection, "_start_worker", lambda *a: started.append(start(*a)) or started[-1])
-    interrupt = threading.Timer(1.5, os.kill, [os.getpid(), signal.SIGINT])
-    interrupt.start()
+    number, raised = (signal.SIGINT, KeyboardInterrupt) if how == "Ctrl-C" else (signal.SIGTERM, SystemExit)
+    # In the background a shell hands down an ignored SIGINT.
+    ignored = {signal.SIGINT: signal.SIG_IGN} if "background" in how else {}
+    before = {n: signal.signal(n, h) for n, h in ({signal.SIGTERM: program.stop} | ignored).items()}
+    threading.Timer(1.5, os.kill, [os.getpid(), number]).start()
     start_time = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        detect(named(*(f"slow-{i}" for i in range(60))), replace(fake, shard_size=30), tmp_path / "shards")
+    try:
+        with pytest.raises(raised) as stopped:
+            detect(named(*(f"slow-{i}" for i in range(60))), replace(fake, shard_size=30), tmp_path / "shards")
+    finally:
+        for n, handler in before.items():
+            signal.signal(n, handler)
+    assert number == signal.SIGINT or stopped.value.code == 143
     assert time.monotonic() - start_time < 20  # a shard takes 30 s
     assert len(started) == 2
     assert all(worker.poll() is not None for worker in started)

@@ -66,13 +66,14 @@ def folder(base, tmp_path) -> Path:
 class Running:
     """Snakemake at work on the training, in a session of its own."""
 
-    def __init__(self, repository: Path, base: Path, folder: Path) -> None:
+    def __init__(self, repository: Path, base: Path, folder: Path, background: bool) -> None:
         self.folder = folder
         path = os.pathsep.join(map(str, (base.parent / "slow", repository)))
         self.log = open(folder / "run.log", "a+")  # noqa: SIM115  closed by close()
         self.process = subprocess.Popen(
             snakemake_command(repository, folder, "--cores", "2", target=TARGET),
             stdout=self.log, stderr=self.log, env=snakemake_environment(PYTHONPATH=path), start_new_session=True,
+            preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if background else None,
         )  # fmt: skip
 
     def trainer(self) -> psutil.Process:
@@ -107,8 +108,9 @@ class Running:
 
 
 @pytest.fixture
-def running(repository, base, folder):
-    started = Running(repository, base, folder)
+def running(repository, base, folder, request):
+    """The parameter says whether it is started as in the background of a shell, with SIGINT ignored."""
+    started = Running(repository, base, folder, getattr(request, "param", False))
     yield started
     started.close()
 
@@ -135,7 +137,12 @@ def test_the_trainer_is_killed_and_the_same_snakemake_starts_it_again(base, runn
     assert generators(folder) == generators(base.parent / "whole")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+@pytest.mark.parametrize(
+    ("running", "number"),
+    [(False, signal.SIGTERM), (False, signal.SIGINT), (True, signal.SIGTERM)],
+    ids=["SIGTERM", "Ctrl-C", "SIGTERM in the background"],
+    indirect=["running"],
+)
 def test_all_are_told_to_stop_and_the_next_run_goes_on(repository, base, running, folder, number) -> None:
     running.trainer()
     os.killpg(running.process.pid, number)

@@ -160,10 +160,13 @@ def test_bad_input_is_one_line(tmp_path, capsys, arguments, message) -> None:
 def test_a_process_that_is_killed_is_one_line(monkeypatch) -> None:
     """Also where a broken pipe ends the process, as the command line has it (`potgan ... | head`)."""
     settings = load(TINY).run_settings("first", "potgan", 0)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     monkeypatch.setattr(estimate, "_measure_and_send", die)
-    with pytest.raises(UserError, match="x/y: the process that timed it was killed"):
-        estimate._in_a_process(settings, 1, "x/y")
+    before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        with pytest.raises(UserError, match="x/y: the process that timed it was killed"):
+            estimate._in_a_process(settings, 1, "x/y")
+    finally:
+        signal.signal(signal.SIGPIPE, before)
 
 
 def die(*_: object) -> None:

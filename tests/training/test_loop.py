@@ -208,6 +208,29 @@ def test_killed_at_random_moments_and_resumed_is_bit_equal_to_an_unbroken_run(wh
     assert_same_run(whole, broken)
 
 
+def test_in_the_background_ctrl_c_is_ignored_and_sigterm_stops_with_the_state_saved(whole, tmp_path) -> None:
+    """A shell hands down an ignored SIGINT to what it starts in the background, `nohup` too."""
+    broken = tmp_path / "broken" / "train"
+    process = start(broken, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+    wait_for(process, broken.parent / "checkpoint" / "lock")
+    steps = broken.parent / "steps.log"
+
+    def iterations() -> int:
+        return len(steps.read_text().splitlines()) // 2
+
+    process.send_signal(signal.SIGINT)
+    before = iterations()
+    while iterations() < before + 3:  # it goes on
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    assert saved_iteration(broken.parent) == iterations()
+    run_here(broken)
+    assert_same_run(whole, broken)
+
+
 @pytest.mark.parametrize("die_at_write", [3, 5])
 def test_killed_in_the_middle_of_a_write(whole, tmp_path, die_at_write: int) -> None:
     """Half a state (or generator, or table) is on the disk: it is never read, and it does not stay."""
