@@ -1,4 +1,5 @@
-"""Shared paths and small fixtures. Data of ../shared are used where they lie and never copied into the repository."""
+"""Shared paths and small fixtures. Real samples that lie beside the repository are used there and never copied;
+where they are absent, the tests that need them skip and say so."""
 
 from __future__ import annotations
 

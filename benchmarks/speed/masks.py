@@ -1,9 +1,9 @@
 """Pose masks a second on one core, and their mean area, over all published Market-1501 poses.
 
-Usage: python benchmarks/speed/masks.py [--tables FOLDER] [--every 1]
+Usage: python benchmarks/speed/masks.py --tables FOLDER [--every 1]
 
-FOLDER holds market-annotation-{train,test}.csv (../shared/published). Masks are 128 x 64, limbs of radius 4. The mean
-area is over the images in which a person was found; masked scores move with it (PROTOCOLS 5.7).
+FOLDER holds market-annotation-{train,test}.csv as PATN publishes them. Masks are 128 x 64, limbs of radius 4. The mean
+area is over the images in which a person was found; masked scores move with it (docs/decisions.md, D34).
 """
 
 import argparse
@@ -26,7 +26,7 @@ RECIPES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tables", type=Path, default=Path("../shared/published"))
+    parser.add_argument("--tables", type=Path, required=True)
     parser.add_argument("--every", type=int, default=1, help="use every n-th pose only")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)

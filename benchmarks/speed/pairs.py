@@ -1,8 +1,8 @@
 """Seconds to build and write the pair lists of Market-1501 on one core, from the published tables.
 
-Usage: python benchmarks/speed/pairs.py [--tables FOLDER] [--rounds 5]
+Usage: python benchmarks/speed/pairs.py --tables FOLDER [--rounds 5]
 
-FOLDER holds market-annotation-{train,test}.csv (../shared/published). "Built" is what the stage `pairs` does: both
+FOLDER holds market-annotation-{train,test}.csv as PATN publishes them. "Built" is what the stage `pairs` does: both
 lists under the rule, the test's sample, the record with its statistics and hashes; "written" both files.
 """
 
@@ -22,7 +22,7 @@ TEST_SAMPLES = {"patn": 12_000, "pg2": 12_800}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tables", type=Path, default=Path("../shared/published"))
+    parser.add_argument("--tables", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     start = time.perf_counter()

@@ -191,7 +191,7 @@ def _detected(paths: list[Path], settings: OpenPifPafSettings) -> dict[Path, np.
             f"environment, which finds it: {BUILD} {environment}"
         )
     checkpoint, sha256 = checkpoint_of(settings, "transfer")
-    # Networks fail on small people (FINDINGS: 128 pixels are enlarged three times), and large images need no enlarging.
+    # OpenPifPaf misses small people, so that an image of 128 rows is enlarged `scale` times; a large image is not.
     by_scale: dict[float, list[Path]] = {}
     for path in paths:
         scale = max(1.0, round(settings.scale * 128 / read_picture(path).shape[0], 2))

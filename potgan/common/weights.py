@@ -37,7 +37,7 @@ WEIGHTS = {
         sha256="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
         size=553_433_881,
     ),
-    # pytorch-fid's port of TensorFlow's inception-2015-12-05: IS and FID (PROTOCOLS 5.3 and 5.4).
+    # pytorch-fid's port of TensorFlow's inception-2015-12-05: IS and FID (docs/decisions.md, D35, D36).
     "inception-2015-12-05": WeightFile(
         file_name="pt_inception-2015-12-05-6726825d.pth",
         url="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",

@@ -1,4 +1,4 @@
-"""Which ordered pairs of images are used, from a table of key points (PROTOCOLS 2).
+"""Which ordered pairs of images are used, from a table of key points (docs/decisions.md, D4, D5, D6).
 
 A rule is an entry of `PAIR_RULES`: which pairs it forms, in which order, and how it draws some of them for a test.
 
@@ -46,7 +46,7 @@ def person_of(name: str, kind: str = "market1501") -> str:
     """The person (re-ID) or outfit (DeepFashion) of an image, from its name.
 
     Market-1501 and DukeMTMC-reID: the text before the first `_`. DeepFashion: before the *last* `_`, since the category
-    keeps its own (`fashionWOMENTees_Tanksid0000783805_7additional.jpg`; PROTOCOLS 2.4).
+    keeps its own (`fashionWOMENTees_Tanksid0000783805_7additional.jpg`; docs/decisions.md, D7).
     """
     return name.rsplit("_", 1)[0] if kind == "deepfashion" else name.split("_", 1)[0]
 
@@ -93,7 +93,7 @@ def patn_pairs(keypoints: Keypoints, kind: str = "market1501") -> pd.DataFrame:
 
 
 def sample(pairs: pd.DataFrame, count: int | None, seed: int) -> pd.DataFrame:
-    """`count` pairs drawn without replacement, as the peers draw them: pandas' own sampling (PROTOCOLS 2.1)."""
+    """`count` pairs drawn without replacement, as the peers draw them: by pandas' own sampling (docs/decisions.md, D5)."""
     if count is None or count >= len(pairs):
         # The peers draw min(count, all) pairs, so a small set is still shuffled.
         count = len(pairs) if count is not None else None
@@ -288,7 +288,7 @@ def pair_statistics(pairs: pd.DataFrame, kind: str) -> dict[str, Any]:
 
 
 def deepfashion_split_statistics(train_names: Iterable[str], test_names: Iterable[str]) -> dict[str, Any]:
-    """What two lists of DeepFashion's flat names share (PATN's train.lst and test.lst; PROTOCOLS 1.3, 2.2).
+    """What two lists of DeepFashion's flat names share (PATN's train.lst and test.lst; docs/decisions.md, D3).
 
     train, test: images, outfits, items, and ordered_pairs of two images of one outfit without any filter. shared: images,
     outfits and items on both sides. Of PATN's 930 test items 513 also stand in train, in another colour: "identities do

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-#: OpenPose's COCO-18 order. Peers swap the *labels* of 14/15 and 16/17 but use the same indices (PROTOCOLS 3).
+#: OpenPose's COCO-18 order. Peers swap the *labels* of 14/15 and 16/17 but use the same indices (docs/decisions.md, D10).
 JOINTS = (
     "nose",
     "neck",
@@ -57,7 +57,7 @@ LIMBS = (
 )
 #: Index of the same joint after a left/right flip: `joints[MIRROR]` with x mirrored is the mirrored pose.
 MIRROR = tuple(JOINT[n.replace("right", "*").replace("left", "right").replace("*", "left")] for n in JOINTS)
-#: The four joints that a pair needs in both images (PROTOCOLS 2.1).
+#: The four joints that a pair needs in both images (docs/decisions.md, D4).
 TORSO = (JOINT["right_hip"], JOINT["left_hip"], JOINT["left_shoulder"], JOINT["right_shoulder"])
 
 

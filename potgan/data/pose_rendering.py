@@ -1,7 +1,7 @@
 """From joints to pixels: heat maps P, pose masks M, and drawings for a person to look at.
 
-Masks and heat maps are functions of the key points and never files (DESIGN 2): masks are drawn with OpenCV when a data
-set is loaded, heat maps are built per batch on the training device.
+Masks and heat maps are functions of the key points and never files (docs/decisions.md, D16). Masks are drawn with OpenCV when
+a data set is loaded. Heat maps are built per batch on the training device.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from potgan.data.pose import JOINT, JOINTS, LIMBS
 if TYPE_CHECKING:
     import torch
 
-#: The limbs of PG2's mask (PROTOCOLS 4): the skeleton without shoulder-ear, closed around head, trunk and hips.
+#: The limbs of PG2's mask (docs/decisions.md, D13): the skeleton without shoulder-ear, closed around head, trunk and hips.
 MASK_LIMBS = (
     *(limb for limb in LIMBS if limb not in ((2, 16), (5, 17))),
     (1, 16),
@@ -31,7 +31,7 @@ MASK_LIMBS = (
 _LIMB_ENDS = np.array(MASK_LIMBS)  # (23, 2)
 _SQUARE = np.ones((5, 5), np.uint8)  # of the closing in both peers' masks
 #: Section IV-C, "depicting head and torso areas as polygons". The paper shows them in Fig. 4 without naming corners:
-#: VUNet's torso quadrilateral, and the convex hull of what is seen of the head (PROTOCOLS 7.2 item 22).
+#: VUNet's torso quadrilateral, and the convex hull of what is seen of the head (docs/decisions.md, D13).
 TORSO_POLYGON = tuple(JOINT[n] for n in ("right_shoulder", "left_shoulder", "left_hip", "right_hip"))
 HEAD_POLYGON = tuple(JOINT[n] for n in ("nose", "neck", "right_eye", "left_eye", "right_ear", "left_ear"))
 
@@ -40,7 +40,7 @@ def heatmaps(joints: torch.Tensor, height: int, width: int, sigma: float) -> tor
     """Heat maps P: (B, 18, height, width) float32 in [0, 1], exp(-d^2 / (2 sigma^2)), zeros where a joint is missing.
 
     joints: (B, 18, 2) in pixels, NaN = missing; the result lies on its device. The Gaussian is separable, so each map is
-    an outer product. Source: Deformable GAN pose_utils.cords_to_map, sigma = 6 px at every resolution (PROTOCOLS 3).
+    an outer product. Source: Deformable GAN pose_utils.cords_to_map, sigma = 6 px at every resolution (docs/decisions.md, D12).
     """
     import torch
 
@@ -58,7 +58,7 @@ def limb_mask(joints: np.ndarray, height: int, width: int, radius: int) -> np.nd
     """PG2's mask: (height, width) uint8 in {0, 1}.
 
     Discs of `radius` px at both ends of each limb and every `radius` px between them, then a grey closing with a 5 x 5
-    square whatever the image's size. Source: PG2 _getPoseMask (PROTOCOLS 4); points are truncated to whole pixels.
+    square whatever the image's size. Source: PG2 `_getPoseMask`; points are truncated to whole pixels.
     """
     ends = joints.astype(np.float64)[_LIMB_ENDS]  # (23, 2 ends, 2)
     ends = ends[~np.isnan(ends[:, :, 0]).any(axis=1)]

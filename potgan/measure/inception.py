@@ -1,4 +1,4 @@
-"""Inception Score and Frechet Inception Distance from one pass of a feature network (PROTOCOLS 5.3 and 5.4).
+"""Inception Score and Frechet Inception Distance from one pass of a feature network (docs/decisions.md, D35, D36).
 
 The formulas do not care which network made their numbers; a reader does. So a network carries its id, and
 `measure_distribution` writes the protocol id of a metric beside each value.
@@ -40,7 +40,7 @@ def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
     the eigenvalues of S_a S_b. Differs from pytorch-fid: no matrix square root and no offset on the diagonal, so that
     singular covariances (fewer images than features) are no special case, and equal sets give 0.
 
-    Raises UserError where a set has fewer than 2 images. Source: Heusel et al. 2017, Eq. 6; PROTOCOLS 5.4.
+    Raises UserError where a set has fewer than 2 images. Source: Heusel et al. 2017, Eq. 6; docs/decisions.md, D36.
     """
     if features_a.ndim != 2 or features_b.ndim != 2 or features_a.shape[1] != features_b.shape[1]:
         raise ValueError(f"features must be (N, D) and (M, D), and are {features_a.shape} and {features_b.shape}")
@@ -106,7 +106,7 @@ def inception_score(logits: np.ndarray, splits: int) -> tuple[float, float]:
     rows [i N // splits, (i + 1) N // splits). Each part's score lies between 1 and C.
 
     Raises UserError where there are fewer images than splits. Source: Salimans et al. 2016, inception_score.py as the
-    peers use it; PROTOCOLS 5.3.
+    peers use it; docs/decisions.md, D35.
     """
     n = len(logits)
     if n < splits:
@@ -176,7 +176,7 @@ class InceptionNetwork(FeatureNetwork):
     """The TensorFlow graph `inception-2015-12-05` in pytorch-fid's port: 2048 features, 1008 logits.
 
     Images are scaled bilinearly to 299 x 299 and to [-1, 1] as pytorch-fid does. The logits are pool3 W^T *without* the
-    bias, as in the peers' Inception Score (PROTOCOLS 5.3). Convolutions run in full float32 also on a GPU.
+    bias, as in the peers' Inception Score (docs/decisions.md, D35). Convolutions run in full float32 also on a GPU.
 
     weights_path: the file that `potgan.common.weights.weight_file("inception-2015-12-05")` names; it is read, not fetched.
     Raises UserError where the file does not hold this network's weights, or pytorch-fid is not installed.

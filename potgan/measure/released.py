@@ -10,7 +10,7 @@ How many panels a strip has follows from its width, since a panel is half as wid
 without its margins) or square (DeepFashion with them). Image names hold `_` themselves, so that a file name is never
 split: the pair list says which names are looked for, each with and without the `.jpg` inside. Whether a file is PNG or JPEG
 is decided by its first bytes, whatever its name says.
-Source: PROTOCOLS 5.6; GFLA's name and single panel: its model/base_model.py, save_results.
+Source: docs/decisions.md, D38. GFLA's name and single panel: its model/base_model.py, save_results.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""SSIM, mask-SSIM and foreground-SSIM of many image pairs at once (PROTOCOLS 5.1 and 5.2).
+"""SSIM, mask-SSIM and foreground-SSIM of many image pairs at once (docs/decisions.md, D33, D34).
 
 The settings of `potgan.settings.protocols.SsimSettings` reproduce `skimage.metrics.structural_similarity`, in float64:
 in float32 the variances of flat patches cancel so badly that SSIM exceeds 1.
@@ -42,7 +42,7 @@ def ssim(reference: np.ndarray, generated: np.ndarray, settings: SsimSettings) -
     Differs: it is given a range of one grey level, the smallest that an 8-bit image which is not constant can have;
     then equal flat images score 1, and a flat image against a textured one about 0.
 
-    Raises UserError where the window is larger than the images. Source: PROTOCOLS 5.1.
+    Raises UserError where the window is larger than the images. Source: docs/decisions.md, D33.
     """
     return _scores(reference, generated, None, settings, ("ssim",))["ssim"]
 
@@ -54,7 +54,7 @@ def masked_ssim(reference: np.ndarray, generated: np.ndarray, masks: np.ndarray,
     the background is black in both and counts as about 1, so the mask's area moves this score more than the images do.
     With `data_range="generated"` the range is that of the *masked* generated image.
 
-    Raises as `ssim`. Source: Deformable GAN `create_masked_image`, PATN getMetrics_market.py; PROTOCOLS 5.2.
+    Raises as `ssim`. Source: Deformable GAN `create_masked_image`, PATN getMetrics_market.py; docs/decisions.md, D34.
     """
     return _scores(reference, generated, masks, settings, ("mask_ssim",))["mask_ssim"]
 
@@ -66,7 +66,7 @@ def foreground_ssim(
 
     Unlike `masked_ssim` it has no floor that grows as the mask shrinks. Only pixels at which the window lies wholly in
     the image count; NaN for a mask that has none of those. Arguments, range and errors as in `masked_ssim`. No peer
-    measures this; PROTOCOLS 5.7 shows how far it lies from mask-SSIM.
+    measures this; docs/decisions.md, D34 says how mask-SSIM depends on the mask's area.
     """
     return _scores(reference, generated, masks, settings, ("foreground_ssim",))["foreground_ssim"]
 

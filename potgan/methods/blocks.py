@@ -9,7 +9,7 @@ SLOPE = 0.2  # of every leaky ReLU; DCGAN's, used by Deformable GAN and PG2
 
 
 def normalization(kind: str, channels: int) -> nn.Module:
-    """`instance`: no affine part, no running statistics (PROTOCOLS 7.2 item 16). `batch`: both. `none`: identity."""
+    """`instance`: no affine part, no running statistics (docs/decisions.md, D20). `batch`: both. `none`: identity."""
     match kind:
         case "instance":
             return nn.InstanceNorm2d(channels)

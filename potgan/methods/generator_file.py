@@ -150,7 +150,7 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path}: is no generator file, or is damaged; name a generator-<iteration>.pt of a training or a file of "
             "`potgan export`"
         ) from None
-    if isinstance(content, dict) and "step" in content and "identity" in content:
+    if isinstance(content, dict) and "identity" in content:
         raise UserError(
             f"{path}: is the state of an unfinished training; generators are the generator-<iteration>.pt in train/ beside "
             "its folder"

@@ -45,7 +45,7 @@ MASKED_METRICS = ("mask_ssim", "foreground_ssim", "mask_is", "mask_fid")
 
 @dataclass(frozen=True)
 class SsimSettings:
-    """Window and range of SSIM (PROTOCOLS 5.1)."""
+    """Window and range of SSIM (docs/decisions.md, D33)."""
 
     window: str  # gaussian | uniform
     size: int  # taps
@@ -78,7 +78,8 @@ class Protocol:
 
     @property
     def hash(self) -> str:
-        return fingerprint(dataclasses.asdict(self))
+        """Fingerprint of every field but the description, whose words measure nothing."""
+        return fingerprint({name: value for name, value in dataclasses.asdict(self).items() if name != "description"})
 
     @property
     def record(self) -> dict[str, str | int]:
@@ -119,8 +120,8 @@ _DEFORM_SSIM = SsimSettings(window="gaussian", size=11, sigma=1.5, covariance="p
 POTGAN = Protocol(
     id="potgan",
     version=2,
-    description="The paper's measurements with the peers' code read where the paper is silent (PROTOCOLS 5, 7.2 items 23 "
-    "and 28 to 31): Deformable GAN's SSIM, target masks of half-width 4, IS and FID through the 2015 Inception network.",
+    description="The paper's measurements with the peers' code read where the paper is silent (docs/decisions.md, D33 "
+    "to D38): Deformable GAN's SSIM, target masks of half-width 4, IS and FID through the 2015 Inception network.",
     frame="as-is",
     targets="dataset",
     file_format="any",
@@ -150,7 +151,7 @@ PATN = dataclasses.replace(
     version=1,
     description="PATN's tool/getMetrics_market.py, also Deformable GAN's test.py: SSIM whose range is the generated image's "
     "own, against the target panel of the released strip, which JPEG has changed as well; masks of half-width 4; images of "
-    "DeepFashion without its margins get them back, white (PROTOCOLS 5.5).",
+    "DeepFashion without its margins get them back, white.",
     frame="pad-256",
     targets="strip",
 )

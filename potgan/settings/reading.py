@@ -42,9 +42,11 @@ def load(source: str | Path | dict[str, typing.Any]) -> Benchmark:
             raise UserError(f"{where}: is not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(tree, dict):
         raise UserError(f"{where}: must be a mapping of settings, and is {type(tree).__name__}")
-    if isinstance(tree.get("models"), dict):
-        # A file laid over another takes a model away with `name: false`.
-        tree = tree | {"models": {name: entry for name, entry in tree["models"].items() if entry is not False}}
+    for section in ("datasets", "models", "external_methods"):
+        if isinstance(tree.get(section), dict):
+            # A file laid over another takes an entry away with `name: false`.
+            kept = {name: entry for name, entry in tree[section].items() if entry is not False}
+            tree = tree | {section: kept}
     benchmark = build(Benchmark, tree, where, root=True)
     _check(benchmark, where)
     check_precisions(benchmark, where)

@@ -39,7 +39,7 @@ class SyntheticSettings:
 
 @dataclass(frozen=True)
 class PairSettings:
-    """Which ordered (from, to) pairs are used; PROTOCOLS 2.1, `potgan/data/pairs.py`."""
+    """Which ordered (from, to) pairs are used (docs/decisions.md, D4; `potgan/data/pairs.py`)."""
 
     rule: str = "patn"  # both shoulders and both hips present in both images; junk and distractors dropped
     test_sample: int | None = None  # number of test pairs drawn without replacement; null: all
@@ -144,7 +144,7 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class MaskSettings:
-    """The pose masks M and the heat maps P (Section IV-C; PROTOCOLS 7.2 items 21-22)."""
+    """The pose masks M and the heat maps P (Section IV-C; docs/decisions.md, D12, D13)."""
 
     limb_radius: int = 4  # pixels; 4 at 128 x 64, 8 at 256 x 256
     heatmap_sigma: float = 6.0  # pixels
@@ -190,7 +190,9 @@ class ExternalMethod:
 
 #: Method that a model may name (`models.<name>.method`) -> the dataclass of its `options`. PoT-GAN has none: its settings are
 #: the sections POTGAN_SECTIONS. What a method is stands in `potgan.methods.registry`.
-METHOD_OPTIONS: dict[str, type | None] = {"potgan": None}
+METHOD_OPTIONS: dict[str, type | None] = {
+    "potgan": None,
+}
 POTGAN_SECTIONS = ("generator", "discriminator", "loss_weights")
 
 

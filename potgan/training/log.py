@@ -25,7 +25,7 @@ from potgan.data.pose_rendering import draw_skeleton
 from potgan.methods.method import Method, PoseGenerator
 from potgan.settings.schema import RunSettings
 
-#: In the paper's counting one training is 90 epochs (Fig. 10 shows 50 to 90; PROTOCOLS 7.2 item 2).
+#: In the paper's counting one training is 90 epochs (Fig. 10 shows 50 to 90; docs/decisions.md, D28).
 EPOCHS = 90
 #: Pairs that every picture of a training shows.
 SAMPLES = 8

@@ -1,7 +1,7 @@
 """Archives that are fetched: whole, broken off, refused, wrong; from a server on this machine, through the real verb.
 
-The archive is Market-1501's layout with images of noise; where ../shared lies beside the repository, one test takes the
-386 real images instead.
+The archive is Market-1501's layout with images of noise; one test takes 386 real images instead, and is skipped where
+they do not lie beside the repository.
 """
 
 from __future__ import annotations

@@ -361,7 +361,7 @@ def test_the_table_has_the_size_of_the_upright_image_and_files_keep_their_bytes(
 
 
 def test_patns_crop_keeps_columns_40_to_215_of_image_and_joints(tmp_path) -> None:
-    """PATN's tool/crop_fashion.py keeps columns 40 to 215, its resize_fashion.py subtracts 40 from x (PROTOCOLS 3)."""
+    """PATN's tool/crop_fashion.py keeps columns 40 to 215, its resize_fashion.py subtracts 40 from x."""
     image = np.zeros((256, 256, 3), np.uint8)
     image[100, 140] = 255
     folder = tmp_path / "source"

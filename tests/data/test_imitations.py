@@ -1,4 +1,4 @@
-"""Archives in the real layouts: the grammar and structure of PROTOCOLS 1, key points that lie on the people, real readers."""
+"""Archives in the real layouts: the published grammar and structure, key points that lie on the people, real readers."""
 
 import json
 import os
@@ -49,7 +49,7 @@ class Written:
         return {n: cv2.imdecode(np.frombuffer(c, np.uint8), cv2.IMREAD_UNCHANGED) for n, c in found.items()}
 
     def rows(self, split: str) -> dict[str, np.ndarray]:
-        """Name -> (18, 2) x, y of the table, -1 = missing; y stands first in the file (PROTOCOLS 3)."""
+        """Name -> (18, 2) x, y of the table, -1 = missing; y stands first in the file."""
         lines = (self.folder / f"{TABLES[self.kind]}-annotation-{split}.csv").read_text().splitlines()
         assert lines[0] == "name:keypoints_y:keypoints_x"
         fields = [line.split(":") for line in lines[1:]]
@@ -247,7 +247,7 @@ def test_pair_lists_are_the_published_kind(written) -> None:
             wanted = {(a, b) for a in torso for b in torso if a != b and key(a) == key(b)}
             assert set(listed.itertuples(index=False, name=None)) == wanted
             assert len(listed) == len(wanted) > 20
-    assert not list(written["dukemtmc"].folder.glob("*pairs*"))  # nobody publishes any (PROTOCOLS 2.2)
+    assert not list(written["dukemtmc"].folder.glob("*pairs*"))  # nobody publishes any
 
 
 # ---------------------------------------------------------------------------------------------------------------------

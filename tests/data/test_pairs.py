@@ -27,7 +27,7 @@ def table(names: list[str], complete: list[bool] | None = None) -> pose.Keypoint
 
 
 def test_published_market_training_pairs(shared) -> None:
-    """263,632 pairs and the SHA-256 of ../shared/README.md (from the authors' table, PROTOCOLS 2.2)."""
+    """263,632 pairs, as issue 28 of Deformable GAN's repository counts them, in the order of the table's rows."""
     found = pairs.patn_pairs(read_keypoints(shared / "published" / "market-annotation-train.csv"))
     assert len(found) == 263_632
     digest = hashlib.sha256(pairs.pairs_csv(found).encode()).hexdigest()
@@ -125,7 +125,7 @@ def test_unknown_image_in_a_published_list_names_its_line(tmp_path) -> None:
 
 
 def pg2_by_the_letter(names: list[str], found: set[str], count: int) -> list[tuple[str, str]]:
-    """PROTOCOLS 2.1 and PG2's convert_market.py, loop by loop: sorted names without junk, both directions of every pair,
+    """PG2's convert_market.py, loop by loop: sorted names without junk, both directions of every pair,
     the pairs of two persons shuffled first, Python 2's shuffle, the first `count` with poses."""
     random.seed(0)
 
@@ -176,7 +176,7 @@ def test_pg2_on_the_published_table(shared) -> None:
     assert len(people) == 750
     assert candidates.attrs["formed"] == sum(n * (n - 1) for n in people.values())
     drawn = pairs.pg2_sample(candidates, 12_800, 0)
-    assert len(drawn.drop_duplicates()) == 12_800  # PROTOCOLS 2.2
+    assert len(drawn.drop_duplicates()) == 12_800  # as PG2's paper says
     seen = dict(zip(keypoints.names, keypoints.present.any(axis=1), strict=True))
     assert all(a[:4] == b[:4] and a != b and seen[a] and seen[b] for a, b in drawn.itertuples(index=False))
 
@@ -317,11 +317,11 @@ def test_statistics_of_the_published_test_pairs(shared) -> None:
     same = sum(a[:7] == b[:7] for a, b in listed.itertuples(index=False))  # 0002_c1
     assert (found["pairs"], found["duplicates"]) == (12_000, 0)
     assert (found["same_camera"], found["cross_camera"]) == (same, 12_000 - same)
-    assert found["targets"] == 7_284  # counted by others (PROTOCOLS 2.2)
+    assert found["targets"] == 7_284  # counted by others (issue 1 of PATN's repository)
 
 
 def test_patns_deepfashion_lists_share_items_but_no_outfit(shared) -> None:
-    """PROTOCOLS 1.3 and 2.2: every number here was counted there from the same lists by other code."""
+    """Every number here was counted from the published lists by other code."""
     train, test = ((shared / "published" / f"fashion-{split}.lst").read_text().split() for split in ("train", "test"))
     found = pairs.deepfashion_split_statistics(train, test)
     assert found["train"] == {"images": 48_674, "outfits": 12_029, "items": 7_565, "ordered_pairs": 154_758}

@@ -26,7 +26,7 @@ def square(size: int) -> np.ndarray:
 
 
 def limb_mask_by_definition(joints: np.ndarray, height: int, width: int, radius: int) -> np.ndarray:
-    """PG2's _getPoseMask as PROTOCOLS 4 describes it, one pixel at a time; scikit-image's morphology."""
+    """PG2's _getPoseMask drawn a second time, one pixel at a time; scikit-image's morphology."""
     mask = np.zeros((height, width), np.uint8)
     limbs = [
         (1, 2),
@@ -121,7 +121,7 @@ def test_equal_ends_and_joints_outside_do_not_raise() -> None:
 
 
 def metric_mask_by_definition(joints: np.ndarray, height: int, width: int, grow: float = 0.0) -> np.ndarray:
-    """Deformable GAN's produce_ma_mask as PROTOCOLS 4 describes it, drawn with scikit-image as theirs.
+    """Deformable GAN's produce_ma_mask, drawn with scikit-image as theirs.
 
     grow: pixels by which every side of a rectangle is moved outward."""
     mask = np.zeros((height, width), np.uint8)
@@ -151,9 +151,10 @@ def test_metric_mask_equals_scikit_images(joints) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# 1,000 of the published poses, drawn a second time from PROTOCOLS 4 alone: in whole numbers, so that no rounding decides.
+# 1,000 of the published poses, drawn a second time from the description alone (docs/decisions.md, D13). The second drawing
+# counts in whole numbers, so that no rounding decides.
 
-#: PG2's 23 limbs by name; PROTOCOLS 4 lists them as the skeleton and six more.
+#: PG2's 23 limbs by name; the skeleton and six more.
 LIMB_NAMES = """neck-right_shoulder neck-left_shoulder right_shoulder-right_elbow right_elbow-right_wrist
     left_shoulder-left_elbow left_elbow-left_wrist neck-right_hip right_hip-right_knee right_knee-right_ankle
     neck-left_hip left_hip-left_knee left_knee-left_ankle neck-nose nose-right_eye right_eye-right_ear nose-left_eye

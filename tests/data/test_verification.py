@@ -140,7 +140,7 @@ def test_the_verb_prints_the_answer_and_exits_with_2_unless_ok(tmp_path) -> None
 
 
 def test_the_published_names_have_the_digests_of_the_fact_sheets(shared) -> None:
-    """The lists of ../shared/published are the authors' own; the digests are facts of the repository."""
+    """The digests are facts of the repository. The lists are the authors' own; without them the test is skipped."""
     for kind, names_of in (
         ("market1501", lambda s: [line.split(":")[0] for line in
                                   (shared / f"published/market-annotation-{s}.csv").read_text().splitlines()[1:]]),

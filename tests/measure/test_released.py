@@ -1,5 +1,5 @@
 """Released result folders: names, panels, formats, and what a person can get wrong. Strips are made up here, of panels whose
-every pixel tells which panel of which pair it is; the real ones of ../shared are read as they lie."""
+every pixel tells which panel of which pair it is; the real ones are read where they lie beside the repository."""
 
 import cv2
 import numpy as np

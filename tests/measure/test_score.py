@@ -15,7 +15,7 @@ from test_acquisition import one_error, potgan
 
 from potgan.data.pairs import pairs_csv
 
-#: PROTOCOLS 5.8 and ../shared/README.md: measured on the authors' strips with Deformable GAN's SSIM, and with range 255.
+#: Measured on the authors' strips with Deformable GAN's SSIM, and with range 255.
 PUBLISHED = [
     ("vunet", "patn", ("--protocol", "patn"), 0.262),
     ("deform", "deform", ("--protocol", "patn"), 0.384),
@@ -62,9 +62,11 @@ def test_all_protocols_side_by_side_with_masks(shared, tmp_path) -> None:
     frame = pd.read_csv(tmp_path / "out" / "sensitivity.csv")
     ssim = frame[frame["metric"] == "ssim"].set_index("protocol")["value"]
     assert len(ssim) == 5
-    assert ssim["gfla-as-they-are"] > ssim["patn"] + 0.1  # a window of 51 raises SSIM (PROTOCOLS 5.7)
+    assert ssim["gfla-as-they-are"] > ssim["patn"] + 0.1  # a window of 51 raises SSIM (docs/decisions.md, D33)
     mask = frame[frame["metric"] == "mask_ssim"].set_index("protocol")["value"]
-    assert mask["patn"] == pytest.approx(0.793, abs=0.03)  # VUNet re-run by PATN, all 12,000 pairs (PROTOCOLS 5.8)
+    assert mask["patn"] == pytest.approx(
+        0.793, abs=0.03
+    )  # VUNet re-run by PATN, all 12,000 pairs (TABLE 1 of PATN's paper)
     assert frame.groupby("metric")["metric_id"].nunique()["mask_ssim"] == 5
     assert (tmp_path / "out" / "pg2" / "scores.json").is_file()
 

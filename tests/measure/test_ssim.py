@@ -230,8 +230,8 @@ def test_no_images_give_no_scores():
     [("vunet", 0.262), ("deform", 0.384)],
 )
 def test_released_results_of_peers_have_the_scores_measured_before(shared, folder, expected):
-    """100 released result strips of VUNet and of Deformable GAN (source | target | generated). ../shared/README.md gives
-    their SSIM with Deformable GAN's settings, measured apart from this code; PATN's authors print 0.266 for VUNet."""
+    """100 released result strips of VUNet and of Deformable GAN (source | target | generated). Their
+    SSIM with Deformable GAN's settings was measured apart from this code; PATN's authors print 0.266 for VUNet."""
     strips = [cv2.imread(str(p)) for p in sorted((shared / "market1501-sample" / "panels" / folder).iterdir())]
     assert len(strips) == 100
     _, targets, generated = (np.stack([s[:, 64 * i : 64 * (i + 1), ::-1] for s in strips]) for i in range(3))

@@ -1,4 +1,4 @@
-"""The traps that were read in the peers' code (../shared/DEMAND.md, section 2): one test each, named after it."""
+"""The traps that were read in the peers' code: one test each, named after it."""
 
 import dataclasses
 import inspect

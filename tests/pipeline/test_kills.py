@@ -1,6 +1,6 @@
 """Kills of a training under the real Snakemake: what goes on by itself, what the next run does, and that nothing is lost.
 
-The table of WORKFLOW.md 3 (a study of a toy trainer) with the real one. After each event the weights of every kept generator
+After each event the weights of every kept generator
 are, bit for bit, those of a run that nobody killed. Kills of the trainer alone are in test_loop.py.
 """
 

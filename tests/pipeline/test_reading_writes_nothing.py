@@ -122,7 +122,7 @@ def test_where_an_archive_of_another_run_replaces_the_folder(repository, finishe
     theirs = archive_of(Layout("tiny", root).generate("synthetic", "potgan", 0))
     shutil.copy(theirs, archive)
     said = looks(repository, root)
-    assert "no-recon/seed0/generate/generate.json\tother settings" in said["stale"]
+    assert "no-recon/seed0/generate/generate.json\tother inputs" in said["stale"]
     assert jobs(said["-n"])["generate"] == 1
     archive.write_bytes(archive.read_bytes()[:5000])
     before = snapshot(root)

@@ -1,7 +1,7 @@
 """Snakemake and DVC together, with the real project on a tiny configuration: how many trainings run in which situation.
 
-WORKFLOW.md 2.2 (a study of a toy of the same shape) has the table of situations; each is here with its exact number, from a
-fresh clone on. What is compared is what a person relies on: nothing that is right is made again, nothing stale survives.
+Each situation is here with its exact number, from a fresh clone on. What is compared is what a person relies on: nothing that
+is right is made again, and nothing stale survives.
 """
 
 import json
@@ -135,6 +135,19 @@ def test_again_nothing_is_done(project) -> None:
     assert "Nothing to be done" in snakemake(project)
     assert "up to date" in run(project, "dvc", "repro")
     assert run(project, sys.executable, "-m", "potgan", "stale") == ""
+
+
+def test_commands_that_show_results(project) -> None:
+    shown = run(project, "dvc", "metrics", "show")
+    for model in CONFIGURATION["models"]:
+        assert f"metrics/synthetic/{model}.json" in shown
+    runs = [f"results/embedded/synthetic/{model}/seed0" for model in ("potgan", "no-recon")]
+    assert "ssim" in run(project, "potgan", "compare", *runs)
+    folder = project / runs[0] / "generate"
+    names = sorted(path.name for path in folder.rglob("*"))
+    shutil.rmtree(folder)
+    run(project, "potgan", "unpack")
+    assert sorted(path.name for path in folder.rglob("*")) == names
 
 
 def test_one_changed_rate_trains_that_model_and_going_back_restores(base, project) -> None:

@@ -259,7 +259,7 @@ def test_a_setting_on_the_command_line_counts(repository, finished) -> None:
 
 
 def test_without_a_file_the_embedded_benchmark_is_planned_and_settings_are_laid_over_it(repository, tmp_path) -> None:
-    """A root Snakefile that only includes has no default target, and says "nothing to be done" (WORKFLOW 5.1)."""
+    """A root Snakefile that only includes has no default target, and says "nothing to be done"."""
     command = [sys.executable, "-m", "snakemake", "--cores", "8", "--dry-run", "--directory", str(tmp_path)]
     (tmp_path / "config").symlink_to(repository / "config")
     plan = subprocess.run(
@@ -520,7 +520,7 @@ def test_openpifpaf_finds_the_joints_of_synthetic_people_through_the_rule(reposi
 
 
 def test_real_images_go_through_the_same_stages(repository, shared, tmp_path) -> None:
-    """386 real Market-1501 images: the counts that ../shared/README.md states for the archive and its tables."""
+    """386 real Market-1501 images: the counts of the archive and its tables. Skipped where the sample is absent."""
     from potgan.pipeline import stages
 
     os.chdir(repository)  # the configuration's paths are relative to where the workflow is started

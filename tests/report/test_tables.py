@@ -383,7 +383,7 @@ def test_no_verdict_without_a_number_a_spread_or_a_sound_value_of_the_paper(tmp_
     assert (single.verdict, single.note) == ("not comparable", tables._ONE_VALUE)
     assert absent.verdict == "not comparable"
     assert absent.reason.startswith("not measured")
-    # VUNet's 0.353 is a reconstruction and no transfer (PROTOCOLS 7.3): nothing is said about a re-scored 0.262.
+    # VUNet's 0.353 is a reconstruction and no transfer (docs/decisions.md, D40): nothing is said about a re-scored 0.262.
     released = cells["vunet-released", "market1501", "ssim", True]
     assert (released.paper_value, released.verdict) == (0.353, "not comparable")
     assert "single-image reconstruction" in released.note

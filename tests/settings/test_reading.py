@@ -186,3 +186,27 @@ def test_three_seeds_overlay_is_the_embedded_benchmark_otherwise(repository) -> 
     overlay = yaml.safe_load((repository / "config" / "three-seeds.yaml").read_text())
     assert set(overlay) == {"benchmark", "description", "seeds"}
     assert load(base | overlay).seeds == (0, 1, 2)
+
+
+@pytest.mark.parametrize("overlay", ["three-seeds", "precision"])
+def test_overlays_of_the_documents_are_read(repository, overlay) -> None:
+    """Laid over config.yaml, as Snakemake lays several files over each other."""
+    base, over = (yaml.safe_load((repository / "config" / f"{name}.yaml").read_text()) for name in ("config", overlay))
+    tree = base | over | {"models": base["models"] | over.get("models", {})}
+    benchmark = load(tree)
+    assert benchmark.benchmark == over["benchmark"]
+    assert benchmark.seeds == (0, 1, 2)
+    taken_away = {name for name, entry in tree["models"].items() if entry is False}
+    assert set(benchmark.models) == set(tree["models"]) - taken_away
+
+
+def test_an_overlay_takes_entries_away(repository) -> None:
+    tree = yaml.safe_load((repository / "config" / "config.yaml").read_text())
+    other = tree["datasets"]["synthetic"] | {"label": "Other people"}
+    tree["datasets"] |= {"other": other, "synthetic": False}
+    tree["models"]["no-recon"] = False
+    benchmark = load(tree)
+    assert list(benchmark.datasets) == ["other"]
+    assert "no-recon" not in benchmark.models
+    with pytest.raises(UserError, match="datasets is empty"):
+        load(tree | {"datasets": {"synthetic": False}})

@@ -1,7 +1,7 @@
 """Archives in the layout of the real data sets, filled with synthetic people: the real paths run without the real data.
 
 What is imitated is what a reader of the data meets: archive and folder names, file-name grammars, files that are no
-images, image sizes, key-point tables and pair lists as the peers publish them (PROTOCOLS 1, 2.3, 3). What is not: how
+images, image sizes, key-point tables and pair lists as the peers publish them (docs/decisions.md, D1, D11). What is not: how
 real people look, and the counts. People come from the renderer of the embedded data set, with seeds of their own.
 
     market1501   128 x 64; junk (-1) and distractors (0000) in the test folder, a Thumbs.db beside the images, names of one

@@ -249,7 +249,7 @@ def annotate(r: Render) -> tuple[np.ndarray, np.ndarray]:
 
     A visible joint has confidence 1. A hidden torso joint (neck, shoulders, hips) inside the frame is reported with
     0.5: estimators infer those from the rest of the body, and without them no side view would form a pair
-    (PROTOCOLS 2.1). Every other hidden joint is missing (confidence 0).
+    (docs/decisions.md, D4). Every other hidden joint is missing (confidence 0).
     """
     confidence = r.visible.astype(np.float32)
     inferred = np.zeros(len(JOINTS), bool)

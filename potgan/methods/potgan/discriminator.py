@@ -13,7 +13,7 @@ class Discriminator(nn.Module):
     """(image (B, 3, H, W) in [-1, 1], mask (B, 1, H, W)) -> one logit per pair, (B,).
 
     PG2's DCGAN (5x5 stride-2 convolutions of width x 1, 2, 4, 8, and a fifth at 256 px) with the mask as a fourth input
-    channel (PROTOCOLS 7.2 item 20).
+    channel (docs/decisions.md, D21).
     """
 
     def __init__(self, settings: DiscriminatorSettings, size: tuple[int, int]) -> None:

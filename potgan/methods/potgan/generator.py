@@ -80,7 +80,7 @@ class CoordinatesNet(nn.Module):
 
     Convolutional blocks, then a regression network of two fully connected layers and tanh. At initialisation the last
     layer's weights are zero and its bias is arctanh of the resting points: every warp starts as the identity, exactly
-    (tps_stn; PROTOCOLS 7.2 item 8). A random start was worse than no pose transform at all (FINDINGS 4c).
+    (tps_stn). A random start was worse than no pose transform at all (docs/decisions.md, D18).
     """
 
     def __init__(self, inputs: int, width: int, size: tuple[int, int], settings: GeneratorSettings) -> None:

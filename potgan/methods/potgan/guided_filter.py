@@ -15,7 +15,7 @@ def guided_filter(guide: torch.Tensor, image: torch.Tensor, radius: int, epsilon
     """Filter each channel of `image` by a one-channel guide: q = mean(a) I + mean(b), He et al. Eq. (5)-(8).
 
     guide: (B, 1, H, W) in [0, 1]; image: (B, C, H, W); radius in pixels; epsilon in squared units of the guide.
-    Where a binary guide is constant over the window, a = 0 and this is a box filter applied twice (PROTOCOLS 6.5).
+    Where a binary guide is constant over the window, a = 0 and this is a box filter applied twice (docs/decisions.md, D23).
     Differs: windows are cut at the border, as in the paper of He et al.; OpenCV reflects the image there.
     """
     mean_guide = box_mean(guide, radius)

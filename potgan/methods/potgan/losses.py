@@ -21,7 +21,7 @@ def generator_losses(
     reconstruction: Eq. (4) as a mean over elements (PATN; so that the weights do not depend on the image's size).
     perceptual: Eq. (5), mean over C, H, W (and the batch).
     adversarial: Eq. (7) to be *minimised*: -log D(X^_b, M_b), non-saturating.
-    Differs: Eq. (7) has no minus sign, yet is added to a sum that is minimised (PROTOCOLS 7.3 item 6).
+    Differs: Eq. (7) has no minus sign, yet is added to a sum that is minimised (docs/decisions.md, D25).
     """
     terms = {"reconstruction": F.l1_loss(generated, target)}
     if perceptual_network is not None:

@@ -5,7 +5,7 @@ coordinates generation net gives them in the *source*: the warp is backward, as 
 so one matrix, computed once in double precision, turns control points into a grid.
 
 Coordinates are normalised to [-1, 1] with -1 and 1 the centres of the outermost cells (`align_corners=True`): pass the same
-to `grid_sample`, or the identity is not the identity (PROTOCOLS 6.4).
+to `grid_sample`, or the identity is not the identity (docs/decisions.md, D19).
 """
 
 from __future__ import annotations

@@ -1,0 +1,132 @@
+"""Every method keeps the contract of `potgan.methods.method`: one test for all that `METHODS` names."""
+
+import copy
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_loop import SETTINGS, dots
+
+from potgan.common.errors import UserError
+from potgan.data.batches import PARTS
+from potgan.methods import METHODS
+from potgan.methods.generator_file import load_generator, save_generator
+from potgan.methods.method import Method, PoseGenerator
+from potgan.methods.registry import build_method, method_class
+from potgan.settings.schema import METHOD_OPTIONS, RunSettings
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(params=METHODS)
+def settings(request) -> RunSettings:
+    options = METHOD_OPTIONS[request.param]
+    return dataclasses.replace(SETTINGS, method=request.param, options=options() if options else None)
+
+
+def parts(method: Method, count: int = 1, needs: frozenset[str] | None = None) -> list:
+    data = dots()
+    return [data.batch(part, CPU, needs or method.needs) for part in np.split(np.arange(4), count)]
+
+
+def equal(a, b) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b
+
+
+def test_options_and_methods_have_the_same_names() -> None:
+    assert list(METHODS) == list(METHOD_OPTIONS)
+
+
+def test_it_is_fed_what_it_needs_and_nothing_of_the_target_at_test_time(settings) -> None:
+    method = build_method(settings, CPU)
+    assert method.needs <= PARTS
+    assert method.generator.needs <= PARTS
+    assert "target_image" not in method.generator.needs
+    assert isinstance(method.generator, PoseGenerator)
+    # With its own parts alone it runs: the others are None.
+    method.update(parts(method), 0)
+    (batch,) = parts(method, needs=method.generator.needs)
+    image = method.generator.eval().synthesise(batch).image
+    assert image.shape == (4, 3, *settings.image_size)
+    assert image.isfinite().all()
+    assert image.abs().max() <= 1
+
+
+def test_an_update_changes_the_weights_and_names_its_losses(settings) -> None:
+    method = build_method(settings, CPU)
+    before = copy.deepcopy(method.generator.state_dict())
+    losses = method.update(parts(method), 0)
+    assert list(losses)
+    assert set(losses) <= set(method.losses)
+    assert all(value.ndim == 0 and value.isfinite() and not value.requires_grad for value in losses.values())
+    assert not equal(before, method.generator.state_dict())
+    assert all(network.training for network in method.networks.values())
+
+
+def test_the_same_seed_gives_the_same_training_and_a_state_continues_it_exactly(settings) -> None:
+    whole, again = build_method(settings, CPU), build_method(settings, CPU)
+    for iteration in range(4):
+        ours, theirs = (m.update(parts(m), iteration) for m in (whole, again))
+        assert equal(ours, theirs)
+        if iteration == 1:
+            state = copy.deepcopy(whole.state_dict())
+    resumed = build_method(dataclasses.replace(settings, seed=settings.seed + 1), CPU)
+    resumed.load_state_dict(state)
+    for iteration in (2, 3):
+        resumed.update(parts(resumed), iteration)
+    assert equal(resumed.state_dict(), whole.state_dict())
+
+
+def test_a_batch_in_parts_has_the_gradients_of_the_whole(settings) -> None:
+    """But for rounding. Batch norm's statistics are of each part, so that it is left out."""
+    settings = dataclasses.replace(
+        settings, generator=dataclasses.replace(settings.generator, normalization="instance")
+    )
+    whole, apart = build_method(settings, CPU), build_method(settings, CPU)
+    ours, theirs = whole.update(parts(whole), 0), apart.update(parts(apart, 2), 0)
+    for name, value in ours.items():
+        torch.testing.assert_close(theirs[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_the_rate_falls_to_nothing_or_stays_but_never_rises(settings) -> None:
+    method = build_method(settings, CPU)
+    rates = [method.learning_rate(i) for i in range(settings.training.iterations)]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] == settings.training.learning_rate
+
+
+def test_its_generator_is_a_file_that_builds_it_again(settings, tmp_path: Path) -> None:
+    method = build_method(settings, CPU)
+    method.update(parts(method), 0)
+    save_generator(tmp_path / "g.pt", method.generator, settings, 1, {})
+    wanted = method_class(settings.method).generator_settings(settings)
+    loaded = load_generator(tmp_path / "g.pt", wanted)
+    (batch,) = parts(method, needs=method.generator.needs)
+    with torch.no_grad():
+        ours = method.generator.eval().synthesise(batch).image
+        theirs = loaded.generator.synthesise(batch).image
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5)  # its weights may lie in another memory layout
+
+
+def test_validation_images_are_columns_of_the_log(settings) -> None:
+    method = build_method(settings, CPU)
+    (batch,) = parts(method)
+    method.generator.eval()
+    with torch.no_grad():
+        images = method.validation_images(batch)
+    assert "validation_ssim" in images
+    assert set(images) <= {"validation_ssim", *method.variants}
+    assert all(image.shape == (4, 3, *settings.image_size) for image in images.values())
+
+
+def test_an_unknown_method_is_one_line() -> None:
+    with pytest.raises(UserError, match="no method 'nothing'; there are .*potgan"):
+        method_class("nothing")
