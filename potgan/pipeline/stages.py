@@ -124,7 +124,7 @@ def feature_network(benchmark: Benchmark, layout: Layout) -> None:
 
 @recorded
 def train(benchmark: Benchmark, layout: Layout, dataset: str, model: str, seed: int) -> None:
-    from potgan.common import device
+    from potgan.common.processes import launch
     from potgan.training.loop import train as run_training
 
     settings = benchmark.run_settings(dataset, model, seed)
@@ -132,7 +132,7 @@ def train(benchmark: Benchmark, layout: Layout, dataset: str, model: str, seed: 
         command = ["-m", "potgan", "train", "--config", str(layout.configuration), "--root", str(layout.root)]
         command += ["--dataset", dataset, "--model", model, "--seed", str(seed)]
         configure(benchmark, layout)
-        device.launch(settings.training.processes, command)
+        launch(settings.training.processes, command)
         return
     data = _pair_data(benchmark, layout, dataset, "train", "cpu", model)
     record = read_json(layout.pairs(dataset) / "pairs.json", "run `potgan pairs` first")

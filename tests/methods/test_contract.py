@@ -128,5 +128,5 @@ def test_validation_images_are_columns_of_the_log(settings) -> None:
 
 
 def test_an_unknown_method_is_one_line() -> None:
-    with pytest.raises(UserError, match="no method 'nothing'; there are .*potgan"):
+    with pytest.raises(UserError, match=r"no method 'nothing'; there are .*potgan"):
         method_class("nothing")

@@ -285,6 +285,18 @@ def test_the_matrix_of_ablations_is_planned_and_no_other_name_is_known(repositor
     assert subprocess.run([*command, seventh], capture_output=True, check=False).returncode != 0
 
 
+def test_a_training_in_two_processes_through_its_verb(finished, tmp_path) -> None:
+    root = Path(shutil.copytree(finished, tmp_path / "root"))
+    generator = TINY["generator"] | {"normalization": "instance"}
+    write(root, TINY | {"generator": generator, "training": TINY["training"] | {"processes": 2}})
+    arguments = ("--dataset", "synthetic", "--model", "potgan", "--seed", "0")
+    done = potgan("train", "--config", root / "config.yaml", "--root", root, *arguments)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((Layout("tiny", root).train("synthetic", "potgan", 0) / "done.json").read_text())
+    assert record["processes"] == 2
+    assert record["decided_by"]["result"]
+
+
 def test_a_model_sees_the_masks_that_its_own_entry_asks_for(finished) -> None:
     """An ablation of the masks would otherwise train on the main model's, under another fingerprint."""
     from potgan.pipeline import stages
