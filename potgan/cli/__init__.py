@@ -14,9 +14,8 @@ from pathlib import Path
 from potgan.common.errors import Interrupted, UserError
 from potgan.settings.layout import Layout
 from potgan.settings.reading import load
-from potgan.settings.schema import RESULT_LAYOUTS, Benchmark, Dataset
+from potgan.settings.schema import PUBLISHED_KINDS, RESULT_LAYOUTS, Benchmark, Dataset
 
-KINDS = ("market1501", "dukemtmc", "deepfashion")
 FORMATS = ("own", "patn", "patn-x-first", "coco17", "openpose")
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: the same command continues
@@ -74,14 +73,14 @@ def parser() -> argparse.ArgumentParser:
     pairs.add_argument("--dataset", help="a data set of the configuration")
     pairs.add_argument("--keypoints", type=Path, help="instead: a keypoints.csv or a published annotation table")
     pairs.add_argument("--rule", default="patn", help="the pair rule, patn or pg2; default: %(default)s")
-    pairs.add_argument("--kind", choices=KINDS, default="market1501",
+    pairs.add_argument("--kind", choices=PUBLISHED_KINDS, default="market1501",
                        help="the file-name grammar; default: %(default)s")  # fmt: skip
     pairs.add_argument("--sample", type=int, help="draw that many pairs without replacement, as the peers do")
     pairs.add_argument("--sample-seed", type=int, default=0, help="default: %(default)s")
     pairs.add_argument("--out", type=Path, help="the pair list to write (with --keypoints)")
     pairs.set_defaults(call=pairs_verb)
     imitate = verb("imitate", "write an archive in the layout of a real data set, filled with synthetic people")
-    imitate.add_argument("kind", choices=KINDS)
+    imitate.add_argument("kind", choices=PUBLISHED_KINDS)
     imitate.add_argument("--out", type=Path, required=True, help="the folder to write archive, tables and lists into")
     imitate.add_argument("--train-identities", type=int, default=12, help="default: %(default)s")
     imitate.add_argument("--test-identities", type=int, default=6, help="default: %(default)s")
@@ -166,8 +165,8 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_copy(sub: argparse.ArgumentParser, optional: bool = False) -> None:
     """Arguments that say which copy of which data set, without a configuration."""
-    sub.add_argument("kind", metavar="KIND", nargs="?" if optional else None, choices=KINDS,
-                     help=f"the data set: {', '.join(KINDS)}")  # fmt: skip
+    sub.add_argument("kind", metavar="KIND", nargs="?" if optional else None, choices=PUBLISHED_KINDS,
+                     help=f"the data set: {', '.join(PUBLISHED_KINDS)}")  # fmt: skip
     sub.add_argument("--source", "--archive", dest="source", help="archive, folder or address; default: the data folder, "
                      "data or $POTGAN_DATA" + (", or the published sources" if optional else ""))  # fmt: skip
     sub.add_argument("--checksum", help="sha256:<digits> of the archive; default: the published one")

@@ -10,6 +10,68 @@ import typing
 
 from potgan.common.errors import UserError
 
+REQUIRED = dataclasses.MISSING
+
+
+def setting(
+    default: typing.Any,
+    meaning: str,
+    *,
+    choices: tuple[str, ...] | None = None,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+    multiple_of: int | None = None,
+    unit: str | None = None,
+) -> typing.Any:
+    """A field of a dataclass that `build` checks and `potgan.settings.describe` describes.
+
+    default: REQUIRED for none; the type `dict` for an empty one of its own. choices and range are those of the value, or of each
+    value of a list; None, where the type allows it, is always allowed.
+    """
+    limits = {"at_least": at_least, "above": above, "at_most": at_most, "below": below, "multiple_of": multiple_of}
+    limits = {name: limit for name, limit in limits.items() if limit is not None}
+    metadata = {"meaning": meaning, "choices": choices, "limits": limits, "unit": unit}
+    if default is dict:
+        return dataclasses.field(default_factory=dict, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def range_text(limits: dict[str, float]) -> str:
+    """The limits of a setting in words that follow "must"; "" without limits."""
+    lower, upper = limits.get("at_least", limits.get("above")), limits.get("at_most", limits.get("below"))
+    words = []
+    if lower is not None and upper is not None:
+        words.append(f"lie between {lower:g} and {upper:g}")
+    elif "at_least" in limits:
+        words.append(f"be at least {lower:g}")
+    elif "above" in limits:
+        words.append("be positive" if lower == 0 else f"be above {lower:g}")
+    elif upper is not None:
+        words.append(f"be {'at most' if 'at_most' in limits else 'below'} {upper:g}")
+    if "multiple_of" in limits:
+        words.append(f"be a multiple of {limits['multiple_of']}")
+    return " and ".join(words)
+
+
+def _check(field: dataclasses.Field, value: typing.Any, where: str) -> None:
+    choices, limits = field.metadata.get("choices"), field.metadata.get("limits", {})
+    for one in value if isinstance(value, tuple) else (value,):
+        if one is None:
+            continue
+        if choices is not None and one not in choices:
+            raise UserError(f"{where} must be one of {', '.join(choices)}, and is {one!r}")
+        allowed = {
+            "at_least": lambda limit, v: v >= limit,
+            "above": lambda limit, v: v > limit,
+            "at_most": lambda limit, v: v <= limit,
+            "below": lambda limit, v: v < limit,
+            "multiple_of": lambda limit, v: v % limit == 0,
+        }
+        if not all(allowed[name](limit, one) for name, limit in limits.items()):
+            raise UserError(f"{where} must {range_text(limits)}, and is {one}")
+
 
 def merge(base: dict, override: dict, where: str) -> dict:
     if not isinstance(override, dict):
@@ -30,7 +92,10 @@ def unknown_key(key: str, known: typing.Iterable[str], where: str) -> str:
 
 
 def build(cls: type, tree: typing.Any, where: str, root: bool = False) -> typing.Any:
-    """An instance of dataclass `cls` from nested mappings, every type checked."""
+    """An instance of dataclass `cls` from nested mappings, with every type, choice and range checked.
+
+    Raises UserError with the whole path of the key for an unknown key, a missing one, or a value that is not allowed.
+    """
     if not isinstance(tree, dict):
         raise UserError(f"{where}: must be a mapping, and is {tree!r}")
     hints = typing.get_type_hints(cls)
@@ -41,7 +106,9 @@ def build(cls: type, tree: typing.Any, where: str, root: bool = False) -> typing
     values = {}
     for name, spec in fields.items():
         if name in tree:
-            values[name] = _convert(hints[name], tree[name], f"{where}: {name}" if root else f"{where}.{name}")
+            at = f"{where}: {name}" if root else f"{where}.{name}"
+            values[name] = _convert(hints[name], tree[name], at)
+            _check(spec, values[name], at)
         elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
             raise UserError(f"{where}: key {name!r} is missing")
     return cls(**values)

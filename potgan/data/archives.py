@@ -24,9 +24,8 @@ import yaml
 from potgan.common.download import web_page
 from potgan.common.errors import UserError
 from potgan.common.paths import FACTS
+from potgan.settings.schema import PUBLISHED_KINDS, SPLITS
 
-SPLITS = ("train", "test")
-KINDS = ("market1501", "dukemtmc", "deepfashion")
 #: No image of these data sets is larger; a member that claims more is no image.
 LARGEST_IMAGE = 64 * 2**20  # bytes
 #: JPEG files do not shrink in a zip. An archive that unpacks to more than this many times its size is a bomb.
@@ -78,8 +77,8 @@ class Survey:
 
 def facts_of(kind: str) -> dict[str, Any]:
     """The facts about a data set, from `benchmarks/<kind>.yaml`; UserError for a kind that is not known."""
-    if kind not in KINDS:
-        raise UserError(f"no data set is known as {kind!r}; there are {', '.join(KINDS)}")
+    if kind not in PUBLISHED_KINDS:
+        raise UserError(f"no data set is known as {kind!r}; there are {', '.join(PUBLISHED_KINDS)}")
     return yaml.safe_load((FACTS / f"{kind}.yaml").read_text(encoding="utf-8"))
 
 

@@ -15,9 +15,7 @@ import io
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -32,41 +30,9 @@ from potgan.common.typed import build
 from potgan.data.pose_rendering import metric_mask
 from potgan.data.synthetic import people
 from potgan.measure.inception import FeatureNetwork
-from potgan.settings.schema import SyntheticSettings
+from potgan.settings.schema import FeatureNetworkSettings, SyntheticSettings
 
 _CHANNELS = (16, 32, 64)  # of the blocks before the last, whose width is the feature dimension
-
-
-@dataclass(frozen=True)
-class SyntheticNetworkSettings:
-    """What decides the trained network; with `threads`, to the last bit on one machine."""
-
-    identities: int = 240  # trained on; whole decks of colours (60 identities) keep the classes balanced
-    held_out_identities: int = 60  # only to measure the accuracy
-    images_per_identity: int = 6
-    seed: int = 1234  # of the people and of the training; must differ from every seed of the benchmark's own people
-    height: int = 128  # pixels of the network's input; other sizes are scaled to it
-    width: int = 64
-    epochs: int = 14
-    batch_size: int = 32
-    learning_rate: float = 4e-3  # of Adam at its height; one cycle
-    brightness: float = 0.15  # augmentation: each image is multiplied by 1 - this to 1 + this
-    masked_share: float = 0.5  # of the training images are multiplied by their pose mask, as mask-IS and mask-FID do
-    feature_dimension: int = 64
-    threads: int = 1
-
-
-def settings_from(tree: dict[str, Any]) -> SyntheticNetworkSettings:
-    """Settings from the section `feature_network` of a configuration; UserError for an unknown key or a wrong type."""
-    settings = build(SyntheticNetworkSettings, tree, "feature_network")
-    for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
-        if field.name in ("brightness", "masked_share"):
-            if not 0 <= value < 1:
-                raise UserError(f"feature_network.{field.name}: must lie between 0 and 1, and is {value}")
-        elif field.name != "seed" and value <= 0:
-            raise UserError(f"feature_network.{field.name}: must be positive, and is {value}")
-    return settings
 
 
 class _Classifier(nn.Module):
@@ -106,7 +72,7 @@ class SyntheticNetwork(FeatureNetwork):
     id = "synthetic-classifier"
     device = torch.device("cpu")
 
-    def __init__(self, classifier: _Classifier, settings: SyntheticNetworkSettings, weights_sha256: str) -> None:
+    def __init__(self, classifier: _Classifier, settings: FeatureNetworkSettings, weights_sha256: str) -> None:
         self._classifier = classifier.eval().requires_grad_(False)
         self._size = (settings.height, settings.width)
         self.dimension = settings.feature_dimension
@@ -127,7 +93,7 @@ class SyntheticNetwork(FeatureNetwork):
 # Training
 
 
-def train_feature_network(settings: SyntheticNetworkSettings, out: Path) -> None:
+def train_feature_network(settings: FeatureNetworkSettings, out: Path) -> None:
     """Render people, train the classifier and write `network.pt` (a state dict) and `network.json` into folder `out`.
 
     network.json holds the settings, the accuracy on people it was not trained on beside what guessing the commonest
@@ -176,7 +142,7 @@ def train_feature_network(settings: SyntheticNetworkSettings, out: Path) -> None
     say(f"feature network: accuracy on {len(held_out)} images of people it has not seen: {shares}")
 
 
-def _people(settings: SyntheticNetworkSettings) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _people(settings: FeatureNetworkSettings) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Images (N, 3, H, W) uint8, pose masks (N, 1, H, W) uint8 and classes (N,), sorted by person; the last
     `held_out_identities` are held out."""
     appearance = SyntheticSettings(
@@ -200,7 +166,7 @@ def _people(settings: SyntheticNetworkSettings) -> tuple[torch.Tensor, torch.Ten
 
 
 @contextmanager
-def _repeatable(settings: SyntheticNetworkSettings) -> Iterator[None]:
+def _repeatable(settings: FeatureNetworkSettings) -> Iterator[None]:
     """Seeded, with the settings' number of threads (sums depend on it); afterwards as it was before."""
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
@@ -217,7 +183,7 @@ def _train(
     images: torch.Tensor,
     masks: torch.Tensor,
     labels: torch.Tensor,
-    settings: SyntheticNetworkSettings,
+    settings: FeatureNetworkSettings,
 ) -> None:
     steps_per_epoch = -(-len(images) // settings.batch_size)
     steps = settings.epochs * steps_per_epoch
@@ -243,7 +209,7 @@ def _normalised(images: torch.Tensor) -> torch.Tensor:
     return images.float() / 127.5 - 1
 
 
-def _augmented(images: torch.Tensor, masks: torch.Tensor, settings: SyntheticNetworkSettings) -> torch.Tensor:
+def _augmented(images: torch.Tensor, masks: torch.Tensor, settings: FeatureNetworkSettings) -> torch.Tensor:
     """A batch in [-1, 1], each image masked or not, mirrored or not, and somewhat darker or brighter.
 
     Without masked images among its training the network would answer one class for all of them, and mask-IS be 1.
@@ -294,7 +260,7 @@ def load_feature_network(folder: Path) -> FeatureNetwork:
     remedy = "delete the folder and train the feature network again"
     record = read_json(folder / "network.json", "train the feature network again")
     try:
-        settings = build(SyntheticNetworkSettings, record["settings"], "settings")
+        settings = build(FeatureNetworkSettings, record["settings"], "settings")
         classifier = _Classifier(settings.feature_dimension, len(record["upper_colours"]), len(record["lower_colours"]))
         expected = record["weights_sha256"]
     except (KeyError, TypeError, UserError) as error:

@@ -41,7 +41,7 @@ STAGE_FILES = {
     "tabulate": ("benchmarks/published.csv", "benchmarks/precision.csv", "potgan/report/templates/*"),
 }
 #: Functions and classes that only speak to people -> how many of their arguments decide something.
-WORDS = {"say": 0, "UserError": 0, "Interrupted": 0, "progress": 1}
+WORDS = {"setting": 1, "say": 0, "UserError": 0, "Interrupted": 0, "progress": 1}
 #: Tables that name alternatives. The one that is chosen is followed from an entry of its own.
 ALTERNATIVES = {"METHODS", "METHOD_OPTIONS"}
 

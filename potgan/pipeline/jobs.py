@@ -86,11 +86,10 @@ def jobs(benchmark: Benchmark, layout: Layout) -> dict[Key, Job]:
         found[key] = Job(key, folder, outputs, json.dumps(settings, sort_keys=True, default=str), before, paths, method)
         return key
 
-    protocol = PROTOCOLS[benchmark.protocol]
+    protocol, tree = PROTOCOLS[benchmark.protocol], as_tree(benchmark)
     network: tuple[Key, ...] = ()
     if protocol.feature_network == "synthetic-classifier":
-        network = (add(("feature_network",), layout.feature_network, benchmark.feature_network, ()),)
-    tree = as_tree(benchmark)
+        network = (add(("feature_network",), layout.feature_network, tree["feature_network"], ()),)
     for dataset, settings in tree["datasets"].items():
         given = benchmark.datasets[dataset]
         sources = (given.source, *given.splits.values())

@@ -117,9 +117,9 @@ def _write_flow(settings: Any, test_pairs: Any, path: Path) -> None:
 @recorded
 def feature_network(benchmark: Benchmark, layout: Layout) -> None:
     """Train the classifier of the synthetic protocol. The workflow asks for it only where the protocol measures so."""
-    from potgan.measure.synthetic_network import settings_from, train_feature_network
+    from potgan.measure.synthetic_network import train_feature_network
 
-    train_feature_network(settings_from(benchmark.feature_network), layout.feature_network)
+    train_feature_network(benchmark.feature_network, layout.feature_network)
 
 
 @recorded

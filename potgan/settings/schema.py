@@ -1,8 +1,8 @@
-"""A benchmark's configuration: YAML -> frozen dataclasses, checked; and where each stage's results lie.
+"""A benchmark's configuration as frozen dataclasses.
 
-A configuration file *is* a benchmark with a name. Every setting stands once in `config/*.yaml`, with its unit and reason
-beside it; the dataclasses below say its type and its meaning. An unknown key is an error that names the nearest known
-one. `run_settings` resolves what one training sees; its fingerprint keys checkpoints and results.
+A configuration file *is* a benchmark with a name. Each setting stands once, on its field here, with its type, its choices, its
+range and its meaning; `config/README.md` is generated from them (`potgan.settings.describe`). `config/*.yaml` hold the values
+and why they were chosen. `Benchmark.run_settings` resolves what one training sees; its fingerprint keys checkpoints and results.
 """
 
 from __future__ import annotations
@@ -10,71 +10,91 @@ from __future__ import annotations
 import dataclasses
 import json
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from potgan.common.errors import UserError
 from potgan.common.files import fingerprint
-from potgan.common.typed import build, merge
+from potgan.common.typed import REQUIRED, build, merge, setting
 
 STAGES = ("images", "keypoints", "pairs", "train", "generate", "evaluate", "tabulate")
 #: Methods that need no training; every table shows them, so that a reader knows where the scale begins and ends.
 REFERENCE_METHODS = ("copy-source", "mean-image", "real-data")
 FIRST_CHECKPOINT_SUFFIX = "-first-checkpoint"
-#: Layouts of released result folders (`potgan/measure/released.py`, which says what they are).
+#: Data sets that have a published archive (`benchmarks/<kind>.yaml` holds its facts).
+PUBLISHED_KINDS = ("market1501", "dukemtmc", "deepfashion")
+SPLITS = ("train", "test")
+#: Layouts of released result folders (`potgan/measure/released.py` says what they are).
 RESULT_LAYOUTS = ("plain", "deform", "patn", "gfla")
+PAIR_RULE_NAMES = ("patn", "pg2")
 
 
 @dataclass(frozen=True)
 class SyntheticSettings:
     """The embedded data set (`potgan/data/synthetic`)."""
 
-    train_identities: int = 96
-    test_identities: int = 24
-    images_per_identity: int = 8
-    height: int = 128  # pixels; Market-1501's size
-    width: int = 64
-    cameras: int = 6  # 1 to 6
-    seed: int = 0
+    train_identities: int = setting(96, "people in the training split", at_least=1)
+    test_identities: int = setting(24, "people in the test split", at_least=1)
+    images_per_identity: int = setting(8, "images of each person", at_least=1)
+    height: int = setting(128, "height of an image, Market-1501's by default", unit="pixels", at_least=32)
+    width: int = setting(64, "width of an image, Market-1501's by default", unit="pixels", at_least=32)
+    cameras: int = setting(6, "cameras that see the people", at_least=1, at_most=6)
+    seed: int = setting(0, "seed of people, clothes and cameras")
 
 
 @dataclass(frozen=True)
 class PairSettings:
-    """Which ordered (from, to) pairs are used (docs/decisions.md, D4; `potgan/data/pairs.py`)."""
+    """Which ordered (from, to) pairs are used (docs/decisions.md, D4 to D6; `potgan/data/pairs.py`)."""
 
-    rule: str = "patn"  # both shoulders and both hips present in both images; junk and distractors dropped
-    test_sample: int | None = None  # number of test pairs drawn without replacement; null: all
-    test_seed: int = 0
-    validation_identities: int = 0  # training identities held out for every choice of a setting
-    validation_sample: int | None = None
-    train: str | None = None  # a published pair list, used instead of the rule
-    test: str | None = None
+    rule: str = setting(
+        "patn",
+        "`patn` (Deformable GAN, PATN, GFLA): both shoulders and both hips are known in both images, junk and distractors are "
+        "dropped; `pg2`: as PG2 pairs",
+        choices=PAIR_RULE_NAMES,
+    )
+    test_sample: int | None = setting(None, "test pairs that are drawn without replacement; null: all", at_least=1)
+    test_seed: int = setting(0, "seed of that draw")
+    validation_identities: int = setting(0, "training people held out for every choice of a setting", at_least=0)
+    validation_sample: int | None = setting(None, "validation pairs that are drawn; null: all", at_least=1)
+    train: str | None = setting(None, "a published list of training pairs, used instead of the rule")
+    test: str | None = setting(None, "a published list of test pairs, used instead of the rule")
 
 
 @dataclass(frozen=True)
 class OpenPifPafSettings:
     """Key points by OpenPifPaf, in an environment of its own (`workflow/envs/openpifpaf`)."""
 
-    checkpoint: str = (
-        "shufflenetv2k16"  # a published one (`potgan/common/weights.py`), or the path of a checkpoint file
+    checkpoint: str = setting("shufflenetv2k16", "a published checkpoint's name, or the path of a file")
+    checkpoint_sha256: str | None = setting(
+        None, "SHA-256 of the file, checked before it is opened; null: the published one's"
     )
-    checkpoint_sha256: str | None = None  # of a file; checked before it is unpickled. null: the published one's
-    scale: float = 3.0  # images are enlarged by it before detection: networks fail on people 100 pixels high
-    batch_size: int = 8  # images
-    workers: int = 2  # processes; the decoder is sequential, so that more of them is what speeds it up
-    shard_size: int = 256  # images; a killed run goes on after the last finished shard
-    device: str = "auto"  # auto | cpu | cuda
+    scale: float = setting(3.0, "images are enlarged so many times; networks miss people 100 pixels high", at_least=1)
+    batch_size: int = setting(8, "images that a worker sees at once", at_least=1)
+    workers: int = setting(2, "processes; the decoder is sequential, so that more of them speed it up", at_least=1)
+    shard_size: int = setting(256, "images per part; a killed run goes on after the last finished part", at_least=1)
+    device: str = setting("auto", "where the network runs", choices=("auto", "cpu", "cuda"))
 
 
 @dataclass(frozen=True)
 class KeypointSettings:
     """Where the key points come from, and when they are too bad to go on."""
 
-    estimator: str = "table"  # table: the files below | openpifpaf. Synthetic images: table means the exact ones
-    train: str | None = None  # published table, COCO or OpenPose JSON; with openpifpaf: what it is compared with
-    test: str | None = None
-    frame: str = "original"  # original | cropped: whose pixels the tables count, where crop_columns is set
-    minimum_detection_rate: float = 0.5  # share of images with any joint, below which something is broken
-    openpifpaf: OpenPifPafSettings = OpenPifPafSettings()
+    estimator: str = setting(
+        "table",
+        "`table`: the files `train` and `test`, and for synthetic people the exact joints; `openpifpaf`: they are detected",
+        choices=("table", "openpifpaf"),
+    )
+    train: str | None = setting(
+        None,
+        "a published table, COCO or OpenPose JSON of the training images; with `openpifpaf`, what it is compared with",
+    )
+    test: str | None = setting(None, "the same of the test images")
+    frame: str = setting(
+        "original", "whose pixels the tables count, where `crop_columns` is set", choices=("original", "cropped")
+    )
+    minimum_detection_rate: float = setting(
+        0.5, "share of images with any joint, below which the run stops", at_least=0, at_most=1
+    )
+    openpifpaf: OpenPifPafSettings = setting(OpenPifPafSettings(), "how OpenPifPaf is run")
 
     @property
     def tables(self) -> dict[str, str]:
@@ -87,105 +107,189 @@ class KeypointSettings:
 class Dataset:
     """One data set of the benchmark."""
 
-    kind: str  # synthetic | market1501 | dukemtmc | deepfashion: the layout and the file-name grammar
-    label: str  # as the tables print it
-    image_size: tuple[int, int] = (128, 64)  # height, width in pixels; images of other sizes are resized once
-    # The user's archive or folder, an address (http://, https://, drive:<id>), or null: what lies in the data folder,
-    # else what benchmarks/<kind>.yaml says where to fetch.
-    source: str | None = None
-    checksum: str | None = None  # sha256:<digits> (or md5:, sha1:) of the archive; null: the published one
-    crop_columns: tuple[int, int] | None = None  # first, and one past the last; PATN's DeepFashion: [40, 216]
-    splits: dict[str, str] = field(default_factory=dict)  # split -> list of image names (DeepFashion only)
-    keypoints: KeypointSettings = KeypointSettings()
-    unreadable_images: str = "stop"  # stop | skip: what happens when an image cannot be decoded (skip counts them)
-    allow_partial: bool = False  # accept an archive with fewer images than the published counts
-    synthetic: SyntheticSettings = SyntheticSettings()
-    pairs: PairSettings = PairSettings()
-    overrides: dict[str, typing.Any] = field(default_factory=dict)  # of generator, training ... for this data set
+    kind: str = setting(
+        REQUIRED, "the layout of its files and the grammar of their names", choices=("synthetic", *PUBLISHED_KINDS)
+    )
+    label: str = setting(REQUIRED, "its name in the tables")
+    image_size: tuple[int, int] = setting(
+        (128, 64),
+        "height and width that models see; images of other sizes are resized once, with their joints",
+        unit="pixels",
+        at_least=32,
+        multiple_of=16,
+    )
+    source: str | None = setting(
+        None,
+        "archive, folder or address (`https://...`, `drive:<file id>`, `drive:<folder id>/<path>`); null: what lies in the data "
+        "folder, else what `benchmarks/<kind>.yaml` says where to fetch",
+    )
+    checksum: str | None = setting(
+        None, "`sha256:<digits>` (or `md5:`, `sha1:`) of the archive; null: the published one, of a published source"
+    )
+    crop_columns: tuple[int, int] | None = setting(
+        None, "first column that is kept, and one past the last; PATN's DeepFashion is `[40, 216]`", at_least=0
+    )
+    splits: dict[str, str] = setting(dict, "split -> list of image names (DeepFashion only)")
+    keypoints: KeypointSettings = setting(KeypointSettings(), "where its key points come from")
+    unreadable_images: str = setting(
+        "stop",
+        "what happens when an image cannot be decoded; `skip` leaves it out and counts it",
+        choices=("stop", "skip"),
+    )
+    allow_partial: bool = setting(False, "whether fewer images than the published counts are enough")
+    synthetic: SyntheticSettings = setting(SyntheticSettings(), "the rendered people, where `kind` is `synthetic`")
+    pairs: PairSettings = setting(PairSettings(), "its pairs")
+    overrides: dict[str, typing.Any] = setting(
+        dict,
+        "what differs for this data set from the sections `generator`, `discriminator`, `loss_weights`, `masks`, `training`",
+    )
 
 
 @dataclass(frozen=True)
 class GuidedFilterSettings:
-    """Section III-B "Guided Filter"; the guide is the target mask M_b."""
+    """Section III-B, "Guided Filter"; the guide is the target mask M_b (docs/decisions.md, D22 to D24)."""
 
-    mode: str = "train"  # train: last layer of G always; test: only when generating; off
-    radius: int = 1  # pixels; window of (2 radius + 1)^2
-    epsilon: float = 1e-2  # squared units of the guide, which lies in [0, 1]
+    mode: str = setting(
+        "train",
+        "`train`: the last layer of G always, the paper's place; `test`: on the finished network only, so that models which "
+        "differ in nothing else share one training; `off`: nowhere",
+        choices=("train", "test", "off"),
+    )
+    radius: int = setting(1, "the window has 2 radius + 1 rows and columns", unit="pixels", at_least=1)
+    epsilon: float = setting(1e-2, "in squared units of the guide, which lies in [0, 1]", above=0)
 
 
 @dataclass(frozen=True)
 class GeneratorSettings:
     """G of Section III-B. Channels at strides 2, 4, 8, 16 are width x (1, 2, 4, 8)."""
 
-    width: int = 64
-    normalization: str = "instance"  # instance | batch, of encoders and decoder (PoT encoders: always instance)
-    pose_transform: bool = True  # false: skip features are not moved, and the module is not built
-    control_points: tuple[int, int] = (4, 4)  # rows, columns of the TPS
-    control_point_span: float = 0.9  # outermost rest position; < 1, because tanh bounds the output
-    guided_filter: GuidedFilterSettings = GuidedFilterSettings()
+    width: int = setting(64, "channels at stride 2", at_least=1)
+    normalization: str = setting(
+        "instance",
+        "of encoders and decoder (the PoT encoders always have instance norm)",
+        choices=("instance", "batch"),
+    )
+    pose_transform: bool = setting(True, "whether skip features are warped; without it the module is not built")
+    control_points: tuple[int, int] = setting((4, 4), "rows and columns of the spline's control points", at_least=2)
+    control_point_span: float = setting(
+        0.9, "the outermost rest position; below 1, because tanh bounds the output", above=0, below=1
+    )
+    guided_filter: GuidedFilterSettings = setting(GuidedFilterSettings(), "the guided filter")
 
 
 @dataclass(frozen=True)
 class DiscriminatorSettings:
     """D of Section III-B: convolutions and one dense layer on (image, mask)."""
 
-    width: int = 64
-    normalization: str = "instance"  # instance | batch | none
+    width: int = setting(64, "channels of its first layer", at_least=1)
+    normalization: str = setting("instance", "of its layers but the first", choices=("instance", "batch", "none"))
 
 
 @dataclass(frozen=True)
 class LossWeights:
     """Eq. (8): lambda_1, lambda_2, lambda_3."""
 
-    reconstruction: float = 10.0
-    perceptual: float = 1.0
-    adversarial: float = 0.5
+    reconstruction: float = setting(10.0, "lambda_1, of L_recon")
+    perceptual: float = setting(1.0, "lambda_2, of the perceptual loss")
+    adversarial: float = setting(0.5, "lambda_3, of the adversarial loss")
 
 
 @dataclass(frozen=True)
 class MaskSettings:
-    """The pose masks M and the heat maps P (Section IV-C; docs/decisions.md, D12, D13)."""
+    """The pose masks M and the heat maps P (Section IV-C; docs/decisions.md, D12 and D13)."""
 
-    limb_radius: int = 4  # pixels; 4 at 128 x 64, 8 at 256 x 256
-    heatmap_sigma: float = 6.0  # pixels
+    limb_radius: int = setting(4, "of the limbs; 4 at 128 x 64, 8 at 256 x 256", unit="pixels", at_least=1)
+    heatmap_sigma: float = setting(6.0, "of the Gaussian around each joint", unit="pixels", above=0)
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
     """Algorithm 1 and Section III-C."""
 
-    iterations: int = 90_000
-    batch_size: int = 32
-    learning_rate: float = 2e-4
-    discriminator_learning_rate: float = 2e-4
-    coordinates_learning_rate: float = 2e-4  # of the coordinates generation nets, whose output moves whole images
-    adam_betas: tuple[float, float] = (0.5, 0.999)
-    decay_from: int = 60_000  # iteration at which the rate starts to fall linearly to 0 at `iterations`
-    perceptual_network: str = "vgg16"  # vgg16: ImageNet weights, by SHA-256 | random: the same layers, seeded
-    checkpoints: int = 9  # evenly spaced; the generator's weights of each are kept, the state of the last
-    log_every: int = 100  # iterations between lines of progress.csv
-    save_every: int = 1000  # iterations between saved states, for a run that is killed
-    precision: str = "fp32"  # fp32 | tf32 | bf16; another than the paper's fp32 enters a table only with its difference
-    ema: float = 0.0  # decay per iteration of a running average of G's weights, which is then what is kept; 0: none
-    # How it is run, not what is trained: results may differ by the rounding of sums, as between two machines.
-    threads: int = 1  # CPU threads of one training (of each process)
-    processes: int = 1  # one a GPU; each gets its share of every batch
-    device_batch_size: int | None = (
-        None  # the most pairs at once on one device; smaller parts are accumulated. null: all
+    iterations: int = setting(90_000, "updates of the generator", at_least=1)
+    batch_size: int = setting(32, "pairs per update", at_least=1)
+    learning_rate: float = setting(2e-4, "of the generator", above=0)
+    discriminator_learning_rate: float = setting(2e-4, "of the discriminator", above=0)
+    coordinates_learning_rate: float = setting(
+        2e-4, "of the coordinate networks, whose output moves whole images", above=0
     )
-    compile: str = "auto"  # auto: long trainings on a GPU | always | never
+    adam_betas: tuple[float, float] = setting((0.5, 0.999), "of Adam", at_least=0, below=1)
+    decay_from: int = setting(60_000, "iteration at which the rates begin to fall linearly to 0", at_least=0)
+    perceptual_network: str = setting(
+        "vgg16",
+        "`vgg16`: ImageNet's weights, checked by SHA-256; `random`: the same layers, seeded",
+        choices=("vgg16", "random"),
+    )
+    checkpoints: int = setting(
+        9, "evenly spaced; the generator of each is kept, and the whole state of the last", at_least=1
+    )
+    log_every: int = setting(100, "iterations between rows of `progress.csv`", at_least=1)
+    save_every: int = setting(1000, "iterations between saved states, for a run that is killed", at_least=1)
+    precision: str = setting(
+        "fp32",
+        "another than the paper's fp32 enters a table only with its difference to fp32",
+        choices=("fp32", "tf32", "bf16"),
+    )
+    ema: float = setting(
+        0.0,
+        "decay per iteration of a running average of G's weights, which is then what is kept; 0: none",
+        at_least=0,
+        below=1,
+    )
+    # How it is run, not what is trained: results may differ by the rounding of sums, as between two machines.
+    threads: int = setting(1, "CPU threads of each process; changes no training", at_least=1)
+    processes: int = setting(1, "one per GPU, each with its share of every batch; changes no training", at_least=1)
+    device_batch_size: int | None = setting(
+        None, "the most pairs at once on one device, beyond which parts are accumulated; null: no limit", at_least=1
+    )
+    compile: str = setting(
+        "auto", "`auto`: trainings of 2,000 iterations and more on a GPU", choices=("auto", "always", "never")
+    )
+
+
+@dataclass(frozen=True)
+class FeatureNetworkSettings:
+    """The classifier behind `is-synthetic` and `fid-synthetic` (`potgan/measure/synthetic_network.py`).
+
+    They decide the trained network, with `threads` to the last bit on one machine.
+    """
+
+    identities: int = setting(
+        240, "people that it is trained on; whole decks of colours (60 people) keep the classes balanced", at_least=1
+    )
+    held_out_identities: int = setting(60, "people that only measure its accuracy", at_least=1)
+    images_per_identity: int = setting(6, "images of each person", at_least=1)
+    seed: int = setting(1234, "of the people and of the training; other than every seed of the benchmark's people")
+    height: int = setting(128, "height of its input; other sizes are scaled to it", unit="pixels", at_least=1)
+    width: int = setting(64, "width of its input", unit="pixels", at_least=1)
+    epochs: int = setting(14, "passes over its images", at_least=1)
+    batch_size: int = setting(32, "images per update", at_least=1)
+    learning_rate: float = setting(4e-3, "of Adam at its height, over one cycle", above=0)
+    brightness: float = setting(0.15, "each image is multiplied by 1 - this to 1 + this", at_least=0, below=1)
+    masked_share: float = setting(
+        0.5,
+        "share of its images that are multiplied by their pose mask, as mask-IS and mask-FID do",
+        at_least=0,
+        below=1,
+    )
+    feature_dimension: int = setting(64, "length of a feature vector", at_least=1)
+    threads: int = setting(1, "CPU threads", at_least=1)
 
 
 @dataclass(frozen=True)
 class ExternalMethod:
     """Somebody else's released results, scored as a row of their own; nothing is trained (`potgan/measure/released.py`)."""
 
-    label: str  # as the tables print it, with "(re-scored)" behind it
-    dataset: str  # a data set of this configuration, whose test pairs the images must be of
-    images: str  # the folder of result images
-    layout: str  # plain | deform | patn | gfla: how its files are named and what they hold
-    targets: str | None = None  # folder of target images for results without them; null: the data set's own
-    table_row: str | None = None  # method of benchmarks/published.csv whose literature row this one stands under
+    label: str = setting(REQUIRED, 'its name in the tables, with "(re-scored)" behind it')
+    dataset: str = setting(REQUIRED, "a data set of this configuration, whose test pairs the images are of")
+    images: str = setting(REQUIRED, "the folder of result images")
+    layout: str = setting(REQUIRED, "how its files are named and what they hold", choices=RESULT_LAYOUTS)
+    targets: str | None = setting(
+        None, "folder of target images for results without them; null: the data set's own images"
+    )
+    table_row: str | None = setting(
+        None, "method of `benchmarks/published.csv` under whose literature row this one stands"
+    )
 
 
 #: Method that a model may name (`models.<name>.method`) -> the dataclass of its `options`. PoT-GAN has none: its settings are
@@ -200,21 +304,29 @@ POTGAN_SECTIONS = ("generator", "discriminator", "loss_weights")
 class Benchmark:
     """A whole configuration file."""
 
-    benchmark: str
-    description: str
-    protocol: str  # an id of potgan.settings.protocols.PROTOCOLS
-    datasets: dict[str, Dataset]
-    models: dict[str, dict[str, typing.Any]]  # name -> what differs from the sections below; the first is the main one
-    seeds: tuple[int, ...] = (0,)
-    generator: GeneratorSettings = GeneratorSettings()
-    discriminator: DiscriminatorSettings = DiscriminatorSettings()
-    loss_weights: LossWeights = LossWeights()
-    masks: MaskSettings = MaskSettings()
-    training: TrainingSettings = TrainingSettings()
-    feature_network: dict[str, typing.Any] = field(default_factory=dict)  # of the synthetic protocol; see its module
-    external_methods: dict[str, ExternalMethod] = field(default_factory=dict)  # name -> somebody else's images
-    differences_from_paper: tuple[str, ...] = ()  # printed in the report
-    absent: dict[str, str] = field(default_factory=dict)  # data set -> why it is not run; the workflow fills it in
+    benchmark: str = setting(REQUIRED, "the name, which becomes a folder of results and of reports")
+    description: str = setting(REQUIRED, "a sentence for the report")
+    protocol: str = setting(
+        REQUIRED, "how results are measured: an id of docs/scoring.md that measures against the data set's own targets"
+    )
+    datasets: dict[str, Dataset] = setting(REQUIRED, "name -> data set; `name: false` in an overlay takes one away")
+    models: dict[str, dict[str, typing.Any]] = setting(
+        REQUIRED,
+        "name -> what differs from the sections below, and `method` (`potgan` where it is left out); the first is the main one; "
+        "`name: false` in an overlay takes one away",
+    )
+    seeds: tuple[int, ...] = setting((0,), "one training per model and seed")
+    generator: GeneratorSettings = setting(GeneratorSettings(), "G")
+    discriminator: DiscriminatorSettings = setting(DiscriminatorSettings(), "D")
+    loss_weights: LossWeights = setting(LossWeights(), "the weights of Eq. (8)")
+    masks: MaskSettings = setting(MaskSettings(), "pose masks and heat maps")
+    training: TrainingSettings = setting(TrainingSettings(), "Algorithm 1")
+    feature_network: FeatureNetworkSettings = setting(
+        FeatureNetworkSettings(), "the classifier of the protocol `potgan-synthetic`"
+    )
+    external_methods: dict[str, ExternalMethod] = setting(dict, "name -> somebody's released results, as a row")
+    differences_from_paper: tuple[str, ...] = setting((), "sentences that the report prints")
+    absent: dict[str, str] = setting(dict, "data set -> why it is not run; the workflow fills it in")
 
     @property
     def main_model(self) -> str:
@@ -318,11 +430,3 @@ class RunSettings:
     def images_fingerprint(self, checkpoint: str) -> str:
         """Of what decides a model's images apart from the data: its training, its generator, and which checkpoint."""
         return fingerprint([self.training_dict, str(self.generator if self.options is None else None), checkpoint])
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Reading
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Where results lie

@@ -14,19 +14,18 @@ import pytest
 import torch
 
 from potgan.common.errors import UserError
+from potgan.common.typed import build
 from potgan.data.synthetic import people as synthetic_people
 from potgan.measure import synthetic_network
 from potgan.measure.inception import frechet_distance, inception_score
 from potgan.measure.synthetic_network import (
-    SyntheticNetworkSettings,
     load_feature_network,
-    settings_from,
     train_feature_network,
 )
-from potgan.settings.schema import SyntheticSettings
+from potgan.settings.schema import FeatureNetworkSettings, SyntheticSettings
 
-SMALL = SyntheticNetworkSettings(identities=120, images_per_identity=4, height=64, width=32, epochs=8, batch_size=24)
-TINY = SyntheticNetworkSettings(
+SMALL = FeatureNetworkSettings(identities=120, images_per_identity=4, height=64, width=32, epochs=8, batch_size=24)
+TINY = FeatureNetworkSettings(
     identities=6, held_out_identities=3, images_per_identity=2, height=32, width=16, epochs=1, feature_dimension=8
 )
 
@@ -188,7 +187,7 @@ def test_people_are_drawn_from_the_settings_seed_and_size(stub, tmp_path):
     train_feature_network(TINY, tmp_path)
     assert [(person, index) for _, person, index in stub] == [(p, i) for p in range(1, 10) for i in range(2)]
     assert {(s.seed, s.height, s.width) for s, _, _ in stub} == {(1234, 32, 16)}
-    assert SyntheticNetworkSettings().seed != SyntheticSettings().seed
+    assert FeatureNetworkSettings().seed != SyntheticSettings().seed
 
 
 def test_joint_classes_number_the_combinations(stub, tmp_path):
@@ -238,11 +237,14 @@ def test_an_interrupted_training_leaves_no_record(stub, tmp_path, monkeypatch):
 
 
 def test_settings_are_read_from_a_configuration():
-    assert settings_from({}) == SyntheticNetworkSettings()
-    assert settings_from({"epochs": 3, "learning_rate": 0.01}) == SyntheticNetworkSettings(epochs=3, learning_rate=0.01)
+    def read(section: dict) -> FeatureNetworkSettings:
+        return build(FeatureNetworkSettings, section, "feature_network")
+
+    assert read({}) == FeatureNetworkSettings()
+    assert read({"epochs": 3, "learning_rate": 0.01}) == FeatureNetworkSettings(epochs=3, learning_rate=0.01)
     with pytest.raises(UserError, match="did you mean 'epochs'"):
-        settings_from({"epoch": 3})
-    with pytest.raises(UserError, match=r"feature_network\.batch_size: must be positive"):
-        settings_from({"batch_size": 0})
-    with pytest.raises(UserError, match="brightness"):
-        settings_from({"brightness": 1.0})
+        read({"epoch": 3})
+    with pytest.raises(UserError, match=r"feature_network\.batch_size must be at least 1, and is 0"):
+        read({"batch_size": 0})
+    with pytest.raises(UserError, match="brightness must lie between 0 and 1, and is 1"):
+        read({"brightness": 1.0})

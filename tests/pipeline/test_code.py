@@ -52,9 +52,9 @@ EDITS = [
     ("common/device.py", 'enabled=precision == "bf16"', "enabled=True", {"train"}, {"images", "keypoints", "pairs"}),
     ("common/device.py", "cudnn.benchmark = True", "cudnn.benchmark = False", {"train"}, {"images", "pairs"}),
     ("common/device.py", "import torch\n", "import torch\ntorch.set_default_dtype(torch.float64)\n", {"train", "generate"}, set()),
-    ("settings/schema.py", "iterations: int = 90_000", "iterations: int = 80_000", {"train"}, {"images", "pairs"}),
-    ("settings/schema.py", "limb_radius: int = 4", "limb_radius: int = 5", {"train", "generate"}, {"images"}),
-    ("settings/schema.py", 'rule: str = "patn"', 'rule: str = "pg2"', {"pairs"}, {"train"}),
+    ("settings/schema.py", "setting(90_000,", "setting(80_000,", {"train"}, {"images", "pairs"}),
+    ("settings/schema.py", "limb_radius: int = setting(4,", "limb_radius: int = setting(5,", {"train", "generate"}, {"images"}),
+    ("settings/schema.py", 'rule: str = setting(\n        "patn"', 'rule: str = setting(\n        "pg2"', {"pairs"}, {"train"}),
     ("methods/blocks.py", "SLOPE = 0.2", "SLOPE = 0.1", {"train", "generate"}, {"images", "keypoints", "pairs"}),
     ("methods/potgan/losses.py", "return (real + fake) / 2", "return real + fake", {"train"}, {"evaluate"}),
     ("methods/potgan/method.py", '"fused": True', '"fused": False', {"train"}, {"evaluate"}),
@@ -64,6 +64,7 @@ EDITS = [
     ("methods/method.py", "return 1.0\n", "return 0.5\n", {"train"}, set(STAGES) - {"train", "generate"}),
     ("report/templates/report.css", "{", "{ ", {"tabulate"}, set(STAGES) - {"tabulate"}),
     # What changes nothing:
+    ("settings/schema.py", '"updates of the generator"', '"steps of the generator"', set(), set(STAGES)),
     ("data/synthetic/imitations.py", "def write_archive(", "A = 1\n\n\ndef write_archive(", set(), set(STAGES)),  # used by nobody
     ("common/progress.py", "interval: float = 10.0", "interval: float = 20.0", set(), set(STAGES)),
     ("data/archives.py", 'raise UserError(f"', 'raise UserError(f"Sorry: ', set(), set(STAGES)),
@@ -113,14 +114,14 @@ def file_of(package: Path, module: str) -> Path:
 
 
 def decisive_places(tree: ast.AST) -> list[ast.AST]:
-    """Numbers, comparisons and arithmetic of a definition; not those inside texts for people."""
+    """Numbers, comparisons and arithmetic of a definition; not those inside texts for people, nor the ranges of settings."""
     found, waiting = [], [tree]
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             if node.func.id in ("say", "UserError", "Interrupted"):
                 continue
-            if node.func.id == "progress":
+            if node.func.id in ("progress", "setting"):
                 waiting += node.args[:1]
                 continue
         if isinstance(node, ast.arg) or (isinstance(node, ast.JoinedStr) and isinstance(tree, ast.stmt)):

@@ -6,7 +6,10 @@ import pytest
 import yaml
 
 from potgan.common.errors import UserError
+from potgan.common.typed import build, setting
+from potgan.settings.describe import insert
 from potgan.settings.reading import as_tree, dump, load
+from potgan.settings.schema import Benchmark, Dataset, ExternalMethod
 
 MINIMAL = {
     "benchmark": "tiny",
@@ -43,7 +46,7 @@ def with_(path: str, value: object) -> dict:
         ("training", {"iterations": "many"}, "must be of type int, and is 'many'"),
         ("training", {"iterations": True}, "must be of type int, and is True"),
         ("training", {"adam_betas": [0.5]}, "must have 2 values, and has 1"),
-        ("generator", {"control_point_span": 1.0}, "control_point_span must lie between 0 and 1"),
+        ("generator", {"control_point_span": 1.0}, "generator.control_point_span must lie between 0 and 1, and is 1.0"),
         ("generator", {"guided_filter": {"mode": "always"}}, "must be one of train, test, off"),
         ("datasets", {"synthetic": {"kind": "synthetic", "label": "S", "image_size": [120, 64]}}, "image_size"),
         ("datasets", {"m": {"kind": "market1501", "label": "M", "checksum": "65005ab7"}}, "is not of the form sha256:"),
@@ -210,3 +213,59 @@ def test_an_overlay_takes_entries_away(repository) -> None:
     assert "no-recon" not in benchmark.models
     with pytest.raises(UserError, match="datasets is empty"):
         load(tree | {"datasets": {"synthetic": False}})
+
+
+def test_the_readmes_table_of_keys_is_the_fields(repository) -> None:
+    text = (repository / "config" / "README.md").read_text()
+    assert insert(text) == text, "run: python -m potgan.settings.describe config/README.md"
+
+
+def test_every_key_of_the_shipped_configurations_is_in_the_readme(repository) -> None:
+    text = (repository / "config" / "README.md").read_text()
+
+    def keys(node: object) -> set[str]:
+        if not isinstance(node, dict):
+            return set()
+        return set(node).union(*map(keys, node.values()))
+
+    for path in (repository / "config").glob("*.yaml"):
+        tree = yaml.safe_load(path.read_text())
+        names = {*tree.get("models", {}), *tree.get("datasets", {}), *tree.get("external_methods", {})}
+        for key in keys(tree) - names:
+            assert f"| `{key}` |" in text, f"{path.name}: {key}"
+
+
+def test_every_setting_says_what_it_means() -> None:
+    def fields(cls: type) -> list[dataclasses.Field]:
+        inner = [f.default for f in dataclasses.fields(cls) if dataclasses.is_dataclass(f.default)]
+        return [*dataclasses.fields(cls), *(f for section in inner for f in fields(type(section)))]
+
+    everything = [*fields(Benchmark), *fields(Dataset), *fields(ExternalMethod)]
+    assert len(everything) > 80
+    for field in everything:
+        assert field.metadata["meaning"].strip(), field.name
+
+
+@pytest.mark.parametrize(
+    ("limits", "good", "bad", "words"),
+    [
+        ({"at_least": 1}, [1, 2], [0, -1], "must be at least 1, and is"),
+        ({"above": 0}, [0.1], [0, -1], "must be positive, and is"),
+        ({"above": 0, "below": 1}, [0.5], [0, 1], "must lie between 0 and 1, and is"),
+        ({"at_least": 0, "at_most": 1}, [0, 1], [-0.1, 1.1], "must lie between 0 and 1, and is"),
+        ({"at_most": 6}, [6], [7], "must be at most 6, and is"),
+        (
+            {"at_least": 32, "multiple_of": 16},
+            [32, 64],
+            [16, 40],
+            "must be at least 32 and be a multiple of 16, and is",
+        ),
+    ],
+)
+def test_ranges_are_checked_with_the_whole_path(limits, good, bad, words) -> None:
+    cls = dataclasses.make_dataclass("Section", [("value", float, setting(0.0, "a number", **limits))])
+    for value in good:
+        assert build(cls, {"value": value}, "file: section").value == value
+    for value in bad:
+        with pytest.raises(UserError, match="file: section.value " + words):
+            build(cls, {"value": value}, "file: section")

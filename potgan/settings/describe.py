@@ -1,0 +1,106 @@
+"""The table of keys in `config/README.md`, written from the fields of the configuration's dataclasses.
+
+`python -m potgan.settings.describe config/README.md` writes it anew between the two marks of that file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+
+from potgan.common.errors import UserError
+from potgan.common.files import write_text
+from potgan.common.typed import range_text
+from potgan.settings.schema import METHOD_OPTIONS, Benchmark
+
+BEGIN, END = "<!-- keys: begin (written by python -m potgan.settings.describe) -->", "<!-- keys: end -->"
+
+
+def tables() -> str:
+    """Markdown: one table per section, the configuration itself first."""
+    parts = [_table("The file", "", Benchmark)]
+    parts += [_table(f"`{place}`", _first_sentence(cls), cls) for place, cls in _sections(Benchmark, "")]
+    options = {name: cls for name, cls in METHOD_OPTIONS.items() if cls is not None}
+    parts += [
+        _table(f"`models.<name>.options` of `{name}`", _first_sentence(cls), cls) for name, cls in options.items()
+    ]
+    return "\n".join(parts)
+
+
+def insert(text: str) -> str:
+    """A document with the tables between its two marks. Raises UserError where the marks are missing."""
+    if BEGIN not in text or END not in text:
+        raise UserError(f"the document has no {BEGIN!r} or no {END!r}; put both where the tables belong")
+    return text.split(BEGIN)[0] + f"{BEGIN}\n\n{tables()}\n{END}" + text.split(END, 1)[1]
+
+
+def _sections(cls: type, place: str) -> Iterator[tuple[str, type]]:
+    """(key, dataclass) of every section below `cls`, each before its own sections."""
+    for name, kind in typing.get_type_hints(cls).items():
+        inner = typing.get_args(kind)[1] if typing.get_origin(kind) is dict else kind
+        at = f"{place}{name}" + (".<name>" if inner is not kind else "")
+        if dataclasses.is_dataclass(inner):
+            yield at, inner
+            yield from _sections(inner, f"{at}.")
+
+
+def _first_sentence(cls: type) -> str:
+    return (cls.__doc__ or "").split("\n\n")[0].replace("\n", " ").strip()
+
+
+def _table(title: str, text: str, cls: type) -> str:
+    lines = [
+        f"### {title}",
+        "",
+        *([text, ""] if text else []),
+        "| key | type | default | allowed | meaning |",
+        "|---|---|---|---|---|",
+    ]
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        about = field.metadata
+        limits = range_text(about["limits"]).removeprefix("be ").removeprefix("lie ").replace(" and be ", ", ")
+        allowed = ", ".join(f"`{choice}`" for choice in about["choices"] or ()) or limits
+        meaning = about["meaning"] + (f" ({about['unit']})" if about["unit"] else "")
+        cells = [
+            f"`{field.name}`",
+            _type(hints[field.name]),
+            _default(field),
+            allowed,
+            meaning,
+        ]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join([*lines, ""])
+
+
+def _type(kind: typing.Any) -> str:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return f"{_type(arguments[0])} or null"
+    if dataclasses.is_dataclass(kind) or origin is dict:
+        return "section"
+    if origin is tuple:
+        return (
+            f"list of {_type(arguments[0])}"
+            if arguments[-1] is Ellipsis
+            else f"{len(arguments)} x {_type(arguments[0])}"
+        )
+    return {str: "text", int: "whole number", float: "number", bool: "true or false"}.get(kind, "any")
+
+
+def _default(field: dataclasses.Field) -> str:
+    if field.default is dataclasses.MISSING:
+        return "none" if field.default_factory is dataclasses.MISSING else ""
+    if dataclasses.is_dataclass(field.default):
+        return ""
+    return f"`{json.dumps(field.default)}`"
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        write_text(Path(name), insert(Path(name).read_text(encoding="utf-8")))
