@@ -8,6 +8,8 @@ REPOSITORY = PACKAGE.parent
 FACTS = REPOSITORY / "benchmarks"
 PUBLISHED = FACTS / "published.csv"
 MEASURED_PRECISION = FACTS / "precision.csv"
+#: The configurations that the repository ships.
+CONFIGURATIONS = REPOSITORY / "config"
 #: The environment of OpenPifPaf: its recipe, and the script that runs in it.
 OPENPIFPAF_RECIPE = REPOSITORY / "workflow" / "envs" / "openpifpaf"
 OPENPIFPAF_WORKER = PACKAGE / "data" / "openpifpaf_worker.py"

@@ -16,7 +16,7 @@ from potgan.common.files import write_text
 from potgan.pipeline.jobs import OUTPUTS, jobs
 from potgan.pipeline.packing import PACKED, archive_of
 from potgan.settings.layout import Layout
-from potgan.settings.reading import load
+from potgan.settings.reading import layers, load
 from potgan.settings.schema import Benchmark
 
 #: Sections of a configuration that data, trainings and scores depend on. A stage has those of the stages before it, too: DVC
@@ -69,11 +69,11 @@ def _represent_persisted(dumper: yaml.SafeDumper, entry: _Persisted) -> yaml.Nod
 _Dumper.add_representer(_Persisted, _represent_persisted)
 
 
-def stages(benchmark: Benchmark, settings: dict[str, Any], configuration: str) -> dict[str, Any]:
+def stages(benchmark: Benchmark, settings: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The tree of `dvc.yaml`. Over-broad lists cost nothing: Snakemake answers in a second that nothing is to be done.
 
-    settings: the configuration file as it was read; DVC stops at a parameter that is not in the file, so only its sections
-    are listed. configuration: the file's path from the repository's root, as DVC writes it into `dvc.lock`.
+    settings: path from the repository's root, as DVC writes it into `dvc.lock` -> content, of the configuration file and of those
+    that it is laid over. DVC stops at a parameter that is not in the file, so only the sections of each are listed.
     """
     layout = Layout(benchmark.benchmark)
     made = jobs(benchmark, layout).values()
@@ -95,21 +95,21 @@ def stages(benchmark: Benchmark, settings: dict[str, Any], configuration: str) -
         "evaluate": (data + trained, scored),
         "report": (scored, pages),
     }
-    tree: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for name, (target, rules, sections) in PHASES.items():
         reads, writes = files[name]
         facts = ["benchmarks/published.csv"] if name == "report" else []
-        tree[name] = {
+        found[name] = {
             "cmd": f"workflow/stage.sh {target}",
             "deps": ["potgan", *facts, f"workflow/rules/{rules}", *reads],
-            "params": [{configuration: [section for section in sections if section in settings]}],
+            "params": [{path: [section for section in sections if section in tree]} for path, tree in settings.items()],
             "outs": [_Persisted({path: None}) for path in writes],
         }
     methods = [(dataset, method) for dataset in benchmark.datasets for method in benchmark.methods_of(dataset)]
-    tree["report"]["metrics"] = [_Persisted({f"{reports}/metrics/{d}/{method}.json": None}) for d, method in methods]
+    found["report"]["metrics"] = [_Persisted({f"{reports}/metrics/{d}/{method}.json": None}) for d, method in methods]
     curves = {f"{folder}/progress.csv": "validation_ssim" for folder in folders["train"]}
     return {
-        "stages": tree,
+        "stages": found,
         "plots": [{"validation SSIM": {"template": "linear", "x": "iteration", "y": curves}}],
     }
 
@@ -122,12 +122,12 @@ def write_stages(configuration: Path, out: Path) -> int:
     """
     benchmark = load(configuration)
     root = out.resolve().parent
-    if not configuration.resolve().is_relative_to(root):
-        raise UserError(
-            f"{configuration}: is not below {root}, where {out.name} lies and DVC looks for it: move it there"
-        )
-    name = configuration.resolve().relative_to(root).as_posix()
-    tree = stages(benchmark, yaml.safe_load(configuration.read_text()), name)
+    settings = {}
+    for path, content in layers(configuration):
+        if not path.resolve().is_relative_to(root):
+            raise UserError(f"{path}: is not below {root}, where {out.name} lies and DVC looks for it: move it there")
+        settings[path.resolve().relative_to(root).as_posix()] = content
+    tree, name = stages(benchmark, settings), list(settings)[-1]
     text = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, default_flow_style=False, allow_unicode=True, width=1000)
     write_text(out, HEADER.format(configuration=name) + text.replace("{persist: true}", "{ persist: true }"))
     return sum(len(stage["outs"]) + len(stage.get("metrics", [])) for stage in tree["stages"].values())

@@ -12,6 +12,7 @@ import yaml
 
 from potgan.common.download import check_checksum_text
 from potgan.common.errors import UserError
+from potgan.common.paths import CONFIGURATIONS
 from potgan.common.typed import build
 from potgan.settings.precision import check_precisions
 from potgan.settings.protocols import PROTOCOLS
@@ -25,31 +26,64 @@ from potgan.settings.schema import (
 
 
 def load(source: str | Path | dict[str, typing.Any]) -> Benchmark:
-    """Read and check a configuration, from a YAML file or from a mapping.
+    """Read and check a configuration, from a YAML file or from a mapping, laid over the one that its key `base` names.
 
     Raises UserError for a file that is missing or no YAML, an unknown key, a wrong type or an impossible value.
     """
-    if isinstance(source, dict):
-        tree, where = source, "configuration"
-    else:
-        where = str(source)
-        try:
-            tree = yaml.safe_load(Path(source).read_text())
-        except FileNotFoundError:
-            raise UserError(f"{where}: no such configuration file") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"{where}: is not YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(tree, dict):
-        raise UserError(f"{where}: must be a mapping of settings, and is {type(tree).__name__}")
+    where = "configuration" if isinstance(source, dict) else str(source)
+    tree: dict[str, typing.Any] = {}
+    for _, settings in layers(source):
+        tree = _laid_over(tree, settings)
+    tree.pop("base", None)
     for section in ("datasets", "models", "external_methods"):
         if isinstance(tree.get(section), dict):
             # A file laid over another takes an entry away with `name: false`.
-            kept = {name: entry for name, entry in tree[section].items() if entry is not False}
-            tree = tree | {section: kept}
+            tree[section] = {name: entry for name, entry in tree[section].items() if entry is not False}
     benchmark = build(Benchmark, tree, where, root=True)
     _check(benchmark, where)
     check_precisions(benchmark, where)
     return benchmark
+
+
+def layers(source: str | Path | dict[str, typing.Any]) -> list[tuple[Path | None, dict[str, typing.Any]]]:
+    """(file, its settings) of a configuration and of those that it is laid over, the lowest first; no file for a mapping.
+
+    Raises UserError for a file that is missing or no YAML mapping, and for a configuration that is laid over itself.
+    """
+    found: list[tuple[Path | None, dict[str, typing.Any]]] = []
+    path = None if isinstance(source, dict) else Path(source)
+    tree = source if isinstance(source, dict) else _read(Path(source))
+    while True:
+        if any(known == path for known, _ in found if path is not None):
+            raise UserError(f"{path}: is laid over itself by the key base")
+        found.insert(0, (path, tree))
+        base = tree.get("base")
+        if base is None:
+            return found
+        path = CONFIGURATIONS / str(base)
+        if not path.is_file():
+            names = ", ".join(sorted(known.name for known in CONFIGURATIONS.glob("*.yaml")))
+            raise UserError(f"base: {str(base)!r} is no configuration of {CONFIGURATIONS}; there are {names}")
+        tree = _read(path)
+
+
+def _read(path: Path) -> dict[str, typing.Any]:
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such configuration file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: must be a mapping of settings, and is {type(tree).__name__}")
+    return tree
+
+
+def _laid_over(lower: typing.Any, upper: typing.Any) -> typing.Any:
+    """Mappings are merged key by key, as Snakemake merges several files; of anything else the upper one counts."""
+    if not isinstance(lower, dict) or not isinstance(upper, dict):
+        return upper
+    return lower | {key: _laid_over(lower.get(key), value) for key, value in upper.items()}
 
 
 def as_tree(benchmark: Benchmark) -> dict[str, typing.Any]:

@@ -19,7 +19,7 @@ from potgan.data.images import ImageFolder
 from potgan.data.keypoints import openpifpaf_environment
 from potgan.pipeline.packing import archive_of
 from potgan.settings.layout import Layout
-from potgan.settings.reading import load
+from potgan.settings.reading import as_tree, load
 
 TINY = {
     "benchmark": "tiny",
@@ -470,7 +470,7 @@ def test_somebody_elses_released_results_become_a_row_and_train_nothing(reposito
 @pytest.mark.slow
 def test_archives_in_all_three_real_layouts_fill_their_columns_of_the_four_tables(repository, tmp_path) -> None:
     """config/three-layouts.yaml, shrunk: archives are made, read, paired, trained on, measured; a second run does nothing."""
-    tree = yaml.safe_load((repository / "config" / "three-layouts.yaml").read_text())
+    tree = as_tree(load(repository / "config" / "three-layouts.yaml"))
     tree["models"] = {"potgan": {}}
     tree["generator"]["width"] = tree["discriminator"]["width"] = 4
     tree["training"] |= {"iterations": 2, "decay_from": 1, "batch_size": 2, "checkpoints": 2, "log_every": 1}
@@ -513,7 +513,7 @@ def test_archives_in_all_three_real_layouts_fill_their_columns_of_the_four_table
 )
 def test_openpifpaf_finds_the_joints_of_synthetic_people_through_the_rule(repository, tmp_path) -> None:
     """Recorded by the recipe on people of another seed: PCK@0.2 .874, everybody found (tests/reference)."""
-    tree = yaml.safe_load((repository / "config" / "detected.yaml").read_text())
+    tree = as_tree(load(repository / "config" / "detected.yaml"))
     people = tree["datasets"]["synthetic"]
     people["synthetic"] |= {"train_identities": 8, "test_identities": 4}
     people["pairs"] = {"test_sample": 12}

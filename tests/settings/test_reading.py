@@ -6,7 +6,9 @@ import pytest
 import yaml
 
 from potgan.common.errors import UserError
+from potgan.common.paths import CONFIGURATIONS
 from potgan.common.typed import build, setting
+from potgan.settings import reading
 from potgan.settings.describe import insert
 from potgan.settings.reading import as_tree, dump, load
 from potgan.settings.schema import Benchmark, Dataset, ExternalMethod
@@ -231,7 +233,7 @@ def test_every_key_of_the_shipped_configurations_is_in_the_readme(repository) ->
     for path in (repository / "config").glob("*.yaml"):
         tree = yaml.safe_load(path.read_text())
         names = {*tree.get("models", {}), *tree.get("datasets", {}), *tree.get("external_methods", {})}
-        for key in keys(tree) - names:
+        for key in keys(tree) - names - {"base"}:
             assert f"| `{key}` |" in text, f"{path.name}: {key}"
 
 
@@ -269,3 +271,28 @@ def test_ranges_are_checked_with_the_whole_path(limits, good, bad, words) -> Non
     for value in bad:
         with pytest.raises(UserError, match="file: section.value " + words):
             build(cls, {"value": value}, "file: section")
+
+
+def test_a_configuration_is_laid_over_the_shipped_one_that_it_names() -> None:
+    tree = {
+        "base": "config.yaml",
+        "benchmark": "mine",
+        "training": {"iterations": 7, "decay_from": 3, "checkpoints": 1},
+    }
+    mine, shipped = load(tree | {"models": {"no-recon": False}}), load(CONFIGURATIONS / "config.yaml")
+    assert mine.training == dataclasses.replace(shipped.training, iterations=7, decay_from=3, checkpoints=1)
+    assert mine.datasets == shipped.datasets
+    assert list(mine.models) == [name for name in shipped.models if name != "no-recon"]
+    assert load(yaml.safe_load(dump(mine))) == mine  # the resolved copy names no base
+
+
+def test_a_base_that_is_not_there_or_goes_in_a_circle_is_one_line(tmp_path, monkeypatch) -> None:
+    with pytest.raises(
+        UserError, match=r"base: 'paperr.yaml' is no configuration of .*; there are config.yaml, detected"
+    ):
+        load({"base": "paperr.yaml"})
+    monkeypatch.setattr(reading, "CONFIGURATIONS", tmp_path)
+    (tmp_path / "a.yaml").write_text("base: b.yaml")
+    (tmp_path / "b.yaml").write_text("base: a.yaml")
+    with pytest.raises(UserError, match=r"a.yaml: is laid over itself"):
+        load(tmp_path / "a.yaml")
