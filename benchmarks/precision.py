@@ -14,7 +14,8 @@ from pathlib import Path
 import pandas as pd
 
 from potgan.common.files import write_text
-from potgan.settings.precision import COLUMNS, MEASURED, measured, precision_of
+from potgan.common.paths import MEASURED_PRECISION
+from potgan.settings.precision import COLUMNS, measured, precision_of
 from potgan.settings.reading import load
 
 METRICS = ("ssim", "mask_ssim", "fid", "is", "l1")
@@ -36,7 +37,7 @@ def main() -> None:
     new = pd.DataFrame(rows, columns=list(COLUMNS))
     old = measured()
     frame = pd.concat([new, old[~old["precision"].isin(new["precision"])]])
-    write_text(MEASURED, frame.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
+    write_text(MEASURED_PRECISION, frame.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
     print(frame.to_string(index=False))
 
 

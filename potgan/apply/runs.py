@@ -11,13 +11,15 @@ from typing import Any
 import torch
 
 from potgan.common.errors import UserError
-from potgan.common.files import read_json, sha256_of
+from potgan.common.files import sha256_of
 from potgan.common.typed import build
+from potgan.measure.evaluate import Scores
 from potgan.methods.generator_file import TrainedGenerator, load_generator, save_generator
 from potgan.methods.method import GeneratorSettings
 from potgan.methods.registry import method_class
 from potgan.settings.reading import load
 from potgan.settings.schema import RunSettings
+from potgan.training.record import TrainingRecord
 
 RUN_FOLDER = "results/<benchmark>/<data set>/<model>/seed<k>"
 
@@ -60,17 +62,17 @@ def find_run(folder: Path) -> Run:
         settings = benchmark.run_settings(dataset, model, int(seed[1]))
         train = folder.parent.parent / benchmark.trained_as(dataset, model) / whole.name / "train"
         record |= {"kind": benchmark.datasets[dataset].kind, "label": benchmark.datasets[dataset].label}
-    done = read_json(train / "done.json", "run `potgan train` first")
+    done = TrainingRecord.read(train / "done.json")
     if settings is None:
-        settings = build(RunSettings, done["settings"], f"{train / 'done.json'}: settings")
-    if done["training_fingerprint"] != settings.training_fingerprint:
+        settings = build(RunSettings, done.settings, f"{train / 'done.json'}: settings")
+    if done.training_fingerprint != settings.training_fingerprint:
         raise UserError(f"{train}: was trained with other settings than {model}'s now; run `potgan train` again")
-    name = max(done["generators"])
+    name = done.kept[-1]
     file = train / name
-    if not file.is_file() or sha256_of(file) != done["generators"][name]:
+    if not file.is_file() or sha256_of(file) != done.generators[name]:
         state = "is missing" if not file.is_file() else "is not the file that done.json names"
         raise UserError(f"{file}: {state}; run `potgan train` again")
-    return Run(folder, settings, file, done["generators"][name], record)
+    return Run(folder, settings, file, done.generators[name], record)
 
 
 def open_generator(run_or_file: Path, device: torch.device | str = "cpu") -> TrainedGenerator:
@@ -91,12 +93,12 @@ def export(folder: Path, out: Path) -> TrainedGenerator:
         raise UserError(f"{out}: a generator's file ends in .pt; correct --out")
     run = find_run(folder)
     path = folder / "evaluate" / "scores.json"
-    found = read_json(path, "run `potgan generate` and `potgan evaluate` first")
-    if found["hashes"]["generator"] != run.generator_sha256:
+    found = Scores.read(path)
+    if found.hashes.get("generator") != run.generator_sha256:
         raise UserError(f"{path}: is of another generator; run `potgan generate` and `potgan evaluate` again")
-    if found["settings"] != run.settings.images_fingerprint(run.generator_file.name):
+    if found.settings != run.settings.images_fingerprint(run.generator_file.name):
         raise UserError(f"{path}: is of other settings; run `potgan generate` and `potgan evaluate` again")
-    scores = {key: found[key] for key in ("benchmark", "protocol", "n_pairs", "metrics")}
+    scores = {key: found.tree()[key] for key in ("benchmark", "protocol", "n_pairs", "metrics")}
     scores["generator_sha256"] = run.generator_sha256
     trained = load_generator(run.generator_file, _generator_settings(run))
     save_generator(

@@ -73,6 +73,14 @@ def _check(field: dataclasses.Field, value: typing.Any, where: str) -> None:
             raise UserError(f"{where} must {range_text(limits)}, and is {one}")
 
 
+def flattened(tree: dict[str, typing.Any], prefix: str = "") -> dict[str, typing.Any]:
+    """Nested dictionaries as one, with dotted keys."""
+    flat: dict[str, typing.Any] = {}
+    for key, value in tree.items():
+        flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
 def merge(base: dict, override: dict, where: str) -> dict:
     if not isinstance(override, dict):
         raise UserError(f"{where}: must be a mapping, and is {override!r}")
@@ -114,9 +122,13 @@ def build(cls: type, tree: typing.Any, where: str, root: bool = False) -> typing
     return cls(**values)
 
 
+def _may_be_empty(kind: typing.Any) -> bool:
+    return kind is typing.Any or typing.get_origin(kind) is dict or dataclasses.is_dataclass(kind)
+
+
 def _convert(kind: typing.Any, value: typing.Any, where: str) -> typing.Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if kind is typing.Any:
+    if kind is typing.Any or kind is object:
         return value
     if origin in (typing.Union, types.UnionType):
         return None if value is None else _convert(arguments[0], value, where)
@@ -127,7 +139,7 @@ def _convert(kind: typing.Any, value: typing.Any, where: str) -> typing.Any:
             raise UserError(f"{where}: must be a mapping, and is {value!r}")
         # An empty entry in YAML (`potgan:`) means "no settings of its own".
         return {
-            str(k): _convert(arguments[1], {} if v is None and arguments[1] is not str else v, f"{where}.{k}")
+            str(k): _convert(arguments[1], {} if v is None and _may_be_empty(arguments[1]) else v, f"{where}.{k}")
             for k, v in value.items()
         }
     if origin is tuple:

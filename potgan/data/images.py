@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ import pandas as pd
 
 from potgan.common.download import check_checksum_text, digest_of, is_address
 from potgan.common.errors import UserError
-from potgan.common.files import new_folder, read_json, write_json, write_text
+from potgan.common.files import new_folder, write_text
 from potgan.common.progress import progress, say
+from potgan.common.records import JsonRecord
+from potgan.common.typed import build
 from potgan.data.acquisition import Copy, acquire
 from potgan.data.archives import SPLITS, Source, Survey, facts_of, lists_of, password_of, survey
 from potgan.data.keypoint_files import keypoints_csv
@@ -33,6 +36,32 @@ JPEG_QUALITY = 95  # of the synthetic images; Market-1501 itself is JPEG
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Reading
+
+
+@dataclass(frozen=True)
+class ImagesRecord(JsonRecord):
+    """`images.json`. images, identities: split -> count. sha256: over names and bytes of all images.
+
+    Of an archive or a folder: where it came from (`origin`), its `layout`, whether it is a `partial` copy, its `checksum` and
+    whether that is the published one, and the names of images that were `skipped`. Of rendered people: their `settings`.
+    """
+
+    REMEDY = "run `potgan images` first"
+
+    dataset: str
+    kind: str
+    source: str
+    images: dict[str, int]
+    identities: dict[str, int]
+    sha256: str
+    skipped: tuple[str, ...] = ()
+    origin: str = ""
+    layout: str = ""
+    partial: bool = False
+    crop_columns: tuple[int, int] | None = None
+    checksum: str | None = None
+    published_archive: bool | None = None
+    settings: SyntheticSettings | None = None
 
 
 class ImageFolder:
@@ -51,20 +80,20 @@ class ImageFolder:
             raise UserError(f"{path}: missing; run `potgan images` first") from None
 
     @functools.cached_property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> ImagesRecord:
         """`images.json`: source, counts, hash of all images, what was left out."""
-        return read_json(self.folder / "images.json", "run `potgan images` first")
+        return ImagesRecord.read(self.folder / "images.json")
 
     @property
     def crop_columns(self) -> tuple[int, int] | None:
         """The columns that are kept of every image, or None for all."""
-        columns = self.record.get("crop_columns")
+        columns = self.record.crop_columns
         return tuple(columns) if columns else None
 
     @property
     def skipped(self) -> set[str]:
         """Names of images that could not be decoded and were left out, as the configuration allowed."""
-        return set(self.record["skipped"])
+        return set(self.record.skipped)
 
     def names(self, split: str) -> list[str]:
         return list(self.table.index[self.table["split"] == split])
@@ -140,7 +169,7 @@ def _finish(dataset: Dataset, name: str, folder: Path, rows: list[dict], record:
         "identities": {split: int(table["person"][table["split"] == split].nunique()) for split in SPLITS},
         "sha256": hashlib.sha256(content.encode()).hexdigest(),
     }
-    write_json(folder / "images.json", record)
+    build(ImagesRecord, record, "images.json").write(folder / "images.json")
     return record
 
 

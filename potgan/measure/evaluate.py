@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import platform
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import numpy as np
 import pandas as pd
 
 from potgan.common.errors import UserError
-from potgan.common.files import write_json, write_text
+from potgan.common.files import write_text
+from potgan.common.records import JsonRecord
 from potgan.data.pixels import read_image
 from potgan.data.pose_rendering import limb_mask, metric_mask
+from potgan.measure.generate import TrainingSummary
 from potgan.measure.inception import measure_distribution
 from potgan.measure.ssim import all_ssim
 from potgan.methods.potgan.generator import SCALES
@@ -233,11 +236,72 @@ def folder_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def write_scores(
-    out: Path, record: dict[str, Any], per_pair: pd.DataFrame, under_all: pd.DataFrame | None = None
-) -> None:
+@dataclass(frozen=True)
+class Measured:
+    """One metric of a set of images. value: None where it could not be measured; then `reason` says why.
+
+    protocol: the metric's id. n: images or pairs behind the value. spread: of the Inception Score over its splits. interval: of
+    KID. n_real: real images, where their number differs.
+    """
+
+    value: float | None
+    protocol: str
+    n: int | None
+    spread: float | None = None
+    interval: tuple[float, float] | None = None
+    n_real: int | None = None
+    warning: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class WarpError:
+    """Mean end-point error of the warp at one scale, and that of not moving, in pixels; pixels: how many were compared."""
+
+    scale: int
+    stride: int
+    end_point_error: float
+    identity_end_point_error: float
+    pixels: int = 0
+
+
+@dataclass(frozen=True)
+class WarpErrors:
+    scales: tuple[WarpError, ...]
+
+
+@dataclass(frozen=True)
+class Scores(JsonRecord):
+    """`scores.json` of one run, and of released results that were scored by themselves, which have no benchmark.
+
+    metrics: name -> what was measured. warp: None where the true flow is not known. settings: fingerprint of what decided the
+    images. hashes: of data, weights and images. versions: library -> version. origin: of released results.
+    """
+
+    REMEDY = "evaluate this run again"
+
+    method: str
+    n_pairs: int
+    protocol: dict[str, object]
+    metrics: dict[str, Measured]
+    benchmark: str | None = None
+    dataset: str | None = None
+    seed: int | None = None
+    iteration: int | None = None
+    warp: WarpErrors | None = None
+    mask_area: float | None = None
+    settings: str | None = None
+    file_format: str = "png"
+    hashes: dict[str, object] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    device: str | None = None
+    training: TrainingSummary | None = None
+    origin: dict[str, object] | None = None
+
+
+def write_scores(out: Path, scores: Scores, per_pair: pd.DataFrame, under_all: pd.DataFrame | None = None) -> None:
     """`scores.json` last, so that it is only there where the rest is."""
     write_text(out / "per-pair.csv", per_pair.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
     if under_all is not None:
         write_text(out / "sensitivity.csv", under_all.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
-    write_json(out / "scores.json", record)
+    scores.write(out / "scores.json")

@@ -4,6 +4,7 @@ somebody else's released results, which are imported bit for bit."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -12,12 +13,49 @@ import pandas as pd
 import torch
 
 from potgan.common.errors import UserError
-from potgan.common.files import new_folder, write_json, write_text
+from potgan.common.files import new_folder, write_text
 from potgan.common.progress import progress
+from potgan.common.records import JsonRecord
 from potgan.data.batches import PairData, to_pixels
 from potgan.data.pixels import read_image
 from potgan.measure.released import ResultFolder, TargetFolder, same_frame
 from potgan.methods.method import PoseGenerator
+
+
+@dataclass(frozen=True)
+class TrainingSummary:
+    """What a training cost. parameters: network -> count; passes: over the pair list."""
+
+    wall_seconds: float
+    iterations: int
+    parameters: dict[str, int]
+    device: str
+    passes: float
+
+
+@dataclass(frozen=True)
+class GenerationRecord(JsonRecord):
+    """`generate.json`. iteration: of the generator; None for rows without one. settings: fingerprint of what decided the images.
+
+    Of released results: their folder (`origin`), its `layout`, `file_format` and number of `panels`, the SHA-256 of all files,
+    and whose `targets` they are measured against.
+    """
+
+    REMEDY = "run `potgan generate` first"
+
+    method: str
+    seed: int
+    iteration: int | None
+    training: TrainingSummary | None
+    images: int = 0
+    settings: str | None = None
+    generator_sha256: str | None = None
+    origin: str | None = None
+    layout: str | None = None
+    file_format: str = "png"
+    panels: int = 0
+    files_sha256: str | None = None
+    targets: str | None = None
 
 
 def file_name(source: str, target: str) -> str:
@@ -80,7 +118,7 @@ def imported_targets(results: ResultFolder, whole: TargetFolder | None, size: tu
 def write_generated(
     images: Iterator[tuple[np.ndarray, np.ndarray | None]],
     pairs: pd.DataFrame,
-    record: dict,
+    record: GenerationRecord,
     out: Path,
     targets: Iterator[np.ndarray] | None = None,
 ) -> None:
@@ -116,7 +154,7 @@ def write_generated(
         write_text(folder / "generated.csv", table.to_csv(index=False, lineterminator="\n"))
         if warps:
             np.savez_compressed(folder / "warps.npz", control_points=np.stack(warps))
-        write_json(folder / "generate.json", record | {"images": len(files)})
+        replace(record, images=len(files)).write(folder / "generate.json")
 
 
 def read_targets(folder: Path) -> np.ndarray | None:

@@ -11,6 +11,7 @@ import pandas as pd
 from potgan.common.errors import UserError
 from potgan.common.files import new_folder, refuse_to_replace, write_text
 from potgan.common.progress import say
+from potgan.common.typed import build
 from potgan.data.keypoint_files import match_names, read_keypoints
 from potgan.data.pairs import read_pairs
 from potgan.measure import evaluate as evaluation
@@ -77,7 +78,8 @@ def score_folder(
     text = _table([record for record, _ in measured.values()])
     with new_folder(out) as folder:
         for name, (record, per_pair) in measured.items():
-            evaluation.write_scores(folder / name if protocol == "all" else folder, record, per_pair)
+            where = folder / name if protocol == "all" else folder
+            evaluation.write_scores(where, build(evaluation.Scores, record, "scores.json"), per_pair)
         if protocol == "all":
             write_text(folder / "sensitivity.md", text)
             write_text(folder / "sensitivity.csv", _long([record for record, _ in measured.values()]))

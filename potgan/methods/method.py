@@ -111,8 +111,8 @@ class Method(ABC):
         """Column of `progress.csv` -> images (B, 3, H, W) in [-1, 1], whose SSIM is that column. The generator is in eval mode."""
         return {"validation_ssim": self.generator.synthesise(batch).image}
 
-    def record(self) -> dict[str, Any]:
-        """What the method adds to `done.json`."""
+    def record(self) -> dict[str, str | None]:
+        """What the method adds to `done.json`: `perceptual_network_sha256`, where it has one, and what else is worth keeping."""
         return {}
 
     @classmethod

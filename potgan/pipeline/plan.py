@@ -6,14 +6,15 @@ finished, and where there are none `potgan estimate` measures them. Nothing is r
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from potgan.common.errors import UserError
 from potgan.data.archives import facts_of
 from potgan.pipeline.jobs import jobs
 from potgan.pipeline.records import stale, to_do
@@ -136,22 +137,17 @@ def training_bytes(settings: RunSettings) -> int:
 def _speeds(layout: Layout) -> dict[str, float]:
     """Shape of a training -> pairs per second of the newest one that this machine's device has finished."""
     from potgan.common.device import device_name, pick_device
+    from potgan.training.record import TrainingRecord
 
     here = device_name(pick_device())
     found: dict[str, float] = {}
     records = sorted(layout.results.parent.glob("*/*/*/seed*/train/done.json"), key=lambda path: path.stat().st_mtime)
     for path in records:
-        record = _record(path)
-        if record.get("device") == here and record.get("settings") and record.get("pairs_per_second"):
-            found[_shape(record["settings"])] = record["pairs_per_second"]
+        with contextlib.suppress(UserError):  # an earlier version's
+            record = TrainingRecord.read(path)
+            if record.device == here:
+                found[_shape(record.settings)] = record.pairs_per_second
     return found
-
-
-def _record(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
 
 
 def _shape(settings: dict[str, Any]) -> str:

@@ -18,8 +18,9 @@ import numpy as np
 from potgan.common.errors import UserError
 from potgan.common.files import fingerprint, new_folder, read_json, write_json, write_text
 from potgan.common.progress import progress, say
+from potgan.common.typed import build
 from potgan.data.acquisition import why_absent
-from potgan.data.images import ImageFolder, prepare_images
+from potgan.data.images import ImageFolder, ImagesRecord, prepare_images
 from potgan.data.keypoint_files import read_keypoints
 from potgan.data.keypoints import prepare_keypoints, split_keypoints
 from potgan.data.pixels import resize
@@ -143,7 +144,7 @@ def train(benchmark: Benchmark, layout: Layout, dataset: str, model: str, seed: 
     )
     folder, hashes = layout.train(dataset, model, seed), _data_hashes(layout, dataset)
     result = run_training(data, validation, settings, folder, hashes, code=code_fingerprint("train", settings.method))
-    say(f"{dataset}/{model}/seed{seed}: trained in {result['wall_seconds']} s, {result['pairs_per_second']} pairs/s")
+    say(f"{dataset}/{model}/seed{seed}: trained in {result.wall_seconds} s, {result.pairs_per_second} pairs/s")
 
 
 @recorded
@@ -156,12 +157,13 @@ def generate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
     from potgan.measure import generate as generation
     from potgan.methods.generator_file import load_generator
     from potgan.methods.registry import method_class
+    from potgan.training.record import TrainingRecord
 
     device = pick_device()
     model = benchmark.model_of(method) or benchmark.main_model
     data = _pair_data(benchmark, layout, dataset, "test", device, model)
     test_pairs = _pairs(layout, dataset, "test")
-    record: dict[str, Any] = {"method": method, "seed": seed, "iteration": None, "training": None}
+    record = generation.GenerationRecord(method, seed, None, None)
     if method in REFERENCE_METHODS:
         mean = None
         if method == "mean-image":
@@ -169,19 +171,22 @@ def generate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
         pictures = generation.reference_images(method, data, mean)
     else:
         run = layout.train(dataset, benchmark.trained_as(dataset, model), seed)
-        done = read_json(run / "done.json", "run `potgan train` first")
-        checkpoint = _checkpoint(done, first=method != model)
+        done = TrainingRecord.read(run / "done.json")
+        checkpoint = done.kept[0 if method != model else -1]
         settings = benchmark.run_settings(dataset, model, seed)
         wanted = method_class(settings.method).generator_settings(settings)
         trained = load_generator(run / checkpoint, wanted, device)
-        if done["training_fingerprint"] != settings.training_fingerprint:
+        if done.training_fingerprint != settings.training_fingerprint:
             raise UserError(f"{run}: was trained with other settings than {method}'s now; run `potgan train` again")
-        record |= {
-            "iteration": trained.iteration,
-            "settings": settings.images_fingerprint(checkpoint),
-            "generator_sha256": done["generators"][checkpoint],
-            "training": {key: done[key] for key in ("wall_seconds", "iterations", "parameters", "device", "passes")},
-        }
+        record = dataclasses.replace(
+            record,
+            iteration=trained.iteration,
+            settings=settings.images_fingerprint(checkpoint),
+            generator_sha256=done.generators[checkpoint],
+            training=generation.TrainingSummary(
+                done.wall_seconds, done.iterations, done.parameters, done.device, done.passes
+            ),
+        )
         import torch
 
         torch.set_num_threads(settings.training.threads)
@@ -209,19 +214,19 @@ def _import_results(benchmark: Benchmark, layout: Layout, dataset: str, method: 
     size = _dataset(benchmark, dataset).image_size
     whole = TargetFolder(external.targets, list(test_pairs["to"])) if external.targets else None
     strips = protocol.targets == "strip" and "target" in results.has
-    record = {
-        "method": method,
-        "seed": seed,
-        "iteration": None,
-        "training": None,
-        "settings": _external_fingerprint(benchmark, method),
-        "origin": external.images,
-        "layout": external.layout,
-        "file_format": results.file_format,
-        "panels": results.panels,
-        "files_sha256": results.sha256(),
-        "targets": external.targets or ("strip" if strips else "dataset"),
-    }
+    record = generation.GenerationRecord(
+        method,
+        seed,
+        None,
+        None,
+        settings=_external_fingerprint(benchmark, method),
+        origin=external.images,
+        layout=external.layout,
+        file_format=results.file_format,
+        panels=results.panels,
+        files_sha256=results.sha256(),
+        targets=external.targets or ("strip" if strips else "dataset"),
+    )
     generation.write_generated(
         generation.imported_images(results, size),
         test_pairs,
@@ -237,7 +242,7 @@ def _import_results(benchmark: Benchmark, layout: Layout, dataset: str, method: 
 @recorded
 def evaluate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, seed: int) -> None:
     from potgan.measure import evaluate as evaluation
-    from potgan.measure.generate import read_targets
+    from potgan.measure.generate import GenerationRecord, read_targets
 
     protocol = PROTOCOLS[benchmark.protocol]
     test_pairs = _pairs(layout, dataset, "test")
@@ -258,7 +263,7 @@ def evaluate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
         generated, measured, masks, test_pairs, network, protocol, real, cache=layout.feature_cache
     )
     under_all = evaluation.sensitivity(generated, targets, source_joints, target_joints, imported)
-    record = read_json(folder / "generate.json", "run `potgan generate` first")
+    record = GenerationRecord.read(folder / "generate.json")
     flow_file, warp_file, warp = layout.pairs(dataset) / "flow.npz", folder / "warps.npz", None
     if flow_file.exists() and warp_file.exists():
         flow = np.load(flow_file)
@@ -270,25 +275,26 @@ def evaluate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
         "dataset": dataset,
         "method": method,
         "seed": seed,
-        "iteration": record["iteration"],
+        "iteration": record.iteration,
         "n_pairs": len(test_pairs),
         "protocol": protocol.record,
         "metrics": metrics,
         "warp": warp,
         "mask_area": float(masks.mean()),
-        "settings": record.get("settings"),
-        "file_format": record.get("file_format", "png"),
+        "settings": record.settings,
+        "file_format": record.file_format,
         "hashes": _data_hashes(layout, dataset)
         | {
             "feature_network": network.weights_sha256,
             "generated": evaluation.folder_hash(folder),
-            "generator": record.get("generator_sha256"),
+            "generator": record.generator_sha256,
         },
         "versions": evaluation.versions(),
-        "device": (record["training"] or {}).get("device"),
-        "training": record["training"],
+        "device": record.training.device if record.training else None,
+        "training": record.training,
     }
-    evaluation.write_scores(layout.evaluate(dataset, method, seed), scores, per_pair, under_all)
+    out = layout.evaluate(dataset, method, seed)
+    evaluation.write_scores(out, build(evaluation.Scores, scores, "scores.json"), per_pair, under_all)
     _log_test_set(layout, f"{dataset}/{method}/seed{seed}", protocol, len(test_pairs))
     shown = (f"{name} {entry['value']:.3f}" for name, entry in metrics.items() if entry["value"] is not None)
     say(f"{dataset}/{method}/seed{seed}: {', '.join(shown)}")
@@ -314,19 +320,16 @@ def tabulate(benchmark: Benchmark, layout: Layout) -> None:
     """TABLE I-IV, the ablation comparison, `metrics.json`, the figures and the page."""
     from potgan.report.page import write_report
     from potgan.report.tables import write_tables
+    from potgan.results import Results
 
     refuse_strangers(benchmark, layout)
-    write_tables(benchmark, layout)
-    page = write_report(benchmark, layout)
+    results = Results(benchmark, layout)
+    write_tables(results)
+    page = write_report(results)
     say(f"the report is {page}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-
-
-def _checkpoint(done: dict[str, Any], first: bool) -> str:
-    checkpoints = sorted(done["generators"])
-    return checkpoints[0 if first else -1]
 
 
 def _external_fingerprint(benchmark: Benchmark, method: str) -> str:
@@ -373,11 +376,11 @@ def _pair_data(benchmark: Benchmark, layout: Layout, dataset: str, split: str, d
 
 
 def _data_hashes(layout: Layout, dataset: str) -> dict[str, str]:
-    images_record = read_json(layout.images(dataset) / "images.json", "run `potgan images` first")
+    images_record = ImagesRecord.read(layout.images(dataset) / "images.json")
     keypoints_record = read_json(layout.keypoints(dataset) / "keypoints.json", "run `potgan keypoints` first")
     pairs_record = read_json(layout.pairs(dataset) / "pairs.json", "run `potgan pairs` first")
     return {
-        "images": images_record["sha256"],
+        "images": images_record.sha256,
         "keypoints": keypoints_record["sha256"],
         **{f"pairs_{split}": entry["sha256"] for split, entry in pairs_record["splits"].items()},
     }

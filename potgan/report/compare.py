@@ -17,10 +17,13 @@ from typing import Any
 import pandas as pd
 
 from potgan.common.errors import UserError
-from potgan.common.files import read_json
+from potgan.common.typed import flattened
+from potgan.measure.evaluate import Scores
+from potgan.measure.generate import GenerationRecord
 from potgan.report.tables import bootstrap_interval, read_published, signed
 from potgan.settings.protocols import METRIC_LABELS
 from potgan.settings.reading import load
+from potgan.training.record import TrainingRecord
 
 #: Parts of `scores.json` that are compared as settings: how a score came about.
 _PROVENANCE = (
@@ -41,13 +44,13 @@ _PROVENANCE = (
 class Measurement:
     """One `scores.json` and the `per-pair.csv` beside it (None where it is not there)."""
 
-    scores: dict[str, Any]
+    scores: Scores
     per_pair: pd.DataFrame | None
 
     @property
     def protocol(self) -> tuple[str, str]:
         """(id, hash)"""
-        return self.scores["protocol"]["id"], self.scores["protocol"]["hash"]
+        return str(self.scores.protocol["id"]), str(self.scores.protocol["hash"])
 
 
 @dataclass(frozen=True)
@@ -110,14 +113,14 @@ def _measurements(path: Path) -> tuple[Path, dict[str, Measurement]]:
         raise UserError(f"{path}: is no run: it has no scores.json; name a run's folder, or evaluate it first")
     measurements: dict[str, Measurement] = {}
     for file in files:
-        scores = read_json(file, "evaluate this run again")
-        if not isinstance(scores, dict) or "protocol" not in scores or "metrics" not in scores:
-            raise UserError(f"{file}: is no scores.json of potgan; name a run's folder")
+        scores = Scores.read(file)
         table = file.with_name("per-pair.csv")
         per_pair = pd.read_csv(table, dtype={"from": str, "to": str}) if table.is_file() else None
-        if scores["protocol"]["id"] in measurements:
-            raise UserError(f"{path}: holds several runs of protocol {scores['protocol']['id']}; name one of them")
-        measurements[scores["protocol"]["id"]] = Measurement(scores, per_pair)
+        measurement = Measurement(scores, per_pair)
+        name, _ = measurement.protocol
+        if name in measurements:
+            raise UserError(f"{path}: holds several runs of protocol {name}; name one of them")
+        measurements[name] = measurement
     return folder.parent if folder.name == "evaluate" else folder, measurements
 
 
@@ -136,32 +139,22 @@ def _settings(folder: Path, measurements: dict[str, Measurement]) -> dict[str, A
     settings: dict[str, Any] = {}
     done, configuration = folder / "train" / "done.json", folder.parent.parent.parent / "config.yaml"
     if done.is_file():
-        record = read_json(done, "train this run again")
-        settings = record["settings"]
-    elif configuration.is_file() and scores.get("dataset"):
+        settings = dict(TrainingRecord.read(done).settings)
+    elif configuration.is_file() and scores.dataset:
         benchmark = load(configuration)
         # A row that shares another's training, such as a first checkpoint, has no folder `train` of its own.
-        if scores["dataset"] in benchmark.datasets and benchmark.model_of(scores["method"]) in benchmark.models:
-            model = benchmark.model_of(scores["method"])
-            run = benchmark.run_settings(scores["dataset"], model, scores["seed"])
+        if scores.dataset in benchmark.datasets and benchmark.model_of(scores.method) in benchmark.models:
+            model = benchmark.model_of(scores.method)
+            run = benchmark.run_settings(scores.dataset, model, scores.seed)
             settings = json.loads(json.dumps(dataclasses.asdict(run)))
     generated = folder / "generate" / "generate.json"
     if generated.is_file():
-        record = read_json(generated, "generate this run's images again")
-        settings |= {"images": {k: record[k] for k in ("origin", "layout", "file_format") if k in record}}
-    settings |= {key: scores[key] for key in _PROVENANCE if scores.get(key) is not None}
+        record = GenerationRecord.read(generated)
+        if record.origin is not None:
+            settings["images"] = {"origin": record.origin, "layout": record.layout, "file_format": record.file_format}
+    settings |= {key: value for key in _PROVENANCE if (value := getattr(scores, key)) not in (None, {})}
     settings["protocol"] = {id_: measurement.protocol[1] for id_, measurement in measurements.items()}
-    return _flat(settings)
-
-
-def _flat(tree: dict[str, Any], above: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{above}{key}.")
-        else:
-            flat[f"{above}{key}"] = value
-    return flat
+    return flattened(settings)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -184,7 +177,7 @@ def score_differences(runs: list[Run]) -> dict[tuple[str, str], list[Difference]
         (id_, metric)
         for run in runs
         for id_, measurement in run.measurements.items()
-        for metric in measurement.scores["metrics"]
+        for metric in measurement.scores.metrics
     )
     found: dict[tuple[str, str], list[Difference]] = {}
     for id_, metric in keys:
@@ -197,20 +190,20 @@ def _difference(first: Measurement | None, run: Run, id_: str, metric: str, is_f
     mine = run.measurements.get(id_)
     if mine is None:
         return Difference(run.name, None, note=f"not comparable: measured under {', '.join(run.measurements)}")
-    entry = mine.scores["metrics"].get(metric) or {}
-    value, n_pairs = entry.get("value"), mine.scores.get("n_pairs")
+    entry, n_pairs = mine.scores.metrics.get(metric), mine.scores.n_pairs
+    value = entry.value if entry else None
     if is_first:
         return Difference(run.name, value, n_pairs=n_pairs, note=_absent(mine, metric))
     if first is None:
         return Difference(run.name, value, n_pairs=n_pairs, note="not comparable: the first run has another protocol")
-    other = first.scores["metrics"].get(metric) or {}
-    if value is None or other.get("value") is None:
+    other = first.scores.metrics.get(metric)
+    if value is None or other is None or other.value is None:
         note = _absent(mine, metric) or f"the first run: {_absent(first, metric)}"
         return Difference(run.name, value, n_pairs=n_pairs, note=note)
-    if mine.protocol != first.protocol or entry.get("protocol") != other.get("protocol"):
+    if mine.protocol != first.protocol or entry.protocol != other.protocol:
         note = f"not comparable: another version of protocol {id_}"
         return Difference(run.name, value, n_pairs=n_pairs, note=note)
-    difference, low, high, note = value - other["value"], None, None, ""
+    difference, low, high, note = value - other.value, None, None, ""
     tables = (mine.per_pair, first.per_pair)
     if all(table is not None and metric in table for table in tables):
         if tables[0][["from", "to"]].equals(tables[1][["from", "to"]]):
@@ -226,11 +219,10 @@ def _difference(first: Measurement | None, run: Run, id_: str, metric: str, is_f
 
 def _absent(measurement: Measurement, metric: str) -> str:
     """Why a value is not there; empty where it is."""
-    entry = measurement.scores["metrics"].get(metric)
-    if entry is not None and entry.get("value") is not None:
+    entry = measurement.scores.metrics.get(metric)
+    if entry is not None and entry.value is not None:
         return ""
-    reasons = measurement.scores.get("absent") or {}
-    return f"not measured: {reasons.get(metric) or (entry or {}).get('reason') or 'the scores hold no value'}"
+    return f"not measured: {(entry.reason if entry else None) or 'the scores hold no value'}"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -284,8 +276,8 @@ def _matrix(runs: list[Run], published: str | None) -> list[str]:
         cells = [run.name]
         for id_ in protocols:
             measurement = run.measurements.get(id_)
-            entry = measurement.scores["metrics"].get("ssim") if measurement else None
-            cells.append("–" if not entry or entry.get("value") is None else f"{entry['value']:.3f}")
+            entry = measurement.scores.metrics.get("ssim") if measurement else None
+            cells.append("–" if not entry or entry.value is None else f"{entry.value:.3f}")
         rows.append([*cells, ""])
     if published:
         frame = read_published()

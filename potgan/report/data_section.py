@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from potgan.common.files import read_json
 from potgan.data import pose_rendering
 from potgan.data.archives import facts_of
-from potgan.data.images import ImageFolder
-from potgan.data.keypoint_files import read_keypoints
+from potgan.data.images import ImageFolder, ImagesRecord
 from potgan.data.pixels import scale_joints
 from potgan.data.pose import JOINTS, Keypoints
-from potgan.settings.layout import Layout
+from potgan.results import Results
 from potgan.settings.schema import Benchmark
 
 
@@ -33,17 +31,19 @@ class Datasheet:
     agreement_with: str = ""
 
 
-def datasheets(benchmark: Benchmark, layout: Layout) -> list[Datasheet]:
+def datasheets(results: Results) -> list[Datasheet]:
     """One per data set of the benchmark. Raises UserError where a data stage has not run."""
-    return [_datasheet(benchmark, layout, name) for name in benchmark.datasets]
+    benchmark = results.benchmark
+    return [_datasheet(results, name) for name in benchmark.datasets]
 
 
-def _datasheet(benchmark: Benchmark, layout: Layout, name: str) -> Datasheet:
-    folder = ImageFolder(layout.images(name))
+def _datasheet(results: Results, name: str) -> Datasheet:
+    benchmark = results.benchmark
+    folder = results.photos(name)
     images = folder.record
-    found = read_json(layout.keypoints(name) / "keypoints.json", "run `potgan keypoints`")
-    pairs = read_json(layout.pairs(name) / "pairs.json", "run `potgan pairs`")
-    keypoints = read_keypoints(layout.keypoints(name) / "keypoints.csv")
+    found = results.keypoints_record(name)
+    pairs = results.pairs_record(name)
+    keypoints = results.keypoints(name)
     rows = [
         ("Images", _images_text(benchmark, name, images)),
         ("Sizes", _sizes_text(benchmark, name, folder)),
@@ -62,19 +62,19 @@ def _datasheet(benchmark: Benchmark, layout: Layout, name: str) -> Datasheet:
     )
 
 
-def _images_text(benchmark: Benchmark, name: str, record: dict[str, Any]) -> str:
-    counts = " and ".join(f"{record['images'][s]:,} {s}" for s in ("train", "test"))
+def _images_text(benchmark: Benchmark, name: str, record: ImagesRecord) -> str:
+    counts = " and ".join(f"{record.images[s]:,} {s}" for s in ("train", "test"))
     if benchmark.datasets[name].kind == "synthetic":
         return f"{counts} images from the synthetic renderer"
-    facts = facts_of(record["kind"])
+    facts = facts_of(record.kind)
     published = " and ".join(f"{facts['counts'][s]:,} {s}" for s in ("train", "test"))
-    whole = f"a part of the published {published}" if record["partial"] else "all of the published data set"
-    text = f"{counts} images, {whole}; from `{record['source']}` ({_origin(record['origin'])}), {record['layout']}"
-    if record["checksum"]:
+    whole = f"a part of the published {published}" if record.partial else "all of the published data set"
+    text = f"{counts} images, {whole}; from `{record.source}` ({_origin(record.origin)}), {record.layout}"
+    if record.checksum:
         same = {True: "the published archive", False: "not the published archive", None: "none is published"}
-        text += f"; {record['checksum'].replace(':', ' ')} ({same[record['published_archive']]})"
-    if record["skipped"]:
-        text += f"; {len(record['skipped']):,} images could not be decoded and are left out"
+        text += f"; {record.checksum.replace(':', ' ')} ({same[record.published_archive]})"
+    if record.skipped:
+        text += f"; {len(record.skipped):,} images could not be decoded and are left out"
     return text
 
 

@@ -11,7 +11,6 @@ import base64
 import io
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import matplotlib as mpl
@@ -19,14 +18,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from potgan.common.errors import UserError
 from potgan.common.files import write_bytes
 from potgan.data import pose_rendering
-from potgan.data.images import ImageFolder
-from potgan.data.keypoint_files import read_keypoints
 from potgan.data.pixels import read_image, resize, scale_joints
 from potgan.methods.potgan.tps import interpolation_matrix, resting_points
 from potgan.report import tables
+from potgan.results import Results, Row
 from potgan.settings.layout import Layout
 from potgan.settings.schema import Benchmark, GeneratorSettings
 
@@ -101,14 +98,14 @@ class Exhibit:
     missing: str = ""
 
 
-def figures_of(benchmark: Benchmark, layout: Layout, dataset: str) -> list[Exhibit]:
+def figures_of(results: Results, dataset: str) -> list[Exhibit]:
     """Every figure of one data set, in the order of the page. Raises UserError where a finished stage's file is missing."""
     return [
-        image_grid(benchmark, layout, dataset),
-        warp_grid(benchmark, layout, dataset),
-        filter_curve(benchmark, layout, dataset),
-        learning_curves(benchmark, layout, dataset),
-        data_preview(benchmark, layout, dataset),
+        image_grid(results, dataset),
+        warp_grid(results, dataset),
+        filter_curve(results, dataset),
+        learning_curves(results, dataset),
+        data_preview(results, dataset),
     ]
 
 
@@ -116,23 +113,23 @@ def figures_of(benchmark: Benchmark, layout: Layout, dataset: str) -> list[Exhib
 # Image grids
 
 
-def image_grid(benchmark: Benchmark, layout: Layout, dataset: str) -> Exhibit:
+def image_grid(results: Results, dataset: str) -> Exhibit:
     """Source, poses, mask, each method's image and target of five test pairs, as Figs. 1 and 5 to 7 of the paper.
 
     The pairs are evenly spaced quantiles of the main model's per-pair SSIM with the first seed; no eye picks them.
     """
+    benchmark, layout = results.benchmark, results.layout
     main, seed = benchmark.main_model, benchmark.seeds[0]
     name, label = f"grid-{dataset}", tables.group_label(benchmark, dataset)
     title = f"Synthesised images of {label}"
-    methods = compared_methods(benchmark, layout, dataset)
+    methods = compared_methods(results, dataset)
     if main not in methods:
         return Exhibit(name, title, f"{title}.", missing=f"{main} was not evaluated on {dataset}")
     per_pair = {
-        method: tables.read_per_pair(layout, dataset, method, benchmark.seeds_of(method)[0]).set_index(["from", "to"])
-        for method in methods
+        method: results.per_pair(results.first(dataset, method)).set_index(["from", "to"]) for method in methods
     }
-    generated = {method: generated_files(layout, dataset, method, benchmark.seeds_of(method)[0]) for method in methods}
-    photos = Photos(layout, dataset, benchmark.datasets[dataset].image_size)
+    generated = {method: results.images(results.first(dataset, method)) for method in methods}
+    photos = Photos(results, dataset, benchmark.datasets[dataset].image_size)
     masks = benchmark.run_settings(dataset, main, seed).masks
     rows = []
     for quantile, pair in quantile_pairs(per_pair[main].reset_index()):
@@ -160,14 +157,11 @@ def image_grid(benchmark: Benchmark, layout: Layout, dataset: str) -> Exhibit:
     return Exhibit(name, title, caption, grid=grid)
 
 
-def compared_methods(benchmark: Benchmark, layout: Layout, dataset: str) -> list[str]:
+def compared_methods(results: Results, dataset: str) -> list[str]:
     """The methods whose images stand side by side: models and others' results that were evaluated, first seed."""
+    benchmark = results.benchmark
     rows = [m for m in benchmark.methods_of(dataset) if m in benchmark.models or m in benchmark.external_methods]
-    return [
-        method
-        for method in rows
-        if tables.read_scores(benchmark, layout, dataset, method, benchmark.seeds_of(method)[0]) is not None
-    ]
+    return [method for method in rows if results.scores(results.first(dataset, method)) is not None]
 
 
 def quantile_pairs(per_pair: pd.DataFrame) -> list[tuple[str, tuple[str, str]]]:
@@ -177,9 +171,10 @@ def quantile_pairs(per_pair: pd.DataFrame) -> list[tuple[str, tuple[str, str]]]:
     return [(name, (row["from"], row["to"])) for name, row in picked]
 
 
-def data_preview(benchmark: Benchmark, layout: Layout, dataset: str) -> Exhibit:
+def data_preview(results: Results, dataset: str) -> Exhibit:
     """What a model is given: image, joints, heat maps and mask of evenly spaced test images."""
-    photos = Photos(layout, dataset, benchmark.datasets[dataset].image_size)
+    benchmark, layout = results.benchmark, results.layout
+    photos = Photos(results, dataset, benchmark.datasets[dataset].image_size)
     settings = benchmark.run_settings(dataset, benchmark.main_model, benchmark.seeds[0]).masks
     usable = photos.test_names
     title = f"Inputs of {tables.group_label(benchmark, dataset)}"
@@ -210,10 +205,8 @@ def data_preview(benchmark: Benchmark, layout: Layout, dataset: str) -> Exhibit:
 class Photos:
     """The images of a data set with their joints, by name, at the size that the models see."""
 
-    def __init__(self, layout: Layout, dataset: str, size: tuple[int, int]) -> None:
-        self.folder = ImageFolder(layout.images(dataset))
-        self.size = size
-        self.keypoints = read_keypoints(layout.keypoints(dataset) / "keypoints.csv")
+    def __init__(self, results: Results, dataset: str, size: tuple[int, int]) -> None:
+        self.folder, self.size, self.keypoints = results.photos(dataset), size, results.keypoints(dataset)
         present = self.keypoints.present.any(axis=1)
         self.test_names = [
             name
@@ -230,16 +223,6 @@ class Photos:
         image = self.folder.read(name)
         joints = scale_joints(self.keypoints.of(name), image.shape[:2], self.size)
         return resize(image, self.size), joints
-
-
-def generated_files(layout: Layout, dataset: str, method: str, seed: int) -> dict[tuple[str, str], Path]:
-    """(from, to) -> image file, in the order of the pair list. Raises UserError where the stage has not run."""
-    folder = layout.generate(dataset, method, seed)
-    try:
-        manifest = pd.read_csv(folder / "generated.csv", dtype=str)
-    except FileNotFoundError:
-        raise UserError(f"{folder / 'generated.csv'}: missing; run `potgan generate`") from None
-    return {(row["from"], row["to"]): folder / row["file"] for row in manifest.to_dict(orient="records")}
 
 
 def _enlargement(height: int) -> int:
@@ -299,8 +282,9 @@ def _write_grid(layout: Layout, name: str, grid: Grid) -> None:
 # Warp fields
 
 
-def warp_grid(benchmark: Benchmark, layout: Layout, dataset: str) -> Exhibit:
+def warp_grid(results: Results, dataset: str) -> Exhibit:
     """The learned warps of three test pairs, drawn over the source, and the source as each of them moves it."""
+    benchmark, layout = results.benchmark, results.layout
     main, seed = benchmark.main_model, benchmark.seeds[0]
     name = f"warps-{dataset}"
     title = f"Warp fields of {main} on {tables.group_label(benchmark, dataset)}"
@@ -308,14 +292,14 @@ def warp_grid(benchmark: Benchmark, layout: Layout, dataset: str) -> Exhibit:
     path = layout.generate(dataset, main, seed) / "warps.npz"
     if not settings.pose_transform:
         return Exhibit(name, title, f"{title}.", missing=f"{main} has no pose transform")
-    if main not in compared_methods(benchmark, layout, dataset) or not path.exists():
+    if main not in compared_methods(results, dataset) or not path.exists():
         return Exhibit(name, title, f"{title}.", missing=f"{main} left no control points on {dataset}")
-    order = {pair: place for place, pair in enumerate(generated_files(layout, dataset, main, seed))}
+    order = {pair: place for place, pair in enumerate(results.images(Row(dataset, main, seed)))}
     control_points = np.load(path)["control_points"]
-    photos = Photos(layout, dataset, benchmark.datasets[dataset].image_size)
+    photos = Photos(results, dataset, benchmark.datasets[dataset].image_size)
     scales = range(control_points.shape[1])
     rows = []
-    for quantile, pair in quantile_pairs(tables.read_per_pair(layout, dataset, main, seed)):
+    for quantile, pair in quantile_pairs(results.per_pair(Row(dataset, main, seed))):
         if quantile not in WARP_QUANTILES:
             continue
         (source, source_joints), (target, target_joints) = photos.of(pair[0]), photos.of(pair[1])
@@ -462,15 +446,10 @@ def plot(layout: Layout, name: str, title: str, caption: str, draw: Callable[[],
     return Exhibit(name, title, caption, light=png_uri(contents["light"]), dark=png_uri(contents["dark"]))
 
 
-def read_progress(benchmark: Benchmark, layout: Layout, dataset: str, model: str) -> list[tuple[int, pd.DataFrame]]:
+def read_progress(results: Results, dataset: str, model: str) -> list[tuple[int, pd.DataFrame]]:
     """(seed, progress table) of the trainings that `model` uses; seeds that were not trained are left out."""
-    trained_as = benchmark.trained_as(dataset, model)
-    found = []
-    for seed in benchmark.seeds:
-        path = layout.train(dataset, trained_as, seed) / "progress.csv"
-        if path.exists():
-            found.append((seed, pd.read_csv(path)))
-    return found
+    found = ((seed, results.progress(dataset, model, seed)) for seed in results.benchmark.seeds)
+    return [(seed, frame) for seed, frame in found if frame is not None]
 
 
 def own_validation(progress: pd.DataFrame, filter_mode: str) -> pd.Series:
@@ -490,8 +469,9 @@ def late_checkpoints(values: pd.Series, iterations: int) -> pd.Series:
     return values.iloc[sorted(set(places))]
 
 
-def filter_curve(benchmark: Benchmark, layout: Layout, dataset: str) -> Exhibit:
+def filter_curve(results: Results, dataset: str) -> Exhibit:
     """Fig. 10: validation SSIM over the last checkpoints, with and without the guided filter."""
+    benchmark, layout = results.benchmark, results.layout
     main = benchmark.main_model
     label = tables.group_label(benchmark, dataset)
     name = f"guided-filter-{dataset}"
@@ -499,7 +479,7 @@ def filter_curve(benchmark: Benchmark, layout: Layout, dataset: str) -> Exhibit:
     caption = f"{title}, as Fig. 10 of the paper: SSIM of validation pairs from 5/9 of training on"
     mode = benchmark.run_settings(dataset, main, benchmark.seeds[0]).generator.guided_filter.mode
     iterations = benchmark.run_settings(dataset, main, benchmark.seeds[0]).training.iterations
-    runs = read_progress(benchmark, layout, dataset, main)
+    runs = read_progress(results, dataset, main)
     if mode == "off":
         return Exhibit(name, title, caption + ".", missing=f"{main} uses no guided filter")
     if mode == "test":
@@ -512,7 +492,7 @@ def filter_curve(benchmark: Benchmark, layout: Layout, dataset: str) -> Exhibit:
             return Exhibit(name, title, caption + ".", missing="the benchmark has no model without the filter")
         other = "no-guided-filter" if "no-guided-filter" in others else others[0]
         with_filter = [own_validation(frame, mode) for _, frame in runs]
-        without = [own_validation(frame, "off") for _, frame in read_progress(benchmark, layout, dataset, other)]
+        without = [own_validation(frame, "off") for _, frame in read_progress(results, dataset, other)]
         caption += f"; {main} (trained through the filter) and {other} (another training)."
     with_filter, without = ([v for v in series if len(v)] for series in (with_filter, without))
     if not with_filter or not without:
@@ -539,13 +519,14 @@ def _filter_mode(benchmark: Benchmark, dataset: str, model: str) -> str:
     return benchmark.run_settings(dataset, model, benchmark.seeds[0]).generator.guided_filter.mode
 
 
-def learning_curves(benchmark: Benchmark, layout: Layout, dataset: str) -> Exhibit:
+def learning_curves(results: Results, dataset: str) -> Exhibit:
     """The four loss terms and the validation SSIM of every trained model over the iterations."""
+    benchmark, layout = results.benchmark, results.layout
     label = tables.group_label(benchmark, dataset)
     name = f"learning-{dataset}"
     trained = [model for model in benchmark.models if benchmark.trained_as(dataset, model) == model]
     shared = [model for model in benchmark.models if model not in trained]
-    runs = {model: read_progress(benchmark, layout, dataset, model) for model in trained}
+    runs = {model: read_progress(results, dataset, model) for model in trained}
     title = f"Learning curves on {label}"
     caption = f"{title}: the loss terms, not weighted, and the SSIM of validation pairs."
     if shared:

@@ -17,38 +17,40 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from potgan.common.files import read_json, write_text
+from potgan.common.files import write_text
 from potgan.common.paths import TEMPLATES
-from potgan.data.images import ImageFolder
+from potgan.common.typed import flattened
 from potgan.report import environment, figures, tables
 from potgan.report.data_section import datasheets
 from potgan.report.pair_browser import STRIP_HEIGHT, Browser, write_pairs
 from potgan.report.sensitivity import sensitivities
+from potgan.results import Results, Row
 from potgan.settings.layout import Layout
 from potgan.settings.protocols import METRIC_LABELS, METRICS, PROTOCOLS
 from potgan.settings.reading import dump
 from potgan.settings.schema import FIRST_CHECKPOINT_SUFFIX, Benchmark
 
 
-def write_report(benchmark: Benchmark, layout: Layout, published: str | Path = tables.PUBLISHED) -> Path:
+def write_report(results: Results, published: str | Path = tables.PUBLISHED) -> Path:
     """Write reports/<benchmark>/index.html, figures/*.png and pairs/<data set>/; returns the page's path.
 
     Reads the scores, per-pair tables, generated images of the first seed, progress tables, key points and images of the
     benchmark. Raises UserError as `tables.collect`, or where a file that a finished stage must have written is missing.
     """
-    scores = tables.collect(benchmark, layout)
-    comparisons = tables.ablations(benchmark, layout, scores)
+    benchmark, layout = results.benchmark, results.layout
+    scores = tables.collect(results)
+    comparisons = tables.ablations(results, scores)
     summary = {
         "caveats": caveats(benchmark, scores),
-        "datasets": dataset_summary(benchmark, layout),
-        "datasheets": datasheets(benchmark, layout),
-        "models": model_summary(benchmark, layout),
-        "externals": external_summary(benchmark, layout),
-        "findings": findings(benchmark, layout, scores, comparisons),
-        "sensitivity": sensitivities(benchmark, layout),
+        "datasets": dataset_summary(results),
+        "datasheets": datasheets(results),
+        "models": model_summary(results),
+        "externals": external_summary(results),
+        "findings": findings(results, scores, comparisons),
+        "sensitivity": sensitivities(results),
     }
-    exhibits = [exhibit for dataset in benchmark.datasets for exhibit in figures.figures_of(benchmark, layout, dataset)]
-    browsers: list[Browser] = [write_pairs(benchmark, layout, dataset) for dataset in benchmark.datasets]
+    exhibits = [exhibit for dataset in benchmark.datasets for exhibit in figures.figures_of(results, dataset)]
+    browsers: list[Browser] = [write_pairs(results, dataset) for dataset in benchmark.datasets]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -60,7 +62,7 @@ def write_report(benchmark: Benchmark, layout: Layout, published: str | Path = t
         benchmark=benchmark,
         protocol=PROTOCOLS[benchmark.protocol],
         **summary,
-        tables=tables.build_tables(benchmark, layout, tables.read_published(published)),
+        tables=tables.build_tables(results, tables.read_published(published)),
         cell_text=tables.cell_text,
         seeds_text=tables.seeds_text,
         downloads=downloads(layout),
@@ -68,11 +70,11 @@ def write_report(benchmark: Benchmark, layout: Layout, published: str | Path = t
         comparison_text=(tables.metric_text, tables.difference_text, tables.interval_text),
         interval_note=tables.INTERVAL_NOTE,
         group_label=lambda dataset: tables.group_label(benchmark, dataset),
-        warps=warp_table(benchmark, layout),
+        warps=warp_table(results),
         figures=exhibits,
         browsers=browsers,
         strip_height=STRIP_HEIGHT,
-        provenance=provenance(benchmark, layout, scores),
+        provenance=provenance(results, scores),
         configuration=dump(benchmark),
     )
     path = layout.reports / "index.html"
@@ -133,12 +135,13 @@ def caveats(benchmark: Benchmark, scores: pd.DataFrame) -> list[str]:
     return found
 
 
-def dataset_summary(benchmark: Benchmark, layout: Layout) -> list[dict[str, object]]:
+def dataset_summary(results: Results) -> list[dict[str, object]]:
     """Images, identities and pairs per split of each data set, from `images.csv` and `pairs.json`."""
+    benchmark = results.benchmark
     summaries = []
     for name, dataset in benchmark.datasets.items():
-        images = ImageFolder(layout.images(name)).table
-        pairs = read_json(layout.pairs(name) / "pairs.json", "run `potgan pairs`")
+        images = results.photos(name).table
+        pairs = results.pairs_record(name)
         splits = []
         for split in sorted(set(images["split"]) | set(pairs["splits"]), key=_split_order):
             # What the pairs use; of a split without pairs, what there is.
@@ -164,16 +167,17 @@ def _split_order(split: str) -> tuple[int, str]:
     return (order.index(split) if split in order else len(order), split)
 
 
-def model_summary(benchmark: Benchmark, layout: Layout) -> list[dict[str, object]]:
+def model_summary(results: Results) -> list[dict[str, object]]:
     """What each model is and what it cost: one row per data set and model."""
+    benchmark = results.benchmark
     rows = []
     for dataset in benchmark.datasets:
         for model in benchmark.models:
             trained_as = benchmark.trained_as(dataset, model)
             settings = benchmark.run_settings(dataset, model, benchmark.seeds[0])
-            records = [tables.read_scores(benchmark, layout, dataset, model, seed) for seed in benchmark.seeds]
-            trainings = [record["training"] for record in records if record and record.get("training")]
-            walls = [t["wall_seconds"] for t in trainings]
+            records = [results.scores(Row(dataset, model, seed)) for seed in benchmark.seeds]
+            trainings = [record.training for record in records if record and record.training]
+            walls = [training.wall_seconds for training in trainings]
             rows.append(
                 {
                     "dataset": tables.group_label(benchmark, dataset),
@@ -181,55 +185,48 @@ def model_summary(benchmark: Benchmark, layout: Layout) -> list[dict[str, object
                     "differs": ", ".join(f"{key} = {value}" for key, value in _leaves(benchmark.models[model]))
                     or "the settings below",
                     "iterations": f"{settings.training.iterations:,}",
-                    "parameters": _parameters(trainings[0].get("parameters")) if trainings else "–",
+                    "parameters": _parameters(trainings[0].parameters) if trainings else "–",
                     "seeds": ", ".join(map(str, benchmark.seeds)),
                     "wall": _duration(float(np.mean(walls))) if walls and trained_as == model else "–",
                     "shared": trained_as if trained_as != model else "",
-                    "devices": ", ".join(sorted({r["device"] for r in records if r and r.get("device")})),
+                    "devices": ", ".join(sorted({record.device for record in records if record and record.device})),
                 }
             )
     return rows
 
 
-def external_summary(benchmark: Benchmark, layout: Layout) -> list[dict[str, str]]:
+def external_summary(results: Results) -> list[dict[str, str]]:
     """What each external method's images are, from its `generate.json`: one row per method that was imported."""
+    benchmark = results.benchmark
     rows = []
     for method, entry in benchmark.external_methods.items():
-        path = layout.generate(entry.dataset, method, benchmark.seeds_of(method)[0]) / "generate.json"
-        if entry.dataset not in benchmark.datasets or not path.exists():
+        record = results.generation(results.first(entry.dataset, method))
+        if entry.dataset not in benchmark.datasets or record is None:
             continue
-        record = read_json(path, "run `potgan generate` again")
         targets = {"dataset": "the data set's", "strip": "those of its strips"}
         rows.append(
             {
                 "method": tables.method_label(benchmark, method),
                 "dataset": tables.group_label(benchmark, entry.dataset),
                 "folder": Path(entry.images).name,
-                "files": f"{record['file_format'].upper()}, {record['panels']} panel{'s' if record['panels'] > 1 else ''}",
-                "targets": targets.get(record["targets"], Path(record["targets"]).name),
-                "sha256": record["files_sha256"],
+                "files": f"{record.file_format.upper()}, {record.panels} panel{'s' if record.panels > 1 else ''}",
+                "targets": targets.get(record.targets, Path(record.targets).name),
+                "sha256": record.files_sha256,
             }
         )
     return rows
 
 
-def _parameters(counts: dict[str, int] | int | None) -> str:
-    if counts is None:
-        return "–"
-    count = counts["generator"] if isinstance(counts, dict) else counts
-    return f"{count / 1e6:.2f} M"
+def _parameters(counts: dict[str, int]) -> str:
+    return f"{counts['generator'] / 1e6:.2f} M"
 
 
 def _leaves(tree: dict, prefix: str = "") -> list[tuple[str, str]]:
     """[("generator.pose_transform", "no"), ...] of nested settings or hashes."""
-    found = []
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            found += _leaves(value, f"{prefix}{key}.")
-        else:
-            text = {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
-            found.append((f"{prefix}{key}", text))
-    return found
+    words = {True: "yes", False: "no"}
+    return [
+        (key, words[value] if isinstance(value, bool) else str(value)) for key, value in flattened(tree, prefix).items()
+    ]
 
 
 def _duration(seconds: float) -> str:
@@ -244,10 +241,9 @@ def _duration(seconds: float) -> str:
 # Findings
 
 
-def findings(
-    benchmark: Benchmark, layout: Layout, scores: pd.DataFrame, comparisons: list[tables.Comparison]
-) -> list[dict[str, object]]:
+def findings(results: Results, scores: pd.DataFrame, comparisons: list[tables.Comparison]) -> list[dict[str, object]]:
     """Sentences computed from the scores: groups of {label, items}, an item being {effect, text}."""
+    benchmark = results.benchmark
     main = benchmark.main_model
     baselines = {
         main + FIRST_CHECKPOINT_SUFFIX: "its first checkpoint",
@@ -259,10 +255,10 @@ def findings(
         label = tables.group_label(benchmark, dataset)
         learned = []
         for other, words in baselines.items():
-            comparison = tables.compare(benchmark, layout, scores, dataset, main, other, "ssim")
+            comparison = tables.compare(results, scores, dataset, main, other, "ssim")
             if comparison is not None:
                 learned.append({"effect": comparison.effect, "text": _sentence(comparison, words)})
-        learned += _warp_findings(benchmark, layout, dataset)
+        learned += _warp_findings(results, dataset)
         parts = [
             {"effect": c.effect, "text": _sentence(c, c.against)}
             for c in comparisons
@@ -283,8 +279,9 @@ def _sentence(c: tables.Comparison, against: str) -> str:
     )
 
 
-def _warp_findings(benchmark: Benchmark, layout: Layout, dataset: str) -> list[dict[str, str]]:
-    frame = tables.warp_errors(benchmark, layout)
+def _warp_findings(results: Results, dataset: str) -> list[dict[str, str]]:
+    benchmark = results.benchmark
+    frame = tables.warp_errors(results)
     frame = frame[(frame["dataset"] == dataset) & (frame["method"] == benchmark.main_model)]
     if frame.empty:
         return []
@@ -300,9 +297,10 @@ def _warp_findings(benchmark: Benchmark, layout: Layout, dataset: str) -> list[d
     return [{"effect": "not judged", "text": text}]
 
 
-def warp_table(benchmark: Benchmark, layout: Layout) -> list[dict[str, object]]:
+def warp_table(results: Results) -> list[dict[str, object]]:
     """Rows of the end-point-error table: one per data set, with a column per scale; identity first."""
-    frame = tables.warp_errors(benchmark, layout)
+    benchmark = results.benchmark
+    frame = tables.warp_errors(results)
     groups = []
     for dataset, part in frame.groupby("dataset", sort=False):
         strides = sorted(set(part["stride"]))
@@ -323,35 +321,33 @@ def warp_table(benchmark: Benchmark, layout: Layout) -> list[dict[str, object]]:
 RUN_HASHES = ("generated", "generator")
 
 
-def provenance(benchmark: Benchmark, layout: Layout, scores: pd.DataFrame) -> dict[str, object]:
+def provenance(results: Results, scores: pd.DataFrame) -> dict[str, object]:
     """What the numbers rest on: protocol ids and hash, mean mask area, hashes of data and weights, versions, devices; the
     commit and the machine that wrote the page, what each rule took, and when the scores were written.
 
     Each hash and version comes with the runs it belongs to, so that a mixture shows.
     """
+    benchmark = results.benchmark
     protocol = PROTOCOLS[benchmark.protocol]
     shared: dict[tuple[str, str], list[str]] = {}
     versions: dict[tuple[str, str], list[str]] = {}
     of_runs, mask_areas = [], {}
     runs_of = {name: 0 for name in benchmark.datasets}
-    for dataset in benchmark.datasets:
-        for method in benchmark.methods_of(dataset):
-            for seed in benchmark.seeds_of(method):
-                record = tables.read_scores(benchmark, layout, dataset, method, seed)
-                if record is None:
-                    continue
-                runs_of[dataset] += 1
-                run = f"{dataset}/{method}/seed{seed}"
-                for key, value in _leaves(record.get("hashes") or {}):
-                    if key in RUN_HASHES:
-                        of_runs.append((run, key, value))
-                    else:
-                        shared.setdefault((f"{dataset}: {key}", value), []).append(run)
-                for leaf in (*_leaves(record.get("versions") or {}), ("device", record.get("device"))):
-                    if leaf[1] is not None:
-                        versions.setdefault(leaf, []).append(run)
-                if record.get("mask_area") is not None:
-                    mask_areas[tables.group_label(benchmark, dataset)] = f"{record['mask_area']:.3f}"
+    for row in results.rows():
+        record, run = results.scores(row), str(row)
+        if record is None:
+            continue
+        runs_of[row.dataset] += 1
+        for key, value in _leaves(record.hashes):
+            if key in RUN_HASHES:
+                of_runs.append((run, key, value))
+            else:
+                shared.setdefault((f"{row.dataset}: {key}", value), []).append(run)
+        for leaf in (*_leaves(record.versions), ("device", record.device)):
+            if leaf[1] is not None:
+                versions.setdefault(leaf, []).append(run)
+        if record.mask_area is not None:
+            mask_areas[tables.group_label(benchmark, row.dataset)] = f"{record.mask_area:.3f}"
     total = sum(runs_of.values())
     measured = set(scores.loc[scores["value"].notna(), "metric"])
     return {
@@ -369,8 +365,8 @@ def provenance(benchmark: Benchmark, layout: Layout, scores: pd.DataFrame) -> di
         "versions": [(key, value, _which(runs, total)) for (key, value), runs in sorted(versions.items())],
         "commit": environment.commit(),
         "hardware": environment.hardware(),
-        "times": wall_times(benchmark, layout),
-        "scored": scored(benchmark, layout),
+        "times": wall_times(results),
+        "scored": scored(results),
     }
 
 
@@ -386,17 +382,18 @@ class WallTime:
     memory: str = "–"
 
 
-def wall_times(benchmark: Benchmark, layout: Layout) -> list[WallTime]:
+def wall_times(results: Results) -> list[WallTime]:
     """From Snakemake's benchmark files, results/<benchmark>/benchmarks/<rule>/.../*.tsv; without them, of the trainings
     alone, which time themselves.
 
     A file of a job that the configuration no longer has is passed over, and so is one that a killed job left empty.
     """
+    benchmark, layout = results.benchmark, results.layout
     folder = layout.times_folder
     paths = sorted((folder / "imitate").glob("*.tsv"))
     paths += [layout.times(*key) for key in _timed(benchmark)]
     trainings = {
-        layout.times("train", dataset, model, seed): layout.train(dataset, model, seed) / "done.json"
+        layout.times("train", dataset, model, seed): (dataset, model, seed)
         for dataset in benchmark.datasets
         for model in benchmark.models
         for seed in benchmark.seeds
@@ -408,10 +405,10 @@ def wall_times(benchmark: Benchmark, layout: Layout) -> list[WallTime]:
             seconds = float(table["s"].iloc[-1])
         except (FileNotFoundError, pd.errors.EmptyDataError, KeyError, IndexError):
             continue
-        if path in trainings and trainings[path].exists():
+        done = results.training(*trainings[path]) if path in trainings else None
+        if done is not None:
             # Of a training that was stopped and went on, Snakemake's file has the last attempt alone.
-            done = read_json(trainings[path], "run `potgan train` again")
-            seconds = max(seconds, float(done["wall_seconds"]))
+            seconds = max(seconds, done.wall_seconds)
         memory = float(table["max_rss"].iloc[-1]) if "max_rss" in table else np.nan
         rule, *rest = path.relative_to(folder).with_suffix("").parts
         jobs.setdefault(rule, []).append(("/".join(rest), seconds, memory))
@@ -419,11 +416,10 @@ def wall_times(benchmark: Benchmark, layout: Layout) -> list[WallTime]:
         for dataset in benchmark.datasets:
             for model in benchmark.models:
                 for seed in benchmark.seeds if benchmark.trained_as(dataset, model) == model else ():
-                    record = tables.read_scores(benchmark, layout, dataset, model, seed)
-                    training = (record or {}).get("training")
-                    if training:
-                        job = (f"{dataset}/{model}/seed{seed}", float(training["wall_seconds"]), np.nan)
-                        jobs.setdefault("train", []).append(job)
+                    row = Row(dataset, model, seed)
+                    record = results.scores(row)
+                    if record is not None and record.training is not None:
+                        jobs.setdefault("train", []).append((str(row), record.training.wall_seconds, np.nan))
     times = []
     for rule, entries in jobs.items():
         longest = max(entries, key=lambda entry: entry[1])
@@ -453,14 +449,13 @@ def _timed(benchmark: Benchmark) -> Iterator[tuple[str | int, ...]]:
                     yield stage, dataset, method, seed
 
 
-def scored(benchmark: Benchmark, layout: Layout) -> tuple[str, str]:
+def scored(results: Results) -> tuple[str, str]:
     """(first, last) UTC time at which a `scores.json` of this benchmark was written, as the files' own stamps tell."""
+    layout = results.layout
     stamps = [
         path.stat().st_mtime
-        for dataset in benchmark.datasets
-        for method in benchmark.methods_of(dataset)
-        for seed in benchmark.seeds_of(method)
-        if (path := layout.evaluate(dataset, method, seed) / "scores.json").exists()
+        for row in results.rows()
+        if (path := layout.evaluate(row.dataset, row.method, row.seed) / "scores.json").exists()
     ]
     ends = [datetime.datetime.fromtimestamp(stamp, datetime.UTC) for stamp in (min(stamps), max(stamps))]
     return tuple(f"{end:%Y-%m-%d %H:%M} UTC" for end in ends)

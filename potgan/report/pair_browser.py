@@ -23,8 +23,8 @@ from potgan.common.files import new_folder
 from potgan.common.progress import progress
 from potgan.data.pixels import read_image, resize
 from potgan.report import tables
-from potgan.report.figures import Photos, generated_files
-from potgan.settings.layout import Layout
+from potgan.report.figures import Photos
+from potgan.results import Results
 from potgan.settings.protocols import METRIC_LABELS, METRICS, PROTOCOLS
 from potgan.settings.schema import FIRST_CHECKPOINT_SUFFIX, Benchmark
 
@@ -46,16 +46,17 @@ class Browser:
     missing: str = ""
 
 
-def write_pairs(benchmark: Benchmark, layout: Layout, dataset: str) -> Browser:
+def write_pairs(results: Results, dataset: str) -> Browser:
     """Write pairs/<dataset>/ beside the page, whole or not at all: all test pairs, first seed of each method.
 
     Raises UserError where an evaluated method lacks its per-pair table or its images, or has other pairs than the rest.
     """
+    benchmark, layout = results.benchmark, results.layout
     label = tables.group_label(benchmark, dataset)
-    methods = browsed_methods(benchmark, layout, dataset)
+    methods = browsed_methods(results, dataset)
     if not methods:
         return Browser(dataset, label, missing="nothing was evaluated on it")
-    scores = {m: tables.read_per_pair(layout, dataset, m, benchmark.seeds_of(m)[0]) for m in methods}
+    scores = {m: results.per_pair(results.first(dataset, m)) for m in methods}
     pairs = next(iter(scores.values()))[["from", "to"]]
     for method, frame in scores.items():
         if not frame[["from", "to"]].equals(pairs):
@@ -65,8 +66,8 @@ def write_pairs(benchmark: Benchmark, layout: Layout, dataset: str) -> Browser:
             )
     # The source and the target are the images of two references; their files would show the same again.
     drawn = [method for method in methods if method != "copy-source"]
-    files = {m: generated_files(layout, dataset, m, benchmark.seeds_of(m)[0]) for m in drawn}
-    photos = Photos(layout, dataset, benchmark.datasets[dataset].image_size)
+    files = {m: results.images(results.first(dataset, m)) for m in drawn}
+    photos = Photos(results, dataset, benchmark.datasets[dataset].image_size)
     height, width = strip_size(photos.size)
     with new_folder(layout.reports / "pairs" / dataset) as folder:
         _write_strips(folder, pairs, photos, files, (height, width))
@@ -80,15 +81,15 @@ def write_pairs(benchmark: Benchmark, layout: Layout, dataset: str) -> Browser:
     return Browser(dataset, label, pairs=len(pairs), script=f"pairs/{dataset}/pairs.js")
 
 
-def browsed_methods(benchmark: Benchmark, layout: Layout, dataset: str) -> list[str]:
+def browsed_methods(results: Results, dataset: str) -> list[str]:
     """The methods of the browser, main model first: all that were evaluated, without those whose rows say nothing of a
     pair (the mean image, and the target itself).
     """
+    benchmark = results.benchmark
     return [
         method
         for method in benchmark.methods_of(dataset)
-        if method not in ("mean-image", "real-data")
-        and tables.read_scores(benchmark, layout, dataset, method, benchmark.seeds_of(method)[0]) is not None
+        if method not in ("mean-image", "real-data") and results.scores(results.first(dataset, method)) is not None
     ]
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from potgan.report import figures, tables
+from potgan.results import SENSITIVITY_METRICS, Results
 from potgan.settings.layout import Layout
 from potgan.settings.schema import Benchmark
 
@@ -43,13 +44,15 @@ class Sensitivity:
     figure: figures.Exhibit | None = None
 
 
-def sensitivities(benchmark: Benchmark, layout: Layout) -> list[Sensitivity]:
+def sensitivities(results: Results) -> list[Sensitivity]:
     """One for each data set of the benchmark. Raises UserError as `tables.sensitivity`."""
-    frame = tables.sensitivity(benchmark, layout)
-    return [_sensitivity(benchmark, layout, d, frame[frame["dataset"] == d]) for d in benchmark.datasets]
+    benchmark = results.benchmark
+    frame = tables.sensitivity(results)
+    return [_sensitivity(results, d, frame[frame["dataset"] == d]) for d in benchmark.datasets]
 
 
-def _sensitivity(benchmark: Benchmark, layout: Layout, dataset: str, frame: pd.DataFrame) -> Sensitivity:
+def _sensitivity(results: Results, dataset: str, frame: pd.DataFrame) -> Sensitivity:
+    benchmark, layout = results.benchmark, results.layout
     label = tables.group_label(benchmark, dataset)
     measured = frame[frame["protocol"] != ""]
     unmeasured = tuple(frame.loc[frame["protocol"] == "", "label"])
@@ -57,7 +60,7 @@ def _sensitivity(benchmark: Benchmark, layout: Layout, dataset: str, frame: pd.D
         return Sensitivity(label, unmeasured=unmeasured)
     protocols = tuple(dict.fromkeys(measured["protocol"]))
     groups, sentences = [], []
-    for metric, name in tables.SENSITIVITY_METRICS.items():
+    for metric, name in SENSITIVITY_METRICS.items():
         # The real images are their own targets: they score 1 under every protocol, and say nothing.
         part = measured[measured[metric].notna() & (measured["method"] != "real-data")]
         if part.empty:
@@ -67,18 +70,16 @@ def _sensitivity(benchmark: Benchmark, layout: Layout, dataset: str, frame: pd.D
         groups.append((name, tuple(_row(benchmark, method, values) for method, values in table.iterrows())))
         sentences += sensitivity_sentences(benchmark, name, table)
     figure = _figure(layout, dataset, label, protocols, tuple(groups)) if groups else None
-    areas = mask_areas(benchmark, layout, dataset, protocols)
+    areas = mask_areas(results, dataset, protocols)
     return Sensitivity(label, protocols, tuple(groups), tuple(sentences), areas, unmeasured, figure)
 
 
-def mask_areas(
-    benchmark: Benchmark, layout: Layout, dataset: str, protocols: tuple[str, ...]
-) -> tuple[float | None, ...]:
+def mask_areas(results: Results, dataset: str, protocols: tuple[str, ...]) -> tuple[float | None, ...]:
     """Mean area of each protocol's masks, None where it was not recorded. Masks are of poses: every method has the same."""
+    benchmark = results.benchmark
     for method in benchmark.methods_of(dataset):
-        path = layout.evaluate(dataset, method, benchmark.seeds_of(method)[0]) / "sensitivity.csv"
-        frame = tables.read_sensitivity(path) if path.exists() else pd.DataFrame()
-        if "mask_area" in frame and frame["mask_area"].notna().any():
+        frame = results.sensitivity(results.first(dataset, method))
+        if frame is not None and "mask_area" in frame and frame["mask_area"].notna().any():
             found = frame.set_index("protocol")["mask_area"].dropna().to_dict()
             return tuple(found.get(protocol) for protocol in protocols)
     return ()

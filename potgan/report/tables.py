@@ -22,8 +22,10 @@ import numpy as np
 import pandas as pd
 
 from potgan.common.errors import UserError
-from potgan.common.files import read_json, write_text
+from potgan.common.files import write_text
 from potgan.common.paths import PUBLISHED
+from potgan.results import SENSITIVITY_METRICS, Results
+from potgan.results import Row as ResultRow
 from potgan.settings import precision
 from potgan.settings.layout import Layout
 from potgan.settings.protocols import IMAGE_METRICS, METRIC_LABELS, METRICS, PROTOCOLS, unmet_demands
@@ -169,35 +171,7 @@ def _letters(index: int) -> str:
 # Reading
 
 
-def read_scores(benchmark: Benchmark, layout: Layout, dataset: str, method: str, seed: int) -> dict | None:
-    """The `scores.json` of one run, or None where that run was not evaluated.
-
-    Raises UserError for a file that is no JSON, that belongs to another run, or that was measured under another
-    protocol than the benchmark's: two protocols never meet in a table.
-    """
-    path = layout.evaluate(dataset, method, seed) / "scores.json"
-    if not path.exists():
-        return None
-    scores = read_json(path, "evaluate this run again")
-    expected = {"benchmark": benchmark.benchmark, "dataset": dataset, "method": method, "seed": seed}
-    for key, value in expected.items():
-        if scores.get(key) != value:
-            raise UserError(f"{path}: {key} is {scores.get(key)!r} instead of {value!r}; evaluate this run again")
-    if scores["protocol"]["id"] != benchmark.protocol:
-        raise UserError(
-            f"{path}: measured under protocol {scores['protocol']['id']!r}, and the benchmark's is "
-            f"{benchmark.protocol!r}; evaluate this run again"
-        )
-    for metric, entry in scores["metrics"].items():
-        wanted = PROTOCOLS[benchmark.protocol].metric_id(metric)
-        if metric in METRICS and entry["protocol"] != wanted:
-            raise UserError(
-                f"{path}: {metric} was measured as {entry['protocol']!r} instead of {wanted!r}; evaluate this run again"
-            )
-    return scores
-
-
-def collect(benchmark: Benchmark, layout: Layout) -> pd.DataFrame:
+def collect(results: Results) -> pd.DataFrame:
     """All scores of a benchmark, one row per (data set, method, seed, metric).
 
     Columns: dataset, method, seed, iteration, metric, protocol, value, spread (of IS over its splits), n (images or
@@ -205,28 +179,25 @@ def collect(benchmark: Benchmark, layout: Layout) -> pd.DataFrame:
     evaluated are left out; the tables say so.
     Raises UserError if nothing was evaluated, or if two runs were measured under different versions of the protocol.
     """
+    benchmark, layout = results.benchmark, results.layout
     records = []
-    for dataset in benchmark.datasets:
-        for method in benchmark.methods_of(dataset):
-            for seed in benchmark.seeds_of(method):
-                scores = read_scores(benchmark, layout, dataset, method, seed)
-                for metric, entry in (scores["metrics"] if scores else {}).items():
-                    records.append(
-                        {
-                            "dataset": dataset,
-                            "method": method,
-                            "seed": seed,
-                            "iteration": scores["iteration"],
-                            "metric": metric,
-                            "protocol": entry["protocol"],
-                            "value": _number(entry.get("value")),
-                            "spread": _number(entry.get("spread")),
-                            "n": entry.get("n"),
-                            "warning": entry.get("warning") or "",
-                            "n_pairs": scores["n_pairs"],
-                            "protocol_hash": scores["protocol"]["hash"],
-                        }
-                    )
+    for row in results.rows():
+        scores = results.scores(row)
+        for metric, entry in (scores.metrics if scores else {}).items():
+            records.append(
+                row.__dict__
+                | {
+                    "iteration": scores.iteration,
+                    "metric": metric,
+                    "protocol": entry.protocol,
+                    "value": _number(entry.value),
+                    "spread": _number(entry.spread),
+                    "n": entry.n,
+                    "warning": entry.warning or "",
+                    "n_pairs": scores.n_pairs,
+                    "protocol_hash": scores.protocol["hash"],
+                }
+            )
     if not records:
         raise UserError(f"{layout.results}: holds no scores.json of benchmark {benchmark.benchmark!r}; evaluate first")
     frame = pd.DataFrame.from_records(records)
@@ -261,7 +232,7 @@ def read_published(path: str | Path = PUBLISHED) -> pd.DataFrame:
 # TABLE I-IV
 
 
-def build_tables(benchmark: Benchmark, layout: Layout, published: pd.DataFrame) -> list[Table]:
+def build_tables(results: Results, published: pd.DataFrame) -> list[Table]:
     """TABLE I-IV with the paper's rows and columns, our rows in them, and columns of our own where they do not compare.
 
     published: as from `read_published`. The paper's columns are always there; a data set of the benchmark that is not
@@ -269,13 +240,14 @@ def build_tables(benchmark: Benchmark, layout: Layout, published: pd.DataFrame) 
     synthetic people in those of Market-1501. Raises UserError as `collect` does, and for an external method's `table_row`
     that is no literature row.
     """
+    benchmark = results.benchmark
     known = sorted(set(published.loc[published["role"] == "literature", "method"]))
     for name, entry in benchmark.external_methods.items():
         if entry.table_row is not None and entry.table_row not in known:
             raise UserError(
                 f"external_methods.{name}.table_row: no literature row {entry.table_row!r}; there are {', '.join(known)}"
             )
-    scores = collect(benchmark, layout)
+    scores = collect(results)
     return [_build_table(number, benchmark, scores, published) for number in _COLUMNS]
 
 
@@ -726,13 +698,14 @@ class Comparison:
 
 
 def compare(
-    benchmark: Benchmark, layout: Layout, scores: pd.DataFrame, dataset: str, method: str, against: str, metric: str
+    results: Results, scores: pd.DataFrame, dataset: str, method: str, against: str, metric: str
 ) -> Comparison | None:
     """The paired difference of two methods, or None where one of them has no value.
 
     scores: as from `collect`. A reference method has one seed, which meets every seed of the other. Raises UserError if
     a `per-pair.csv` is missing or the two were evaluated on different pairs.
     """
+    benchmark = results.benchmark
     chosen = scores[(scores["dataset"] == dataset) & (scores["metric"] == metric) & scores["value"].notna()]
     values = {name: chosen[chosen["method"] == name].set_index("seed")["value"] for name in (method, against)}
     only = benchmark.seeds_of(against)[0] if len(benchmark.seeds_of(against)) == 1 else None
@@ -744,7 +717,10 @@ def compare(
     low = high = None
     n_pairs = int(chosen["n_pairs"].iloc[0])
     if metric in PER_PAIR_METRICS:
-        per_seed = [_pair_differences(layout, dataset, (method, a), (against, b), metric) for a, b in seeds]
+        per_seed = [
+            _pair_differences(results, ResultRow(dataset, method, a), ResultRow(dataset, against, b), metric)
+            for a, b in seeds
+        ]
         paired = np.mean(per_seed, axis=0)
         paired = paired[~np.isnan(paired)]  # the inside of an empty mask has no SSIM, and is in no mean
         if len(paired):
@@ -770,24 +746,12 @@ def compare(
     )
 
 
-def read_per_pair(layout: Layout, dataset: str, method: str, seed: int) -> pd.DataFrame:
-    """`per-pair.csv` of one run: from, to and PER_PAIR_METRICS, in the order of the pair list. UserError if missing."""
-    path = layout.evaluate(dataset, method, seed) / "per-pair.csv"
-    try:
-        return pd.read_csv(path, dtype={"from": str, "to": str})
-    except FileNotFoundError:
-        raise UserError(f"{path}: is missing beside its scores.json; evaluate this run again") from None
-
-
-def _pair_differences(
-    layout: Layout, dataset: str, first: tuple[str, int], second: tuple[str, int], metric: str
-) -> np.ndarray:
+def _pair_differences(results: Results, first: ResultRow, second: ResultRow, metric: str) -> np.ndarray:
     """(N,) first minus second, pair by pair; NaN where a pair has no value."""
-    one, other = (read_per_pair(layout, dataset, *run) for run in (first, second))
+    one, other = results.per_pair(first), results.per_pair(second)
     if not one[["from", "to"]].equals(other[["from", "to"]]):
-        raise UserError(
-            f"{layout.evaluate(dataset, *first)}: was evaluated on other pairs than {second[0]}; evaluate both again"
-        )
+        where = results.layout.evaluate(first.dataset, first.method, first.seed)
+        raise UserError(f"{where}: was evaluated on other pairs than {second.method}; evaluate both again")
     if metric not in one or metric not in other:  # scored by an earlier revision
         return np.full(len(one), np.nan)
     return (one[metric] - other[metric]).to_numpy()
@@ -822,11 +786,12 @@ def _verdict(differences: np.ndarray, direction: str, low: float | None, high: f
     return effect, f"{word} {seeds}; the interval excludes 0"
 
 
-def ablations(benchmark: Benchmark, layout: Layout, scores: pd.DataFrame) -> list[Comparison]:
+def ablations(results: Results, scores: pd.DataFrame) -> list[Comparison]:
     """Every other model against the main one, in every metric of every data set; in the configuration's order.
 
     A model in another precision than fp32 is compared with its twin in fp32, where there is one.
     """
+    benchmark = results.benchmark
     others = [model for model in benchmark.models if model != benchmark.main_model]
     against = {
         model: (precision.precision_of(benchmark, model) != "fp32" and precision.fp32_twin(benchmark, model))
@@ -834,7 +799,7 @@ def ablations(benchmark: Benchmark, layout: Layout, scores: pd.DataFrame) -> lis
         for model in others
     }
     found = [
-        compare(benchmark, layout, scores, dataset, model, against[model], metric)
+        compare(results, scores, dataset, model, against[model], metric)
         for dataset in benchmark.datasets
         for model in others
         for metric in METRICS
@@ -895,19 +860,17 @@ def interval_text(c: Comparison) -> str:
     return "–" if c.low is None else f"[{signed(c.low)}, {signed(c.high)}]"
 
 
-def warp_errors(benchmark: Benchmark, layout: Layout) -> pd.DataFrame:
+def warp_errors(results: Results) -> pd.DataFrame:
     """How well the learned warps follow the exact motion, where the data set knows it (synthetic people).
 
     Columns: dataset, method, scale (1 = finest), stride, end_point_error, identity_end_point_error (of not moving at
     all), in the unit of `scores.json`, means over seeds; n_seeds. Empty where no model reports warps.
     """
     records = []
-    for dataset in benchmark.datasets:
-        for method in benchmark.methods_of(dataset):
-            for seed in benchmark.seeds_of(method):
-                scores = read_scores(benchmark, layout, dataset, method, seed)
-                for entry in scores["warp"]["scales"] if scores and scores.get("warp") else ():
-                    records.append({"dataset": dataset, "method": method, "seed": seed, **entry})
+    for row in results.rows():
+        scores = results.scores(row)
+        for error in scores.warp.scales if scores and scores.warp else ():
+            records.append(row.__dict__ | error.__dict__)
     columns = ["dataset", "method", "scale", "stride", "end_point_error", "identity_end_point_error", "n_seeds"]
     if not records:
         return pd.DataFrame(columns=columns)
@@ -919,12 +882,10 @@ def warp_errors(benchmark: Benchmark, layout: Layout) -> pd.DataFrame:
 # ---------------------------------------------------------------------------------------------------------------------
 # Sensitivity to the protocol
 
-#: The columns of a run's `sensitivity.csv` that are measured, and what they are called.
-SENSITIVITY_METRICS = {"ssim": "SSIM", "mask_ssim": "mask-SSIM", "foreground_ssim": "SSIM inside the mask"}
 NO_SENSITIVITY = "not measured: sensitivity.csv is missing; evaluate this run again"
 
 
-def sensitivity(benchmark: Benchmark, layout: Layout) -> pd.DataFrame:
+def sensitivity(results: Results) -> pd.DataFrame:
     """The same images under every protocol: one row per (data set, method, protocol), means over seeds.
 
     Columns: dataset, method, label, protocol, ssim, mask_ssim, foreground_ssim, n_seeds, reason, note. Read from each run's
@@ -932,17 +893,18 @@ def sensitivity(benchmark: Benchmark, layout: Layout) -> pd.DataFrame:
     protocol demands and the released files are not, such as PNG; such a value is measured as the files are.
     Raises UserError for a file with other columns.
     """
+    benchmark = results.benchmark
     records = []
     for dataset in benchmark.datasets:
         for method in benchmark.methods_of(dataset):
             row = {"dataset": dataset, "method": method, "label": method_label(benchmark, method)}
-            paths = (layout.evaluate(dataset, method, seed) / "sensitivity.csv" for seed in benchmark.seeds_of(method))
-            frames = [read_sensitivity(path) for path in paths if path.is_file()]
+            measured = (results.sensitivity(ResultRow(dataset, method, seed)) for seed in benchmark.seeds_of(method))
+            frames = [frame for frame in measured if frame is not None]
             if not frames:
                 records.append(row | {"protocol": "", "n_seeds": 0, "reason": NO_SENSITIVITY, "note": ""})
                 continue
-            scores = read_scores(benchmark, layout, dataset, method, benchmark.seeds_of(method)[0])
-            file_format = (scores or {}).get("file_format", "png")
+            scores = results.scores(results.first(dataset, method))
+            file_format = scores.file_format if scores else "png"
             together = pd.concat(frames).groupby("protocol", sort=False)
             means, counts = (
                 together[list(SENSITIVITY_METRICS)].mean(),
@@ -955,15 +917,6 @@ def sensitivity(benchmark: Benchmark, layout: Layout) -> pd.DataFrame:
                 records.append(row | found)
     columns = ["dataset", "method", "label", "protocol", *SENSITIVITY_METRICS, "n_seeds", "reason", "note"]
     return pd.DataFrame.from_records(records, columns=columns)
-
-
-def read_sensitivity(path: Path) -> pd.DataFrame:
-    """A run's `sensitivity.csv`: protocol, ssim, mask_ssim, foreground_ssim. UserError for other columns."""
-    frame = pd.read_csv(path)
-    missing = {"protocol", *SENSITIVITY_METRICS} - set(frame.columns)
-    if missing:
-        raise UserError(f"{path}: has no column {sorted(missing)[0]}; evaluate this run again")
-    return frame
 
 
 def sensitivity_markdown(benchmark: Benchmark, frame: pd.DataFrame) -> str:
@@ -1028,28 +981,29 @@ def summary_path(layout: Layout, dataset: str, method: str) -> Path:
     return layout.reports / "metrics" / dataset / f"{method}.json"
 
 
-def write_tables(benchmark: Benchmark, layout: Layout, published: str | Path = PUBLISHED) -> list[Path]:
+def write_tables(results: Results, published: str | Path = PUBLISHED) -> list[Path]:
     """Write table{1..4}.{csv,md,tex}, tables.tex, which prints them, ablations.{csv,md} and sensitivity.{csv,md} to
     reports/<benchmark>/tables, and beside it metrics.json and, for DVC, metrics/<data set>/<method>.json.
 
     Returns the paths in the order written. Everything is computed before the first file is replaced.
     Raises UserError as `collect`, `read_published` and `compare` do.
     """
-    scores = collect(benchmark, layout)
+    benchmark, layout = results.benchmark, results.layout
+    scores = collect(results)
     texts: dict[Path, str] = {}
     folder = layout.reports / "tables"
-    for table in build_tables(benchmark, layout, read_published(published)):
+    for table in build_tables(results, read_published(published)):
         stem = f"table{table.number}"
         texts[folder / f"{stem}.csv"] = (
             pd.DataFrame.from_records(table_records(table)).astype(_INTEGERS).to_csv(index=False)
         )
         texts[folder / f"{stem}.md"] = markdown(table)
         texts[folder / f"{stem}.tex"] = latex(table)
-    comparisons = ablations(benchmark, layout, scores)
+    comparisons = ablations(results, scores)
     frame = pd.DataFrame([c.__dict__ for c in comparisons], columns=list(Comparison.__dataclass_fields__))
     texts[folder / "ablations.csv"] = frame.to_csv(index=False)
     texts[folder / "ablations.md"] = ablations_markdown(benchmark, comparisons)
-    under_all = sensitivity(benchmark, layout)
+    under_all = sensitivity(results)
     texts[folder / "sensitivity.csv"] = under_all.to_csv(index=False)
     texts[folder / "sensitivity.md"] = sensitivity_markdown(benchmark, under_all)
     texts[folder / "tables.tex"] = latex_document(_COLUMNS)

@@ -14,14 +14,13 @@ import signal
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from potgan.common.device import device_name, keep_freed_memory, peak_memory_bytes, pick_device
 from potgan.common.errors import Interrupted, UserError
-from potgan.common.files import sha256_of, write_json
+from potgan.common.files import sha256_of
 from potgan.common.processes import Processes, processes
 from potgan.common.progress import progress, say
 from potgan.data.batches import PairData, to_pixels, training_batches, training_indices
@@ -32,6 +31,7 @@ from potgan.methods.registry import build_method
 from potgan.settings.protocols import POTGAN
 from potgan.settings.schema import RunSettings, TrainingSettings
 from potgan.training.log import EPOCHS, LossMeter, TrainingLog
+from potgan.training.record import TrainingRecord
 from potgan.training.state import TrainingState
 
 #: Iterations between the processes' agreement on whether one of them was told to stop.
@@ -46,7 +46,7 @@ def train(
     data_hashes: dict[str, str],
     device: torch.device | None = None,
     code: str = "",
-) -> dict[str, Any]:
+) -> TrainingRecord:
     """Train one model; returns the record written to `folder/done.json`.
 
     data, validation: pairs, anywhere. data_hashes: what the data are (part of the state's identity and of the record).
@@ -69,7 +69,7 @@ def _train(
     device: torch.device,
     code: str,
     ours: Processes,
-) -> dict[str, Any]:
+) -> TrainingRecord:
     # -- set-up -------------------------------------------------------------------------------------------------------
     options = settings.training
     state_file = TrainingState(folder, {"settings": settings.training_dict, "data": data_hashes})
@@ -81,7 +81,7 @@ def _train(
         )
         ours.wait()
         if ours.first:
-            write_json(folder / "done.json", record)
+            record.write(folder / "done.json")
         return record
     torch.set_num_threads(options.threads)
     keep_freed_memory()
@@ -149,30 +149,31 @@ def _train(
 
         # -- finish ---------------------------------------------------------------------------------------------------
         seconds += time.monotonic() - began
-        record = {
-            "settings": json.loads(json.dumps(dataclasses.asdict(settings))),
-            "training_fingerprint": settings.training_fingerprint,
-            "data": data_hashes,
-            **method.record(),
-            "pairs": len(data),
-            "iterations": options.iterations,
-            "passes": options.iterations * options.batch_size / len(data),
-            "wall_seconds": round(seconds, 1),
-            "pairs_per_second": round(options.iterations * options.batch_size / seconds, 2),
-            "peak_memory_bytes": peak_memory_bytes(device),
-            "parameters": {name: sum(p.numel() for p in net.parameters()) for name, net in method.networks.items()},
-            "device": device_name(device),
-            "threads": options.threads,
-            "processes": ours.count,
-            "precision": options.precision,
-            "compiled": method.compiled,
-        }
+        of_method = dict(method.record())
+        kept_files = [f"generator-{i:06d}.pt" for i in sorted(kept)] if ours.first else []
+        record = TrainingRecord(
+            settings=json.loads(json.dumps(dataclasses.asdict(settings))),
+            training_fingerprint=settings.training_fingerprint,
+            data=data_hashes,
+            pairs=len(data),
+            iterations=options.iterations,
+            passes=options.iterations * options.batch_size / len(data),
+            wall_seconds=round(seconds, 1),
+            pairs_per_second=round(options.iterations * options.batch_size / seconds, 2),
+            peak_memory_bytes=peak_memory_bytes(device),
+            parameters={name: sum(p.numel() for p in net.parameters()) for name, net in method.networks.items()},
+            device=device_name(device),
+            threads=options.threads,
+            processes=ours.count,
+            precision=options.precision,
+            compiled=method.compiled,
+            generators={name: sha256_of(folder / name) for name in kept_files},
+            perceptual_network_sha256=of_method.pop("perceptual_network_sha256", None),
+            of_method=of_method,
+        )
         if ours.first:
-            record["generators"] = {
-                f"generator-{i:06d}.pt": sha256_of(folder / f"generator-{i:06d}.pt") for i in sorted(kept)
-            }
             state_file.finish(record, code)
-            write_json(folder / "done.json", record)
+            record.write(folder / "done.json")
             log.close()
         ours.wait()
         return record

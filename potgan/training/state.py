@@ -20,6 +20,8 @@ from potgan.common.errors import UserError
 from potgan.common.files import fingerprint, sha256_of, write_bytes, write_json
 from potgan.common.progress import say
 from potgan.common.tensors import tensors_to_bytes
+from potgan.common.typed import build, flattened
+from potgan.training.record import TrainingRecord
 
 
 class TrainingState:
@@ -58,27 +60,28 @@ class TrainingState:
             state["cuda_random_state"] = torch.cuda.get_rng_state(device)
         write_bytes(self.path, tensors_to_bytes(state))
 
-    def finish(self, record: dict[str, Any], code: str) -> None:
+    def finish(self, record: TrainingRecord, code: str) -> None:
         """Replace the state by a note of what the finished training found, so that it can be taken over.
 
         code: fingerprint of the code that trained.
         """
-        write_json(self._note, record | {"code": code})
+        write_json(self._note, {"code": code, "record": record.tree()})
         self.path.unlink(missing_ok=True)
 
-    def finished(self, code: str) -> dict[str, Any] | None:
+    def finished(self, code: str) -> TrainingRecord | None:
         """The record of this very training, where it is finished and all that it wrote is there; else None.
 
         Snakemake runs a job again, and first removes its output, when it was killed itself while the trainer went on, or
         when an input was made again with the same content: hours of training must not be lost to that.
         """
         try:
-            record = json.loads(self._note.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            note = json.loads(self._note.read_text(encoding="utf-8"))
+            record = build(TrainingRecord, note["record"], str(self._note))
+        except (OSError, ValueError, KeyError, UserError):
             return None
-        if record.pop("code", None) != code:
+        if note.get("code") != code:
             return None
-        for name, digest in record["generators"].items():
+        for name, digest in record.generators.items():
             path = self.run / name
             if not path.is_file() or sha256_of(path) != digest:
                 return None
@@ -120,14 +123,6 @@ class TrainingState:
             f"{other}: is of another configuration ({'; '.join(different)}) and is not continued from; with that configuration "
             "it still can be. Starting at iteration 0"
         )
-
-
-def flattened(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _read(path: Path, device: torch.device) -> dict[str, Any]:

@@ -1,12 +1,15 @@
 """Released result folders: names, panels, formats, and what a person can get wrong. Strips are made up here, of panels whose
 every pixel tells which panel of which pair it is; the real ones are read where they lie beside the repository."""
 
+import json
+
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_records import images_record
 
 from potgan.common.errors import UserError
 from potgan.measure.released import LAYOUTS, ResultFolder, TargetFolder, panel_count, read_results
@@ -154,7 +157,7 @@ def test_the_stage_images_is_a_folder_of_targets_too(tmp_path) -> None:
         write(stage, f"{index}.png", np.full((128, 64, 3), index, np.uint8))
         rows.append(f"{name},test,0001,1,128,64,x,{index}.png")
     (stage / "images.csv").write_text("\n".join(rows) + "\n")
-    (stage / "images.json").write_text('{"crop_columns": null, "skipped": []}')
+    (stage / "images.json").write_text(json.dumps(images_record()))
     assert read_results(folder, "plain", PAIRS, stage).targets[:, 0, 0, 0].tolist() == [0, 1, 2]
     assert TargetFolder(stage, [NAMES[0][1]]).read(NAMES[0][1]).shape == (128, 64, 3)
 

@@ -57,6 +57,7 @@ def results(tmp_path_factory) -> Path:
         settings = benchmark.run_settings("dots", model, 3)
         scores = {
             "benchmark": "tiny",
+            "method": model,
             "protocol": {"id": "potgan", "version": 2, "hash": "abc", "description": "..."},
             "n_pairs": 109,
             "metrics": {"ssim": {"value": 0.25 if model == "potgan" else 0.125, "protocol": "ssim-deform", "n": 109}},

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from made_records import training_record
 from test_workflow import TINY
 
 from potgan.pipeline import jobs, plan
@@ -56,7 +57,7 @@ def test_hours_come_from_finished_trainings_of_the_same_shape_on_this_device_onl
     def finished(where: str, device: str, run=settings) -> None:
         path = tmp_path / "results" / where / "train" / "done.json"
         path.parent.mkdir(parents=True)
-        record = {"device": device, "settings": dataclasses.asdict(run), "pairs_per_second": 2.0, "generators": {}}
+        record = training_record(device=device, settings=dataclasses.asdict(run), pairs_per_second=2.0)
         path.write_text(json.dumps(record))
 
     here = device_name(pick_device())

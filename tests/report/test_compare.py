@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from made_records import training_record
 
 from potgan.common.errors import UserError
 from potgan.report import compare
@@ -41,7 +42,7 @@ def write_run(root, method, ssim=BASE, protocol=("potgan-synthetic", "aaaa"), fi
 
         (run / "train").mkdir()
         settings = dataclasses.asdict(benchmark.run_settings("synthetic", method, seed))
-        (run / "train" / "done.json").write_text(json.dumps({"settings": settings}))
+        (run / "train" / "done.json").write_text(json.dumps(training_record(settings=settings)))
     scores = {
         "benchmark": "trial", "dataset": "synthetic", "method": method, "seed": seed, "n_pairs": len(pairs),
         "protocol": {"id": protocol[0], "hash": protocol[1], "description": ""},
@@ -197,7 +198,7 @@ def test_the_command_prints_writes_json_and_refuses_in_one_line(tmp_path) -> Non
     for paths, part in (
         ([first], "name at least two runs"),
         ([first, tmp_path / "empty"], "is no run: it has no scores.json"),
-        ([first, tmp_path / "other.json"], "is no scores.json of potgan"),
+        ([first, tmp_path / "other.json"], "is no mapping; evaluate this run again"),
     ):
         run = potgan("compare", *paths)
         assert run.returncode == 2

@@ -1,10 +1,12 @@
 """The report page and its figures, on a small made-up results tree with random images. Takes about 30 s."""
 
 import base64
+import dataclasses
 import html.parser
 import json
 import re
 import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -14,16 +16,23 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from made_records import images_record, training_record
 from test_tables import a_benchmark, write_all, write_run
 
 from potgan.common.errors import UserError
+from potgan.data.images import ImagesRecord
 from potgan.data.keypoint_files import keypoints_csv
 from potgan.data.pose import JOINTS, Keypoints
+from potgan.measure.evaluate import Scores
+from potgan.measure.generate import GenerationRecord
 from potgan.methods.potgan.tps import ThinPlateSpline, resting_points
 from potgan.report import environment, figures, sensitivity, tables
 from potgan.report import page as report_page
+from potgan.results import Results
 from potgan.settings.layout import Layout
-from potgan.settings.schema import GeneratorSettings
+from potgan.settings.reading import dump
+from potgan.settings.schema import GeneratorSettings, SyntheticSettings
+from potgan.training.record import TrainingRecord
 
 NAMES = [f"{person:04d}_c1s1_{frame:06d}_00.png" for person in (1, 2, 3) for frame in range(3)]
 PAIRS = [(a, b) for a in NAMES for b in NAMES if a != b and a[:4] == b[:4]]
@@ -58,7 +67,7 @@ def results(benchmark, root):
         rows.append([name, "test", name[:4], 1, 128, 64, "0", f"images/{name}"])
     columns = ["name", "split", "person", "camera", "height", "width", "sha256", "path"]
     pd.DataFrame(rows, columns=columns).to_csv(layout.images(dataset) / "images.csv", index=False)
-    record = {"skipped": [], "kind": "synthetic", "images": {"train": 0, "test": 9}}
+    record = images_record()
     (layout.images(dataset) / "images.json").write_text(json.dumps(record))
     joints = random.uniform((4, 4), (60, 124), (len(NAMES), len(JOINTS), 2)).astype(np.float32)
     joints[0, 5] = np.nan
@@ -78,6 +87,7 @@ def results(benchmark, root):
             shift = {"copy-source": -0.05, "no-pose-transform": 0.02, "no-guided-filter": 0.0}.get(method, 0.0)
             ssim = SSIM + shift
             training = {"wall_seconds": 600, "iterations": 900, "parameters": {"generator": 2_500_000}}
+            training |= {"device": "CPU", "passes": 0.5}
             scales = [
                 {"scale": s, "stride": 2**s, "end_point_error": e, "identity_end_point_error": 5.0, "pixels": 10}
                 for s, e in ((1, 2.0), (2, 4.0), (3, 5.5), (4, 6.0))
@@ -159,8 +169,8 @@ def made(tmp_path_factory):
     description = 'Small <script>alert("x")</script> & quick.'
     benchmark = benchmark_with_filter(description=description, differences_from_paper=["Fewer <b>pairs</b>."])
     layout = results(benchmark, tmp_path_factory.mktemp("results"))
-    tables.write_tables(benchmark, layout)
-    return benchmark, layout, report_page.write_report(benchmark, layout)
+    tables.write_tables(Results(benchmark, layout))
+    return benchmark, layout, report_page.write_report(Results(benchmark, layout))
 
 
 def picture_of(uri):
@@ -211,7 +221,7 @@ def test_caveats_of_a_real_benchmark(tmp_path):
     benchmark = a_benchmark({"market1501": ("market1501", "Market-1501")}, protocol="potgan", seeds=(0, 1))
     layout = Layout("trial", tmp_path)
     write_all(benchmark, layout)
-    scores = tables.collect(benchmark, layout)
+    scores = tables.collect(Results(benchmark, layout))
     smaller, spread = report_page.caveats(benchmark, scores)
     assert "`no-pose-transform`: builds no pose transform module" in smaller
     assert spread == "2 seeds per model: the spread over them is itself known only roughly."
@@ -223,9 +233,9 @@ def test_caveats_of_a_real_benchmark(tmp_path):
 
 def test_findings_are_those_of_the_numbers(made):
     benchmark, layout, _ = made
-    scores = tables.collect(benchmark, layout)
-    comparisons = tables.ablations(benchmark, layout, scores)
-    learned, parts = report_page.findings(benchmark, layout, scores, comparisons)
+    scores = tables.collect(Results(benchmark, layout))
+    comparisons = tables.ablations(Results(benchmark, layout), scores)
+    learned, parts = report_page.findings(Results(benchmark, layout), scores, comparisons)
     texts = [(item["effect"], item["text"].replace("\u00a0", " ")) for item in (*learned["items"], *parts["items"])]
     assert texts[0][0] == "none shown"  # the first checkpoint scores the same
     assert texts[1] == (
@@ -251,7 +261,7 @@ def test_tables_of_the_page_hold_the_scores(made):
 
 def test_grid_shows_the_files_of_the_pairs_that_its_rule_names(made):
     benchmark, layout, _ = made
-    exhibit = figures.image_grid(benchmark, layout, "synthetic")
+    exhibit = figures.image_grid(Results(benchmark, layout), "synthetic")
     models = ("potgan", "no-pose-transform", "no-guided-filter")
     assert exhibit.grid.columns == ("Source", "Source pose", "Target pose", "Target mask", *models, "Target")
     assert [row.label for row in exhibit.grid.rows] == ["best", "75 %", "median", "25 %", "worst"]
@@ -288,7 +298,7 @@ def test_the_same_results_give_the_same_bytes(made):
     benchmark, layout, path = made
     before = {p: p.read_bytes() for p in layout.reports.rglob("*") if p.is_file()}
     assert path in before
-    report_page.write_report(benchmark, layout)
+    report_page.write_report(Results(benchmark, layout))
     assert {p: p.read_bytes() for p in before} == before
     assert not [p for p in layout.reports.rglob("*.partial")]
 
@@ -333,11 +343,11 @@ def test_validation_of_a_model_is_of_its_own_output():
 def test_a_filter_inside_training_is_compared_with_another_training(tmp_path):
     benchmark = benchmark_with_filter(mode="train")
     layout = Layout("trial", tmp_path)
-    exhibit = figures.filter_curve(benchmark, layout, "synthetic")
+    exhibit = figures.filter_curve(Results(benchmark, layout), "synthetic")
     assert exhibit.missing == "training recorded no validation SSIM with and without the filter"
     for model in benchmark.models:
         write_progress(layout, "synthetic", model, 0)
-    exhibit = figures.filter_curve(benchmark, layout, "synthetic")
+    exhibit = figures.filter_curve(Results(benchmark, layout), "synthetic")
     assert not exhibit.missing
     assert "potgan (trained through the filter) and no-guided-filter (another training)" in exhibit.caption
     assert picture_of(exhibit.light).mean() > 200 > 100 > picture_of(exhibit.dark).mean()
@@ -345,7 +355,7 @@ def test_a_filter_inside_training_is_compared_with_another_training(tmp_path):
 
 def test_a_main_model_without_filter_says_so(tmp_path):
     benchmark = benchmark_with_filter(mode="off")
-    exhibit = figures.filter_curve(benchmark, Layout("trial", tmp_path), "synthetic")
+    exhibit = figures.filter_curve(Results(benchmark, Layout("trial", tmp_path)), "synthetic")
     assert exhibit.missing == "potgan uses no guided filter"
 
 
@@ -355,7 +365,7 @@ def test_a_lost_file_is_named(tmp_path, lost):
     layout = results(benchmark, tmp_path)
     (layout.results / "synthetic" / lost).unlink()
     with pytest.raises(UserError, match=re.escape(lost)):
-        report_page.write_report(benchmark, layout)
+        report_page.write_report(Results(benchmark, layout))
     assert not (layout.reports / "index.html").exists()
 
 
@@ -365,7 +375,7 @@ def test_hashes_that_differ_name_their_runs(tmp_path):
     write_all(benchmark, layout)
     hashes = {"pairs": {"test": "89"}, "generated": "4567", "generator": None}
     write_run(benchmark, layout, "synthetic", "potgan", 0, {"ssim": 0.5}, changes={"hashes": hashes, "mask_area": 0.25})
-    found = report_page.provenance(benchmark, layout, tables.collect(benchmark, layout))
+    found = report_page.provenance(Results(benchmark, layout), tables.collect(Results(benchmark, layout)))
     assert ("synthetic: pairs.test", "89", "synthetic/potgan/seed0") in found["hashes"]
     assert ("synthetic: pairs", "0123", "5 of 6 runs, synthetic/no-pose-transform/seed0 first") in found["hashes"]
     assert found["run_hashes"] == [("synthetic/potgan/seed0", "generated", "4567")]
@@ -437,7 +447,7 @@ def test_lines_of_the_target_run_through_the_centres_of_cells():
 
 def test_warps_are_shown_for_best_median_and_worst(made):
     benchmark, layout, _ = made
-    exhibit = figures.warp_grid(benchmark, layout, "synthetic")
+    exhibit = figures.warp_grid(Results(benchmark, layout), "synthetic")
     assert exhibit.grid.columns == ("Source", "Stride 2", "Stride 4", "Stride 8", "Stride 16", "Target")
     assert [row.label for row in exhibit.grid.rows] == ["best", "moved", "median", "moved", "worst", "moved"]
     best = PAIRS[int(SSIM.argmax())]
@@ -452,7 +462,7 @@ def test_warps_are_shown_for_best_median_and_worst(made):
 
 def test_a_model_without_pose_transform_has_no_warps(tmp_path):
     benchmark = a_benchmark(models={"flat": {"generator": {"pose_transform": False}}})
-    exhibit = figures.warp_grid(benchmark, Layout("trial", tmp_path), "synthetic")
+    exhibit = figures.warp_grid(Results(benchmark, Layout("trial", tmp_path)), "synthetic")
     assert exhibit.missing == "flat has no pose transform"
 
 
@@ -481,7 +491,7 @@ def test_sensitivity_stands_in_the_page(tmp_path):
         if method == "no-guided-filter":
             frame["mask_area"] = [0.3125, np.nan]
         frame.to_csv(layout.evaluate("synthetic", method, 0) / "sensitivity.csv", index=False)
-    page = Page(report_page.write_report(benchmark, layout).read_text())
+    page = Page(report_page.write_report(Results(benchmark, layout)).read_text())
     assert "potgan 0.250 0.375 0.125" in page.text
     assert "no-guided-filter 0.350 0.475 0.125" in page.text
     assert "Mean share of the image 0.312 –" in page.text
@@ -501,20 +511,21 @@ def test_an_external_method_stands_beside_the_models(tmp_path):
     other = {"label": "VUNet", "dataset": "synthetic", "images": "somewhere/vunet", "layout": "patn"}
     benchmark = benchmark_with_filter(external_methods={"vunet": other})
     layout = results(benchmark, tmp_path)
-    record = {"file_format": "jpeg", "panels": 5, "targets": "strip", "files_sha256": "0123abcd"}
+    record = {"method": "vunet", "seed": 0, "iteration": None, "training": None, "file_format": "jpeg", "panels": 5}
+    record |= {"targets": "strip", "files_sha256": "0123abcd"}
     path = layout.generate("synthetic", "vunet", 0) / "generate.json"
     path.write_text(json.dumps(record))
-    page = Page(report_page.write_report(benchmark, layout).read_text())
+    page = Page(report_page.write_report(Results(benchmark, layout)).read_text())
     label = "VUNet (re-scored)"
     assert f"{label} Synthetic people vunet JPEG, 5 panels those of its strips 0123abcd" in page.text
     assert [row[0].strip() for row in page.tables["table1"]].count(label) == 1
-    exhibit = figures.image_grid(benchmark, layout, "synthetic")
+    exhibit = figures.image_grid(Results(benchmark, layout), "synthetic")
     assert exhibit.grid.columns[4:-1] == ("potgan", "no-pose-transform", "no-guided-filter", label)
     assert exhibit.grid.rows[0].pictures[7].note == "0.900"
     script = (layout.reports / "pairs" / "synthetic" / "pairs.js").read_text()
     assert f'"name":"vunet","label":"{label}","role":"external"' in script
     path.unlink()
-    assert report_page.external_summary(benchmark, layout) == []
+    assert report_page.external_summary(Results(benchmark, layout)) == []
 
 
 # -- provenance -------------------------------------------------------------------------------------------------------
@@ -548,7 +559,9 @@ def test_hardware_names_no_host_and_no_path():
 
 def test_wall_time_is_that_of_snakemakes_benchmark_files(made, tmp_path):
     benchmark, layout, _ = made
-    trained = {time.rule: (time.jobs, time.total, time.longest) for time in report_page.wall_times(benchmark, layout)}
+    trained = {
+        time.rule: (time.jobs, time.total, time.longest) for time in report_page.wall_times(Results(benchmark, layout))
+    }
     assert trained == {"train": (2, "20 min", "10 min")}  # no-guided-filter is not trained
     measured = Layout("trial", tmp_path)
     head = "s\th:m:s\tmax_rss\tmax_vms"
@@ -563,8 +576,8 @@ def test_wall_time_is_that_of_snakemakes_benchmark_files(made, tmp_path):
     # A training that was stopped after ten minutes, and went on for one.
     stopped = measured.train("synthetic", "no-pose-transform", 0) / "done.json"
     stopped.parent.mkdir(parents=True)
-    stopped.write_text('{"wall_seconds": 660.0}')
-    assert report_page.wall_times(benchmark, measured) == [
+    stopped.write_text(json.dumps(training_record(wall_seconds=660.0)))
+    assert report_page.wall_times(Results(benchmark, measured)) == [
         report_page.WallTime("feature_network", 1, "9 s", "9 s", "", "–"),
         report_page.WallTime("pairs", 1, "4 s", "4 s", "synthetic", "100 MiB"),
         report_page.WallTime("train", 2, "2.2 h", "2.0 h", "synthetic/potgan/seed0", "2,048 MiB"),
@@ -576,3 +589,84 @@ def test_tables_as_files_are_linked_where_they_are(made, tmp_path):
     assert report_page.downloads(layout)["table1"] == ["table1.csv", "table1.md", "table1.tex"]
     assert report_page.downloads(Layout("trial", tmp_path)) == {}
     assert 'href="tables/table4.tex"' in path.read_text()
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+AUDITED = """
+import collections, os, sys
+from pathlib import Path
+from potgan.report.page import write_report
+from potgan.report.tables import write_tables
+from potgan.results import Results
+from potgan.settings.layout import Layout
+from potgan.settings.reading import load
+opened = collections.Counter()
+def hook(event, arguments):
+    if event == "open" and isinstance(arguments[0], str | os.PathLike):
+        path = os.fspath(arguments[0])
+        if "/results/" in path and path.endswith((".json", ".csv")):
+            opened[path] += 1
+root = Path(sys.argv[1])
+results = Results(load(root / "config.yaml"), Layout("trial", root))
+sys.addaudithook(hook)
+write_tables(results)
+write_report(results)
+for path, count in sorted(opened.items()):
+    print(count, path)
+"""
+
+
+def test_the_report_reads_each_file_of_the_results_once(tmp_path):
+    benchmark = benchmark_with_filter()
+    results(benchmark, tmp_path)
+    (tmp_path / "config.yaml").write_text(dump(benchmark))
+    run = subprocess.run([sys.executable, "-c", AUDITED, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    counts = dict(reversed(line.split(" ", 1)) for line in run.stdout.splitlines())
+    assert len([path for path in counts if path.endswith("scores.json")]) == len(list(tmp_path.rglob("scores.json")))
+    assert set(counts.values()) == {"1"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            '{"version": 2}',
+            "scores.json: is version 2 of its format, and this program reads 1; evaluate this run again",
+        ),
+        ("[]", "scores.json: is no mapping; evaluate this run again"),
+        ('{"method": "potgan"}', "scores.json: key 'n_pairs' is missing; evaluate this run again"),
+        ('{"metrix": {}}', "scores.json: unknown key 'metrix'; did you mean 'metrics'?; evaluate this run again"),
+        ("{", "scores.json: is not JSON"),
+    ],
+)
+def test_a_file_of_another_version_is_one_line(tmp_path, content, message):
+    benchmark = benchmark_with_filter()
+    layout = results(benchmark, tmp_path)
+    (layout.evaluate("synthetic", "potgan", 0) / "scores.json").write_text(content)
+    with pytest.raises(UserError) as error:
+        report_page.write_report(Results(benchmark, layout))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("record", [Scores, TrainingRecord, GenerationRecord, ImagesRecord])
+def test_what_a_record_writes_it_reads_and_a_file_of_before_versions_is_version_1(tmp_path, record):
+    made = {
+        Scores: {"method": "m", "n_pairs": 3, "protocol": {"id": "potgan"}, "hashes": {"generator": None},
+                 "metrics": {"ssim": {"value": None, "protocol": "ssim-deform", "n": 0, "reason": "why"}},
+                 "warp": {"scales": [{"scale": 1, "stride": 2, "end_point_error": 1.5, "identity_end_point_error": 2.0}]}},
+        TrainingRecord: training_record(settings={"options": None}),
+        GenerationRecord: {"method": "m", "seed": 0, "iteration": None, "training": None, "panels": 5},
+        ImagesRecord: images_record(skipped=["a.jpg"], settings=dataclasses.asdict(SyntheticSettings())),
+    }[record]  # fmt: skip
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps(made | {"decided_by": {"code": "x"}}))
+    first = record.read(path)
+    first.write(path)
+    assert json.loads(path.read_text())["version"] == record.VERSION == 1
+    assert record.read(path) == first
+    written = json.loads(path.read_text())
+    for key, value in made.items():
+        assert written[key] == value, key

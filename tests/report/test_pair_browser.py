@@ -12,14 +12,16 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from made_records import images_record
 from test_page import NAMES, PAIRS, SSIM, benchmark_with_filter, results
 from test_tables import write_run
 
 from potgan.common.errors import UserError
 from potgan.data.keypoint_files import keypoints_csv
 from potgan.data.pose import JOINTS, Keypoints
-from potgan.report import figures, pair_browser, tables
 from potgan.report import page as report_page
+from potgan.report import pair_browser, tables
+from potgan.results import Results, Row
 from potgan.settings.layout import Layout
 from potgan.settings.reading import load
 
@@ -111,8 +113,8 @@ def made(tmp_path_factory):
         path = layout.results / "benchmarks" / f"{job}.tsv"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:00\t1024.5\n")
-    tables.write_tables(benchmark, layout)
-    return benchmark, layout, report_page.write_report(benchmark, layout)
+    tables.write_tables(Results(benchmark, layout))
+    return benchmark, layout, report_page.write_report(Results(benchmark, layout))
 
 
 # -- the files --------------------------------------------------------------------------------------------------------
@@ -154,7 +156,7 @@ def test_a_metric_without_any_value_is_left_out():
 
 
 def test_strips_show_source_methods_and_target(made):
-    _, layout, _ = made
+    benchmark, layout, _ = made
     folder = layout.reports / "pairs" / "synthetic"
     pictures = tree_of(layout, "synthetic")["strip"]["pictures"]
     assert pictures == [
@@ -166,7 +168,7 @@ def test_strips_show_source_methods_and_target(made):
         "target",
     ]
     assert len(list(folder.rglob("*.jpg"))) == len(PAIRS)
-    files = figures.generated_files(layout, "synthetic", "no-guided-filter", 0)
+    files = Results(benchmark, layout).images(Row("synthetic", "no-guided-filter", 0))
     for index in (0, 17):
         strip = cv2.imread(str(folder / pair_browser.strip_path(index)))
         assert strip.shape == (128, 64 * len(pictures), 3)
@@ -195,10 +197,10 @@ def test_a_rebuilt_browser_keeps_nothing_of_the_one_before(made, tmp_path):
     benchmark, layout, _ = made
     stale = layout.reports / "pairs" / "synthetic" / "strips" / "000" / "000099.jpg"
     stale.write_bytes(b"old")
-    found = pair_browser.write_pairs(benchmark, layout, "synthetic")
+    found = pair_browser.write_pairs(Results(benchmark, layout), "synthetic")
     assert (found.pairs, found.script, found.missing) == (18, "pairs/synthetic/pairs.js", "")
     assert not stale.exists()
-    assert pair_browser.write_pairs(benchmark, Layout("trial", tmp_path), "synthetic").missing
+    assert pair_browser.write_pairs(Results(benchmark, Layout("trial", tmp_path)), "synthetic").missing
 
 
 def test_other_pairs_are_refused(tmp_path):
@@ -207,7 +209,7 @@ def test_other_pairs_are_refused(tmp_path):
     path = layout.evaluate("synthetic", "no-guided-filter", 0) / "per-pair.csv"
     pd.read_csv(path).iloc[::-1].to_csv(path, index=False)
     with pytest.raises(UserError, match=r"no-guided-filter.*other pairs than potgan"):
-        pair_browser.write_pairs(benchmark, layout, "synthetic")
+        pair_browser.write_pairs(Results(benchmark, layout), "synthetic")
     assert not (layout.reports / "pairs").exists()
 
 
@@ -402,14 +404,8 @@ def many_pairs(root, count, side=32, pictures=40):
     rows = [[n, "test", n[:4], 1, side, side, "0", files[i % pictures].name] for i, n in enumerate(names)]
     columns = ["name", "split", "person", "camera", "height", "width", "sha256", "path"]
     pd.DataFrame(rows, columns=columns).to_csv(layout.images("many") / "images.csv", index=False)
-    record = {
-        "kind": "market1501",
-        "images": {"train": 0, "test": 600},
-        "partial": True,
-        "source": "none",
-        "skipped": [],
-    }
-    record |= {"origin": "user", "layout": "flat", "checksum": None, "published_archive": None}
+    record = images_record(dataset="many", kind="market1501", images={"train": 0, "test": 600}, partial=True)
+    record |= {"origin": "user", "layout": "flat", "source": "none"}
     (layout.images("many") / "images.json").write_text(json.dumps(record))
     joints = random.uniform(2, side - 2, (600, len(JOINTS), 2)).astype(np.float32)
     table = Keypoints(names, joints, np.ones((600, len(JOINTS)), np.float32))
@@ -435,7 +431,7 @@ def test_twelve_thousand_pairs_stay_small_and_quick(tmp_path, request):
     count = 12_000
     benchmark, layout = many_pairs(tmp_path, count)
     start = time.perf_counter()
-    path = report_page.write_report(benchmark, layout)
+    path = report_page.write_report(Results(benchmark, layout))
     assert time.perf_counter() - start < 300  # some 6 s on one core; a machine may be busy
     script = layout.reports / "pairs" / "many" / "pairs.js"
     assert path.stat().st_size + script.stat().st_size < 20e6

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from potgan.common.errors import UserError
 from potgan.report import tables
+from potgan.results import Results
 from potgan.settings.layout import Layout
 from potgan.settings.protocols import METRICS, PROTOCOLS
 from potgan.settings.reading import load
@@ -87,7 +88,7 @@ def cells_of(table):
 
 
 def build(benchmark, layout):
-    return tables.build_tables(benchmark, layout, tables.read_published())
+    return tables.build_tables(Results(benchmark, layout), tables.read_published())
 
 
 # -- the published numbers --------------------------------------------------------------------------------------------
@@ -178,7 +179,7 @@ def test_the_cells_of_an_absent_data_set_say_why(tmp_path):
     assert list(benchmark.datasets) == ["synthetic"]
     layout = Layout("trial", tmp_path)
     write_all(benchmark, layout)
-    table = tables.build_tables(benchmark, layout, tables.read_published())[1]
+    table = tables.build_tables(Results(benchmark, layout), tables.read_published())[1]
     cell = cells_of(table)["potgan", "dukemtmc", "ssim", True]
     assert cell.value is None
     assert cell.reason.startswith("not run: DukeMTMC-reID is not here (withdrawn by Duke University in 2019")
@@ -273,7 +274,7 @@ def test_mean_and_deviation_over_seeds_and_a_missing_seed(tmp_path):
     assert (partial.value, partial.sd, partial.n_seeds) == (0.3, None, 1)
     assert partial.reason == "without seed 0, 2, which was not evaluated"
     assert cells["potgan", "synthetic", "is", False].reason == "not run: this method was not evaluated here"
-    tree = tables.metrics_tree(tables.collect(benchmark, layout))
+    tree = tables.metrics_tree(tables.collect(Results(benchmark, layout)))
     assert tree["synthetic"]["potgan"]["ssim"] == pytest.approx(0.42)
     assert tree["synthetic"]["potgan"]["ssim_sd"] == pytest.approx(0.02)
     assert tree["synthetic"]["potgan"]["seeds"] == 3
@@ -286,7 +287,7 @@ def test_a_value_that_is_null_is_no_number(tmp_path):
     write_run(benchmark, layout, "synthetic", "potgan", 0, {"ssim": 0.4, "mask_is": None})
     cell = cells_of(build(benchmark, layout)[0])["potgan", "synthetic", "mask_is", False]
     assert (cell.value, cell.reason) == (None, "not measured: the scores hold no value of mask-IS")
-    assert tables.metrics_tree(tables.collect(benchmark, layout))["synthetic"]["potgan"]["mask_is"] is None
+    assert tables.metrics_tree(tables.collect(Results(benchmark, layout)))["synthetic"]["potgan"]["mask_is"] is None
 
 
 def test_only_trained_models_are_ranked(tmp_path):
@@ -311,7 +312,7 @@ def test_only_trained_models_are_ranked(tmp_path):
         ({"seed": 7}, "seed is 7 instead of 0"),
         ({"dataset": "other"}, "dataset is 'other'"),
         ({"protocol": {"id": "potgan", "hash": "x"}}, "measured under protocol 'potgan'"),
-        ({"metrics": {"fid": {"value": 1, "protocol": "fid-inception2015"}}}, "instead of 'fid-synthetic'"),
+        ({"metrics": {"fid": {"value": 1, "n": 40, "protocol": "fid-inception2015"}}}, "instead of 'fid-synthetic'"),
     ],
 )
 def test_scores_of_another_run_or_protocol_are_refused(tmp_path, changes, message):
@@ -319,7 +320,7 @@ def test_scores_of_another_run_or_protocol_are_refused(tmp_path, changes, messag
     layout = Layout("trial", tmp_path)
     write_run(benchmark, layout, "synthetic", "potgan", 0, {"ssim": 0.4}, changes=changes)
     with pytest.raises(UserError, match=re.escape(message)) as caught:
-        tables.write_tables(benchmark, layout)
+        tables.write_tables(Results(benchmark, layout))
     assert "\n" not in str(caught.value)
     assert not layout.reports.exists()
 
@@ -331,12 +332,12 @@ def test_two_versions_of_a_protocol_are_refused(tmp_path):
     other = {"id": "potgan-synthetic", "hash": "ffffffffffff"}
     write_run(benchmark, layout, "synthetic", "copy-source", 0, {"ssim": 0.4}, changes={"protocol": other})
     with pytest.raises(UserError, match=r"different versions of the protocol.*ffffffffffff"):
-        tables.collect(benchmark, layout)
+        tables.collect(Results(benchmark, layout))
 
 
 def test_nothing_evaluated_is_an_error(tmp_path):
     with pytest.raises(UserError, match=r"holds no scores\.json"):
-        tables.collect(a_benchmark(), Layout("trial", tmp_path))
+        tables.collect(Results(a_benchmark(), Layout("trial", tmp_path)))
 
 
 # -- verdicts and re-scored methods -----------------------------------------------------------------------------------
@@ -386,8 +387,8 @@ def test_no_verdict_without_a_number_a_spread_or_a_sound_value_of_the_paper(tmp_
     # VUNet's 0.353 is a reconstruction and no transfer (docs/decisions.md, D40): nothing is said about a re-scored 0.262.
     released = cells["vunet-released", "market1501", "ssim", True]
     assert (released.paper_value, released.verdict) == (0.353, "not comparable")
-    assert "single-image reconstruction" in released.note
-    assert "single-image reconstruction" in cells["vunet", "market1501", "ssim", True].note
+    assert "reconstructs single images" in released.note
+    assert "reconstructs single images" in cells["vunet", "market1501", "ssim", True].note
     assert cells["vunet-released", "market1501", "mask_ssim", True].verdict == ""  # the paper has no such value
     other = cells["vunet-released", "deepfashion", "ssim", True]
     assert (other.paper_value, other.reason) == (None, "not run: the released images are of another data set")
@@ -519,7 +520,7 @@ def from_csv(path):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_csv_markdown_and_latex_hold_the_same_numbers(tmp_path, seed):
     benchmark, layout = random_results(tmp_path, seed)
-    tables.write_tables(benchmark, layout)
+    tables.write_tables(Results(benchmark, layout))
     folder = layout.reports / "tables"
     counted = 0
     for number in (1, 2, 3, 4):
@@ -537,7 +538,7 @@ def test_latex_compiles_and_nothing_runs_over_the_edge(tmp_path):
         "paper": random_results(tmp_path / "paper"),
         "awkward": awkward_benchmark(tmp_path / "awkward"),
     }.items():
-        tables.write_tables(benchmark, layout)
+        tables.write_tables(Results(benchmark, layout))
         run = subprocess.run(
             ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "tables.tex"],
             cwd=layout.reports / "tables", capture_output=True, text=True, check=False, errors="replace",
@@ -558,7 +559,7 @@ def test_sensitivity_has_methods_as_rows_and_protocols_as_columns(tmp_path):
             {"protocol": ["patn", "clean"], "ssim": [value, value + 0.1], "mask_ssim": [0.8, 0.7], "foreground_ssim": [None, 0.2]}
         )  # fmt: skip
         frame.to_csv(layout.evaluate("synthetic", "potgan", seed) / "sensitivity.csv", index=False)
-    tables.write_tables(benchmark, layout)
+    tables.write_tables(Results(benchmark, layout))
     frame = pd.read_csv(layout.reports / "tables" / "sensitivity.csv").set_index(["method", "protocol"])
     assert frame.loc[("potgan", "patn"), "ssim"] == pytest.approx(0.32)
     assert frame.loc[("potgan", "clean"), "ssim"] == pytest.approx(0.42)
@@ -582,10 +583,10 @@ def test_released_jpeg_files_never_stand_under_clean_without_a_word(tmp_path):
     for method, file_format in (("vunet-released", "jpeg"), ("copy-source", "png")):
         write_run(benchmark, layout, "market1501", method, 0, {"ssim": 0.262}, changes={"file_format": file_format})
         frame.to_csv(layout.evaluate("market1501", method, 0) / "sensitivity.csv", index=False)
-    found = tables.sensitivity(benchmark, layout).set_index(["dataset", "method", "protocol"])["note"]
+    found = tables.sensitivity(Results(benchmark, layout)).set_index(["dataset", "method", "protocol"])["note"]
     assert "holds JPEG files, and protocol clean demands PNG" in found["market1501", "vunet-released", "clean"]
     assert found["market1501", "vunet-released", "patn"] == found["market1501", "copy-source", "clean"] == ""
-    text = tables.sensitivity_markdown(benchmark, tables.sensitivity(benchmark, layout))
+    text = tables.sensitivity_markdown(benchmark, tables.sensitivity(Results(benchmark, layout)))
     assert r"| VUNet (re-scored) | 1 | 0.262 | 0.280\* |" in text
     assert "| Copy of the source image | 1 | 0.262 | 0.280 |" in text
     assert text.count(r"\* VUNet (re-scored): holds JPEG files") == 1
@@ -596,7 +597,7 @@ def test_a_sensitivity_file_of_other_columns_is_refused(tmp_path):
     write_all(benchmark, layout)
     (layout.evaluate("synthetic", "potgan", 0) / "sensitivity.csv").write_text("protocol,ssim\npatn,0.3\n")
     with pytest.raises(UserError, match=r"sensitivity\.csv: has no column foreground_ssim"):
-        tables.write_tables(benchmark, layout)
+        tables.write_tables(Results(benchmark, layout))
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
@@ -606,7 +607,7 @@ def test_files_are_complete_and_the_same_every_time(tmp_path):
     benchmark = a_benchmark()
     layout = Layout("trial", tmp_path)
     write_all(benchmark, layout)
-    paths = tables.write_tables(benchmark, layout)
+    paths = tables.write_tables(Results(benchmark, layout))
     names = {f"table{n}.{kind}" for n in (1, 2, 3, 4) for kind in ("csv", "md", "tex")}
     names |= {"ablations.csv", "ablations.md", "sensitivity.csv", "sensitivity.md", "tables.tex"}
     few = {p for p in paths if p.parent.parent.name == "metrics"}  # a file a method, for DVC
@@ -614,7 +615,7 @@ def test_files_are_complete_and_the_same_every_time(tmp_path):
     assert {p.stem for p in few} == set(benchmark.methods)
     assert {p.name for p in (layout.reports / "tables").iterdir()} == names  # and no temporary file
     before = [path.read_bytes() for path in paths]
-    tables.write_tables(benchmark, layout)
+    tables.write_tables(Results(benchmark, layout))
     assert [path.read_bytes() for path in paths] == before
 
     frame = pd.read_csv(layout.reports / "tables" / "table1.csv", keep_default_na=False)
@@ -690,8 +691,8 @@ def two_models(tmp_path, differences, metric="ssim", seeds=(0,)):
     for seed, difference in zip(seeds, differences, strict=True):
         for method, values in (("potgan", base), ("no-pose-transform", base + difference)):
             write_run(benchmark, layout, "synthetic", method, seed, {metric: values.mean()}, {metric: values})
-    scores = tables.collect(benchmark, layout)
-    return tables.compare(benchmark, layout, scores, "synthetic", "no-pose-transform", "potgan", metric)
+    scores = tables.collect(Results(benchmark, layout))
+    return tables.compare(Results(benchmark, layout), scores, "synthetic", "no-pose-transform", "potgan", metric)
 
 
 @pytest.mark.parametrize(("metric", "effect"), [("ssim", "hurts"), ("l1", "helps")])
@@ -711,8 +712,10 @@ def test_a_pair_without_a_value_is_in_no_difference(tmp_path):
         write_run(benchmark, layout, "synthetic", method, 0, {"foreground_ssim": float(np.nanmean(base + shift))})
         path = layout.evaluate("synthetic", method, 0) / "per-pair.csv"
         pd.read_csv(path).assign(foreground_ssim=base + shift).to_csv(path, index=False)
-    scores = tables.collect(benchmark, layout)
-    c = tables.compare(benchmark, layout, scores, "synthetic", "no-pose-transform", "potgan", "foreground_ssim")
+    scores = tables.collect(Results(benchmark, layout))
+    c = tables.compare(
+        Results(benchmark, layout), scores, "synthetic", "no-pose-transform", "potgan", "foreground_ssim"
+    )
     assert (c.low, c.high, c.difference) == pytest.approx((-0.05, -0.05, -0.05))
     assert (c.effect, c.n_pairs) == ("hurts", 39)
 
@@ -743,10 +746,10 @@ def test_a_reference_meets_every_seed(tmp_path):
     write_run(benchmark, layout, "synthetic", "copy-source", 0, {"ssim": 0.3}, {"ssim": np.full(40, 0.3)})
     for seed, value in ((4, 0.4), (9, 0.6)):
         write_run(benchmark, layout, "synthetic", "potgan", seed, {"ssim": value}, {"ssim": np.full(40, value)})
-    scores = tables.collect(benchmark, layout)
-    found = tables.compare(benchmark, layout, scores, "synthetic", "potgan", "copy-source", "ssim")
+    scores = tables.collect(Results(benchmark, layout))
+    found = tables.compare(Results(benchmark, layout), scores, "synthetic", "potgan", "copy-source", "ssim")
     assert (found.n_seeds, found.difference, found.against_value) == (2, pytest.approx(0.2), pytest.approx(0.3))
-    assert tables.compare(benchmark, layout, scores, "synthetic", "potgan", "mean-image", "ssim") is None
+    assert tables.compare(Results(benchmark, layout), scores, "synthetic", "potgan", "mean-image", "ssim") is None
 
 
 def test_other_pairs_are_refused(tmp_path):
@@ -755,10 +758,10 @@ def test_other_pairs_are_refused(tmp_path):
     write_run(benchmark, layout, "synthetic", "potgan", 0, {"ssim": 0.3})
     write_run(benchmark, layout, "synthetic", "no-pose-transform", 0, {"ssim": 0.3}, pairs=PAIRS[::-1])
     with pytest.raises(UserError, match="on other pairs than potgan"):
-        tables.write_tables(benchmark, layout)
+        tables.write_tables(Results(benchmark, layout))
     (layout.evaluate("synthetic", "potgan", 0) / "per-pair.csv").unlink()
     with pytest.raises(UserError, match=r"per-pair\.csv: is missing"):
-        tables.write_tables(benchmark, layout)
+        tables.write_tables(Results(benchmark, layout))
 
 
 def test_bootstrap_interval_agrees_with_normal_theory():
@@ -791,7 +794,7 @@ def test_warp_errors_are_means_over_seeds(tmp_path):
             for s in (1, 2)
         ]
         write_run(benchmark, layout, "synthetic", "potgan", seed, {"ssim": 0.4}, changes={"warp": {"scales": scales}})
-    frame = tables.warp_errors(benchmark, layout)
+    frame = tables.warp_errors(Results(benchmark, layout))
     assert frame[
         ["method", "stride", "end_point_error", "identity_end_point_error", "n_seeds"]
     ].to_numpy().tolist() == [

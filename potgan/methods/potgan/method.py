@@ -218,7 +218,7 @@ class PoTGAN(Method):
         filtered = guided_filter(batch.target_mask, out.unfiltered, settings.radius, settings.epsilon)
         return {"validation_ssim": filtered, "validation_ssim_unfiltered": out.unfiltered}
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, str | None]:
         return {"perceptual_network_sha256": self.perceptual.weights_sha256() if self.perceptual else None}
 
     def stateful(self) -> dict[str, Any]:
