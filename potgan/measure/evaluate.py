@@ -278,7 +278,7 @@ class Scores(JsonRecord):
     images. hashes: of data, weights and images. versions: library -> version. origin: of released results.
     """
 
-    REMEDY = "evaluate this run again"
+    REMEDY = "run `potgan generate` and `potgan evaluate` for it"
 
     method: str
     n_pairs: int

@@ -17,6 +17,8 @@ from potgan.settings.schema import GeneratorSettings
 SETTINGS = GeneratorSettings(width=4)
 HEIGHT, WIDTH = 64, 32
 
+RECORD = generate.GenerationRecord("potgan", 0, None, None)
+
 
 def constant_shift(pixels: tuple[float, float]) -> np.ndarray:
     """(1, 4, 16, 2) control points that move every scale by the same number of image pixels."""
@@ -81,7 +83,7 @@ def test_images_come_back_from_the_folder_to_the_last_bit_and_in_the_order_of_th
     torch.manual_seed(0)
     generator = Generator(SETTINGS, (HEIGHT, WIDTH))
     made = list(generate.synthesise(generator, data(), 2))
-    generate.write_generated(iter(made), pairs(), {}, tmp_path / "generate")
+    generate.write_generated(iter(made), pairs(), RECORD, tmp_path / "generate")
     read = evaluate.read_generated(tmp_path / "generate", pairs())
     np.testing.assert_array_equal(read, np.stack([image for image, _ in made]))
     assert (tmp_path / "generate" / "images" / "0___1.png").is_file()
@@ -112,7 +114,7 @@ def test_references_are_what_they_say() -> None:
 
 def test_a_folder_of_another_pair_list_or_without_an_image_is_refused(tmp_path) -> None:
     pictures = generate.reference_images("real-data", data(), None)
-    generate.write_generated(pictures, pairs(), {}, tmp_path / "generate")
+    generate.write_generated(pictures, pairs(), RECORD, tmp_path / "generate")
     with pytest.raises(UserError, match="another pair list"):
         evaluate.read_generated(tmp_path / "generate", pairs().iloc[::-1].reset_index(drop=True))
     (tmp_path / "generate" / "images" / "2___3.png").unlink()

@@ -358,7 +358,7 @@ def spoiled(copied: Path, how: str) -> None:
     ("how", "said"),
     [
         ("untrained", "run `potgan train` first"),
-        ("unevaluated", "run `potgan generate` and `potgan evaluate` first"),
+        ("unevaluated", "run `potgan generate` and `potgan evaluate` for it"),
         ("other scores", "scores.json: is of another generator"),
         ("other filter", "scores.json: is of other settings"),
         ("other width", "was trained with other settings than potgan's now"),

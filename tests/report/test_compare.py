@@ -198,7 +198,7 @@ def test_the_command_prints_writes_json_and_refuses_in_one_line(tmp_path) -> Non
     for paths, part in (
         ([first], "name at least two runs"),
         ([first, tmp_path / "empty"], "is no run: it has no scores.json"),
-        ([first, tmp_path / "other.json"], "is no mapping; evaluate this run again"),
+        ([first, tmp_path / "other.json"], "is no mapping; run `potgan generate` and `potgan evaluate` for it"),
     ):
         run = potgan("compare", *paths)
         assert run.returncode == 2

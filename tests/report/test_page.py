@@ -633,11 +633,17 @@ def test_the_report_reads_each_file_of_the_results_once(tmp_path):
     [
         (
             '{"version": 2}',
-            "scores.json: is version 2 of its format, and this program reads 1; evaluate this run again",
+            "scores.json: is version 2 of its format, and this program reads 1; run `potgan generate` and `potgan evaluate` for it",
         ),
-        ("[]", "scores.json: is no mapping; evaluate this run again"),
-        ('{"method": "potgan"}', "scores.json: key 'n_pairs' is missing; evaluate this run again"),
-        ('{"metrix": {}}', "scores.json: unknown key 'metrix'; did you mean 'metrics'?; evaluate this run again"),
+        ("[]", "scores.json: is no mapping; run `potgan generate` and `potgan evaluate` for it"),
+        (
+            '{"method": "potgan"}',
+            "scores.json: key 'n_pairs' is missing; run `potgan generate` and `potgan evaluate` for it",
+        ),
+        (
+            '{"metrix": {}}',
+            "scores.json: unknown key 'metrix'; did you mean 'metrics'?; run `potgan generate` and `potgan evaluate` for it",
+        ),
         ("{", "scores.json: is not JSON"),
     ],
 )
