@@ -12,7 +12,7 @@ import signal
 import sys
 
 from potgan.cli import data, generator, pipeline, score
-from potgan.common.errors import Interrupted, UserError
+from potgan.common.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, Interrupted, UserError
 
 #: The order in which `potgan --help` lists them.
 VERBS = (
@@ -47,10 +47,10 @@ def main(argv: list[str] | None = None) -> int:
         return arguments.call(arguments) or 0
     except UserError as error:
         print(f"potgan {arguments.verb}: error: {error}", file=sys.stderr)
-        return UserError.exit_code
+        return EXIT_BAD_INPUT
     except Interrupted as stop:
         print(f"potgan {arguments.verb}: {stop}", file=sys.stderr)
-        return Interrupted.exit_code
+        return EXIT_INTERRUPTED
     except KeyboardInterrupt:
         print(f"potgan {arguments.verb}: stopped", file=sys.stderr)
         return 128 + signal.SIGINT
@@ -58,4 +58,4 @@ def main(argv: list[str] | None = None) -> int:
         if error.filename is None and error.errno is None:
             raise
         print(f"potgan {arguments.verb}: error: {error.filename or ''}: {os.strerror(error.errno)}", file=sys.stderr)
-        return UserError.exit_code
+        return EXIT_BAD_INPUT

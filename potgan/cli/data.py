@@ -7,7 +7,7 @@ from pathlib import Path
 
 from potgan.cli.pipeline import run_stage
 from potgan.cli.verb import CONFIG, ROOT, Option, option, verb
-from potgan.common.errors import UserError
+from potgan.common.errors import EXIT_BAD_INPUT, UserError
 from potgan.data.keypoint_files import FORMATS
 from potgan.settings.layout import Layout
 from potgan.settings.schema import PUBLISHED_KINDS, Dataset
@@ -105,7 +105,7 @@ def verify(arguments: argparse.Namespace) -> int:
     if arguments.out:
         write_json(arguments.out, dataclasses.asdict(answer))
     print(answer.text())
-    return 0 if answer.state == "ok" else UserError.exit_code
+    return 0 if answer.state == "ok" else EXIT_BAD_INPUT
 
 
 @verb(
