@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ from torch import nn
 
 from potgan.common.device import take_devices
 from potgan.common.errors import Interrupted
+
+#: Signals on which the launcher ends the processes of a training.
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 @dataclass(frozen=True)
@@ -97,9 +101,12 @@ def launch(count: int, command: list[str]) -> None:
         taken = take_devices(count, torch.cuda.device_count())
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, taken))
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # By default the launcher also ends the training on signals that this process was started to ignore: SIGHUP under `nohup`,
+    # and SIGINT in the background of a shell.
+    heeded = [n.name for n in _STOP_SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
     configuration = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=count, rdzv_backend="c10d", rdzv_endpoint="127.0.0.1:0",
-        max_restarts=0, monitor_interval=0.2,
+        max_restarts=0, monitor_interval=0.2, signals_to_handle=",".join(heeded),
     )  # fmt: skip
     try:
         elastic_launch(configuration, sys.executable)(*command)
