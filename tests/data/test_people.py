@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from potgan.common.errors import UserError
 from potgan.data.pose import JOINT, TORSO
-from potgan.data.synthetic import people
+from potgan.data.synthetic import body, clothes, people, scene, surfaces, textures
 from potgan.settings.schema import SyntheticSettings
 
 SMALL = SyntheticSettings(train_identities=20, test_identities=10, images_per_identity=8)
@@ -41,9 +41,9 @@ def renders() -> list[people.Render]:
 @pytest.fixture(scope="module")
 def evenly_lit() -> list[people.Render]:
     """The training images in even, white, sharp light: up to the exposure a surface point has one colour in all."""
-    even = [replace(site, ambient=1.0, diffuse=0.0, tint=(1, 1, 1), blur=0.0) for site in people._SITES]
+    even = [replace(site, ambient=1.0, diffuse=0.0, tint=(1, 1, 1), blur=0.0) for site in scene._SITES]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(people, "_SITES", even)
+        patch.setattr(scene, "_SITES", even)
         forget()
         images = list(people.render_split(SMALL, "train"))
     forget()
@@ -51,10 +51,11 @@ def evenly_lit() -> list[people.Render]:
 
 
 def forget() -> None:
-    """Drop everything the module keeps between two renders."""
-    for cached in vars(people).values():
-        if hasattr(cached, "cache_clear"):
-            cached.cache_clear()
+    """Drop everything that the modules keep between two renders."""
+    for module in (body, clothes, people, scene, surfaces, textures):
+        for cached in vars(module).values():
+            if hasattr(cached, "cache_clear"):
+                cached.cache_clear()
 
 
 def side_of(r: people.Render) -> float:
@@ -155,8 +156,8 @@ def turn(axis: tuple[float, float, float], angle: float) -> np.ndarray:
 def test_a_ball_is_a_disc_with_the_height_of_a_ball():
     radius, scale, centre = 0.3, 50.0, (31.0, 33.0)
     shape = np.array([[radius, radius, 1, 0, -1 / radius**2, radius]])
-    grid = people._grid(scale, centre, 64, 64)
-    part, depth = people._cast(turn((1, 2, 3), 1.1)[None], np.array([[0.0, 0.0, 0.2]]), shape, *grid)
+    grid = surfaces.sample_grid(scale, centre, 64, 64)
+    part, depth = surfaces.cast(turn((1, 2, 3), 1.1)[None], np.array([[0.0, 0.0, 0.2]]), shape, *grid)
     row, column = np.nonzero(part == 0)
     off = np.hypot(column / 2 - 0.5 - centre[0], row / 2 - 0.5 - centre[1]) / scale
     assert part.shape == (129, 129)
@@ -181,8 +182,8 @@ def test_casting_agrees_with_marching_along_the_ray(radii, semi_axes, axis, angl
     q2, q1, q0 = np.polyfit([half, 0, -half], np.square(radii), 2)
     rotation, origin = turn(axis, angle), np.array([0.02, -0.03, 0.1])
     shape = np.array([[width, depth, q0, q1, q2, half]])
-    grid = people._grid(20.0, (15.5, 15.5), 32, 32)
-    part, picture = people._cast(rotation[None], origin[None], shape, *grid)
+    grid = surfaces.sample_grid(20.0, (15.5, 15.5), 32, 32)
+    part, picture = surfaces.cast(rotation[None], origin[None], shape, *grid)
     assert np.array_equal(part < 0, picture == -np.inf)
     picture = picture.ravel()
 
@@ -267,7 +268,7 @@ def test_a_visible_joint_is_not_behind_a_hand_or_the_other_side(renders):
             for joint in (JOINT[f"{side}_{name}"] for name in ("shoulder", "hip", "knee", "ankle")):
                 if r.visible[joint]:
                     x, y = np.round(r.joints[joint]).astype(int)
-                    part = people.PARTS[r.surface.part[y, x]]
+                    part = body.PARTS[r.surface.part[y, x]]
                     covered.append(part.startswith(other) or part.endswith(("hand", "forearm", "bag", "backpack")))
     assert len(covered) > 1000
     assert np.mean(covered) < 0.008  # rounding to the pixel beside; 0.002 to 0.004 measured for four seeds
@@ -403,13 +404,13 @@ def test_flow_carries_joints_to_joints(renders):
 
 def test_points_turned_away_are_not_visible(renders):
     """The face cannot be found in a picture from behind, nor the back of the torso in one from the front."""
-    torso = people.PART["torso"]
+    torso = body.PART["torso"]
     checked, noses = 0, []
     for a in renders:
         for b in (r for r in renders if r.person == a.person):
             if side_of(a) > 0.36 and side_of(b) < -0.36:
                 _, visible = people.exact_flow(source=b, target=a)
-                noses += list(visible[a.surface.part == people.PART["nose"]])
+                noses += list(visible[a.surface.part == body.PART["nose"]])
                 assert visible[a.surface.part == torso].mean() < 0.25
                 checked += 1
     assert checked > 5
@@ -422,10 +423,10 @@ def test_points_turned_away_are_not_visible(renders):
 def test_a_backpack_is_seen_from_behind_and_not_from_the_front(renders):
     front, back = [], []
     for r in renders:
-        if people.PART["backpack"] not in r.surface.ids:
-            assert not (r.surface.part == people.PART["backpack"]).any()
+        if body.PART["backpack"] not in r.surface.ids:
+            assert not (r.surface.part == body.PART["backpack"]).any()
             continue
-        share = (r.surface.part == people.PART["backpack"]).sum() / r.body.sum()
+        share = (r.surface.part == body.PART["backpack"]).sum() / r.body.sum()
         if side_of(r) > 0.33:
             front.append(share)
         elif side_of(r) < -0.33:
@@ -438,10 +439,10 @@ def test_a_backpack_is_seen_from_behind_and_not_from_the_front(renders):
 
 def test_the_torso_shows_its_colour_class(evenly_lit):
     names, colours = list(SEEN_COLOURS), np.array(list(SEEN_COLOURS.values()))
-    assert tuple(names) == people.UPPER_COLOURS
+    assert tuple(names) == clothes.UPPER_COLOURS
     hits = []
     for r in evenly_lit:
-        cloth = r.image[(r.surface.part == people.PART["torso"]) | (r.surface.part == people.PART["hem"])]
+        cloth = r.image[(r.surface.part == body.PART["torso"]) | (r.surface.part == body.PART["hem"])]
         nearest = np.linalg.norm(colours - np.median(cloth, axis=0), axis=1).argmin()
         hits.append(nearest == r.upper_colour)
     assert np.mean(hits) > 0.6  # chance: 0.1; second colours and bags cost the rest
@@ -451,10 +452,10 @@ def test_a_strap_runs_down_to_its_bag(evenly_lit):
     """The strap is painted, the bag is a part: the strap's lower end must be on the bag's side, front and back."""
     ends = []
     for r in evenly_lit:
-        bag, torso = (r.surface.part == people.PART[part] for part in ("bag", "torso"))
+        bag, torso = (r.surface.part == body.PART[part] for part in ("bag", "torso"))
         shoulder, hip = r.joints[JOINT["neck"]], (r.joints[JOINT["right_hip"]] + r.joints[JOINT["left_hip"]]) / 2
         at_hip = bag.any() and abs(np.nonzero(bag)[0].mean() - hip[1]) < 8
-        if not at_hip or bag.sum() < 8 or abs(side_of(r)) < 0.28 or people.PART["backpack"] in r.surface.ids:
+        if not at_hip or bag.sum() < 8 or abs(side_of(r)) < 0.28 or body.PART["backpack"] in r.surface.ids:
             continue
         colour = np.median(r.image[bag], axis=0)
         row, column = np.nonzero(torso & (abs(r.image.astype(float) - colour).max(axis=2) < 25))
@@ -470,6 +471,6 @@ def test_a_strap_runs_down_to_its_bag(evenly_lit):
 
 
 def test_classes_are_balanced_over_a_deck():
-    looks = [people._look(0, person) for person in range(1, 61)]
+    looks = [people.look_of(0, person) for person in range(1, 61)]
     labels = [(look.upper_colour, look.lower_colour) for look in looks]
-    assert len(set(labels)) == 60 == len(people.UPPER_COLOURS) * len(people.LOWER_COLOURS)
+    assert len(set(labels)) == 60 == len(clothes.UPPER_COLOURS) * len(clothes.LOWER_COLOURS)
