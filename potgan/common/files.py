@@ -13,6 +13,9 @@ from typing import Any
 
 from potgan.common.errors import UserError
 
+#: A value that a JSON file can hold.
+Json = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
+
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all. Raises UserError where it cannot be written."""
