@@ -23,7 +23,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -274,7 +273,7 @@ def pair_statistics(pairs: pd.DataFrame, kind: str) -> dict[str, Json]:
     person, people = pd.factorize(np.array([person_of(name, kind) for name in names], object))
     per_identity = np.bincount(person[source], minlength=1)
     per_identity = per_identity[per_identity > 0]
-    statistics: dict[str, Any] = {
+    statistics: dict[str, Json] = {
         "pairs": len(pairs),
         "identities": len(people),
         "images": len(names),
@@ -312,7 +311,7 @@ def deepfashion_split_statistics(train_names: Iterable[str], test_names: Iterabl
         }
         for split, of_split in names.items()
     }
-    statistics: dict[str, Any] = {}
+    statistics: dict[str, Json] = {}
     for split, of_split in names.items():
         sizes = Counter(person_of(name, "deepfashion") for name in of_split).values()
         statistics[split] = {what: len(members) for what, members in sides[split].items()}
