@@ -26,7 +26,7 @@ def _copy_options(optional: bool) -> tuple[Option, ...]:
         option("kind", metavar="KIND", nargs="?" if optional else None, choices=PUBLISHED_KINDS,
                help=f"the data set: {kinds}"),
         option("--source", "--archive", dest="source",
-               help=f"archive, folder or address; default: the data folder, data or $POTGAN_DATA{sources}"),
+               help=f"archive, folder or address; default: the data folder ($POTGAN_DATA, or else data){sources}"),
         option("--checksum", help="sha256:<digits> of the archive; default: the published one"),
         option("--splits", type=Path, nargs=2, metavar=("TRAIN.LST", "TEST.LST"), help="DeepFashion's lists (PATN)"),
     )  # fmt: skip
@@ -65,7 +65,7 @@ def images(arguments: argparse.Namespace) -> None:
     from potgan.data.images import prepare_images
 
     if arguments.out is None:
-        raise UserError("images: --out is missing: the folder to fill")
+        raise UserError("images: --out is missing; name the folder to fill")
     unpacked = all((arguments.out / name).is_file() for name in ("images.csv", "images.json"))
     ours = {"images.csv", "images.json", "train", "test"} if unpacked else set()
     refuse_to_replace(arguments.out, "unpacking", lambda path: path.name in ours)
@@ -86,7 +86,7 @@ def _counts(record: dict) -> str:
 
 @verb(
     "verify",
-    "is a copy of a data set the published one, and if not, what differs?",
+    "tell whether a copy of a data set is the published one, and what differs if it is not",
     *_copy_options(optional=False),
     option("--names", type=Path, nargs="+", default=[], metavar="TABLE",
            help="compare single files with images.csv of an earlier run, key-point tables or lists"),
@@ -111,10 +111,10 @@ def verify(arguments: argparse.Namespace) -> int:
 @verb(
     "convert",
     "write a table of key points in another format, without loss where the format allows it",
-    option("table", type=Path, help="a file or folder in any format that is read; it tells which"),
+    option("table", type=Path, help="a file or folder in any format that is read; its content tells the format"),
     option("out", type=Path, help="the file (or, for openpose, the folder) to write"),
     option("--to", required=True, choices=FORMATS, help="the format to write"),
-    option("--images", type=Path, help="folder of the stage `images`: coco17 then has the images' sizes"),
+    option("--images", type=Path, help="folder of the stage `images`, from which coco17 gets the images' sizes"),
 )
 def convert(arguments: argparse.Namespace) -> None:
     from potgan.common.progress import say
@@ -136,11 +136,16 @@ def convert(arguments: argparse.Namespace) -> None:
     CONFIG,
     ROOT,
     CONFIGURED_DATASET,
-    option("--keypoints", type=Path, help="instead: a keypoints.csv or a published annotation table"),
+    option("--keypoints", type=Path, help="use this table: a keypoints.csv or a published annotation table"),
     option("--rule", default="patn", help="the pair rule, patn or pg2; default: %(default)s"),
-    option("--kind", choices=PUBLISHED_KINDS, default="market1501", help="the file-name grammar; default: %(default)s"),
-    option("--sample", type=int, help="draw that many pairs without replacement, as the peers do"),
-    option("--sample-seed", type=int, default=0, help="default: %(default)s"),
+    option(
+        "--kind",
+        choices=PUBLISHED_KINDS,
+        default="market1501",
+        help="whose file names the table has; default: %(default)s",
+    ),
+    option("--sample", type=int, help="draw so many pairs without replacement, as for the published lists"),
+    option("--sample-seed", type=int, default=0, help="the seed of that draw; default: %(default)s"),
     option("--out", type=Path, help="the pair list to write (with --keypoints)"),
 )
 def pairs(arguments: argparse.Namespace) -> None:
@@ -155,7 +160,7 @@ def pairs(arguments: argparse.Namespace) -> None:
     from potgan.data.pairs import PAIR_RULES, pairs_csv
 
     if arguments.out is None:
-        raise UserError("pairs: --out is missing: the pair list to write")
+        raise UserError("pairs: --out is missing; name the pair list to write")
     if arguments.sample is not None and arguments.sample < 1:
         raise UserError(f"pairs: --sample must be at least 1, and is {arguments.sample}")
     if arguments.rule not in PAIR_RULES:
@@ -170,12 +175,12 @@ def pairs(arguments: argparse.Namespace) -> None:
 @verb(
     "imitate",
     "write an archive in the layout of a real data set, filled with synthetic people",
-    option("kind", choices=PUBLISHED_KINDS),
+    option("kind", choices=PUBLISHED_KINDS, help="the data set whose layout is imitated"),
     option("--out", type=Path, required=True, help="the folder to write archive, tables and lists into"),
-    option("--train-identities", type=int, default=12, help="default: %(default)s"),
-    option("--test-identities", type=int, default=6, help="default: %(default)s"),
-    option("--images-per-identity", type=int, default=6, help="default: %(default)s"),
-    option("--seed", type=int, default=0, help="default: %(default)s"),
+    option("--train-identities", type=int, default=12, help="people to train on; default: %(default)s"),
+    option("--test-identities", type=int, default=6, help="people to test on; default: %(default)s"),
+    option("--images-per-identity", type=int, default=6, help="images of each of them; default: %(default)s"),
+    option("--seed", type=int, default=0, help="another seed gives other people; default: %(default)s"),
 )
 def imitate(arguments: argparse.Namespace) -> None:
     from potgan.common.progress import say

@@ -28,22 +28,23 @@ def export(arguments: argparse.Namespace) -> None:
 
 @verb(
     "transfer",
-    "the person of an image in other poses, by a trained generator",
+    "show the person of an image in other poses, by a trained generator",
     option("--checkpoint", type=Path, required=True, metavar="RUN_OR_FILE",
            help="results/<benchmark>/<data set>/<model>/seed<k>, or a generator's .pt file"),
-    option("--source", type=Path, required=True, metavar="IMAGE", help="the person"),
+    option("--source", type=Path, required=True, metavar="IMAGE", help="an image of the person"),
     option("--source-pose", dest="source_word", metavar="TABLE[:NAME]",
-           help="its key points, in its pixels; default: from --keypoints, or OpenPifPaf"),
-    option("--pose", dest="words", nargs="+", required=True, metavar="POSE", help="images, key-point tables (each row a "
-           "pose, in the generator's pixels; also COCO and OpenPose JSON), or TABLE:NAME for one row"),
+           help="key points of that image, in its pixels; default: from --keypoints, or found by OpenPifPaf"),
+    option("--pose", dest="words", nargs="+", required=True, metavar="POSE", help="images, tables of key "
+           "points (each row is a pose, in the generator's pixels; also COCO's and OpenPose's JSON), or TABLE:NAME for one row"),
     option("--keypoints", dest="tables", type=Path, nargs="+", default=[], metavar="TABLE",
            help="key points of the images, by file name; without them OpenPifPaf finds them"),
     option("--pose-size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"),
-           help="size of the images that the rows of pose tables belong to; default: the generator's"),
+           help="size of the images to which the rows of pose tables belong; default: the generator's"),
     option("--out", type=Path, required=True, help=".png: the picture, or a strip of several; .gif: an animation"),
     option("--overlay", action="store_true", help="draw the target's key points on the result"),
-    option("--frames-per-second", type=float, default=4.0, help="of a .gif; default: %(default)s"),
-    option("--batch-size", type=int, default=8, help="poses handled together; changes no pixel; default: %(default)s"),
+    option("--frames-per-second", type=float, default=4.0, help="speed of a .gif; default: %(default)s"),
+    option("--batch-size", type=int, default=8, help="how many poses are handled together, which changes no pixel; "
+           "default: %(default)s"),
     option("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s"),
 )  # fmt: skip
 def transfer(arguments: argparse.Namespace) -> None:

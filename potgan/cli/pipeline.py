@@ -37,14 +37,14 @@ tabulate = _stage("tabulate", "write TABLE I-IV, the ablation report and the pag
 
 @verb(
     "estimate",
-    "how long will the trainings of a configuration take on this machine?",
+    "tell how long the trainings of a configuration take on this machine",
     CONFIG,
     ROOT,
     option("--dataset", help="only this data set; default: all of the configuration"),
     option("--model", help="only this model; default: all of the configuration"),
-    option("--steps", type=int, default=50, help="steps that are timed of each; default: %(default)s"),
-    option("--price", type=float, metavar="EUR_PER_GPU_HOUR", help="adds what it costs"),
-    option("--json", type=Path, help="write the numbers there, too"),
+    option("--steps", type=int, default=50, help="how many steps of each training are timed; default: %(default)s"),
+    option("--price", type=float, metavar="EUR_PER_GPU_HOUR", help="tell also what the trainings cost"),
+    option("--json", type=Path, help="also write the numbers into this file"),
 )
 def estimate(arguments: argparse.Namespace) -> None:
     from potgan.common.files import write_json
@@ -68,7 +68,7 @@ def pack(arguments: argparse.Namespace) -> None:
 
 @verb(
     "unpack",
-    "restore these folders where they are absent or older than their archives; the workflow does it, too",
+    "restore the folders of `pack` where they are absent or older than their archives; the workflow does this, too",
     CONFIG,
     ROOT,
 )
@@ -90,7 +90,7 @@ def _as_the_workflow_sees_it(arguments: argparse.Namespace) -> tuple[Benchmark, 
     return present(benchmark, layout.data, IMITATIONS), layout
 
 
-@verb("plan", "what is to be done: jobs, disk and, where it is known, hours", CONFIG, ROOT)
+@verb("plan", "print what is to be done: jobs, disk space and, where they are known, hours", CONFIG, ROOT)
 def plan(arguments: argparse.Namespace) -> None:
     from potgan.pipeline import plan
 
@@ -100,7 +100,7 @@ def plan(arguments: argparse.Namespace) -> None:
         print(f"Without {name}: {reason}")
 
 
-@verb("stale", "list the results that are not what would be made now, and why", CONFIG, ROOT)
+@verb("stale", "list the results that differ from what would be made now, and why", CONFIG, ROOT)
 def stale(arguments: argparse.Namespace) -> None:
     """Print one line per stale result: the path of its record, a tab, and the reason. Nothing is changed."""
     from potgan.pipeline.jobs import jobs

@@ -210,7 +210,7 @@ def _files_of(kind: str) -> set[str]:
 
 
 def _write_zip(path: Path, contents: _Contents) -> None:
-    """Write the archive. All times in it are 1980-01-01, the earliest that a zip archive can hold, so that its bytes do not vary."""
+    """Write the archive. All times in it are 1980-01-01, the earliest in a zip archive, so that its bytes do not vary."""
     members = {p.path: p.content for split in contents.pictures.values() for p in split}
     if len(members) != sum(map(len, contents.pictures.values())):
         raise AssertionError("two pictures of an imitation have one name")
