@@ -136,7 +136,7 @@ def convert(arguments: argparse.Namespace) -> None:
     CONFIG,
     ROOT,
     CONFIGURED_DATASET,
-    option("--keypoints", type=Path, help="use this table: a keypoints.csv or a published annotation table"),
+    option("--keypoints", type=Path, help="instead of a data set: a keypoints.csv or a published annotation table"),
     option("--rule", default="patn", help="the pair rule, patn or pg2; default: %(default)s"),
     option(
         "--kind",

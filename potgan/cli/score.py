@@ -39,7 +39,7 @@ def score(arguments: argparse.Namespace) -> None:
     option("runs", type=Path, nargs="+", metavar="RUN",
            help="results/<benchmark>/<data set>/<method>/seed<k>, a folder of `score`, or a scores.json"),
     option("--json", type=Path, help="also write the comparison into this file"),
-    option("--published", metavar="DATASET", help="add the rows of the paper's tables on this data set"),
+    option("--published", metavar="DATASET", help="add the published results on this data set"),
 )  # fmt: skip
 def compare(arguments: argparse.Namespace) -> None:
     from potgan.common.files import write_json

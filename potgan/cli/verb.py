@@ -44,7 +44,9 @@ def verb(name: str, description: str, *options: Option) -> Callable[[Call], Verb
 
 
 CONFIG = option("--config", type=Path, default=Path("config/config.yaml"), help="default: %(default)s")
-ROOT = option("--root", type=Path, default=Path(), help="the folder of results/ and reports/; default: this one")
+ROOT = option(
+    "--root", type=Path, default=Path(), help="the folder of results/ and reports/; default: the current folder"
+)
 DATASET = option("--dataset", required=True, help="a data set of the configuration")
 MODEL = option("--model", required=True, help="a model of the configuration")
 METHOD = option(

@@ -1,4 +1,4 @@
-"""The embedded data set. Whole file: about 7 s on one core (measured; 40 s allowed)."""
+"""The synthetic people: what an image depends on, the rays, the joints, the flow and the clothes. About 7 s on one core."""
 
 import re
 import subprocess
@@ -18,7 +18,7 @@ from potgan.data.synthetic import body, clothes, people, scene, surfaces, textur
 from potgan.settings.schema import SyntheticSettings
 
 SMALL = SyntheticSettings(train_identities=20, test_identities=10, images_per_identity=8)
-#: Written here from the colours' names, not taken from the renderer.
+#: These colours were chosen by their names, and not taken from the renderer.
 SEEN_COLOURS = {
     "white": (235, 235, 235),
     "black": (25, 25, 25),
@@ -40,7 +40,8 @@ def renders() -> list[people.Render]:
 
 @pytest.fixture(scope="module")
 def evenly_lit() -> list[people.Render]:
-    """The training images in even, white, sharp light: up to the exposure a surface point has one colour in all."""
+    """The training images in even, white light and without blur. But for the brightness of a whole image, a point of the surface
+    has the same colour in all of them."""
     even = [replace(site, ambient=1.0, diffuse=0.0, tint=(1, 1, 1), blur=0.0) for site in scene._SITES]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scene, "_SITES", even)
@@ -59,7 +60,8 @@ def forget() -> None:
 
 
 def side_of(r: people.Render) -> float:
-    """How far the left shoulder lies to the right of the right one, in widths of the frame: > 0 facing the camera."""
+    """How far the left shoulder lies to the right of the right one, in widths of the frame. It is positive if the person faces the
+    camera."""
     return float(r.joints[JOINT["left_shoulder"], 0] - r.joints[JOINT["right_shoulder"], 0]) / r.image.shape[1]
 
 
@@ -177,7 +179,7 @@ number = st.floats(0.3, 1.0)
     angle=st.floats(-1.0, 1.0),
 )
 def test_casting_agrees_with_marching_along_the_ray(radii, semi_axes, axis, angle):
-    """Oracle: step along the ray from the camera and note where it first crosses the implicit surface from outside."""
+    """A second, simple method walks along the ray from the camera to where it first enters the surface."""
     width, depth, half = semi_axes
     q2, q1, q0 = np.polyfit([half, 0, -half], np.square(radii), 2)
     rotation, origin = turn(axis, angle), np.array([0.02, -0.03, 0.1])
@@ -232,7 +234,7 @@ def test_the_nose_is_seen_from_the_front_only(renders):
 
 
 def test_a_profile_shows_the_near_side(renders):
-    """Who faces the right edge turns the right side to the camera, who faces the left edge the left side."""
+    """A person who faces the right edge shows the right side to the camera. One who faces the left edge shows the left side."""
     seen = {"right": [], "left": []}
     for r in renders:
         if abs(side_of(r)) > 0.06:
@@ -249,7 +251,8 @@ def test_a_profile_shows_the_near_side(renders):
 
 
 def test_left_and_right_are_the_persons(renders):
-    """Facing the camera, the person's right shoulder, hip and eye lie at smaller x; seen from behind, at larger."""
+    """The right shoulder, hip and eye of a person who faces the camera lie at smaller x than the left ones. From behind they lie
+    at larger x."""
     for r in renders:
         if r.visible[[JOINT["right_eye"], JOINT["left_eye"]]].all() and abs(side_of(r)) > 0.2:
             assert side_of(r) > 0
@@ -271,7 +274,7 @@ def test_a_visible_joint_is_not_behind_a_hand_or_the_other_side(renders):
                     part = body.PARTS[r.surface.part[y, x]]
                     covered.append(part.startswith(other) or part.endswith(("hand", "forearm", "bag", "backpack")))
     assert len(covered) > 1000
-    assert np.mean(covered) < 0.008  # rounding to the pixel beside; 0.002 to 0.004 measured for four seeds
+    assert np.mean(covered) < 0.008  # rounding may give the pixel beside; four seeds gave 0.002 to 0.004
 
 
 def test_every_person_is_seen_from_all_sides(renders):
@@ -315,7 +318,8 @@ def test_other_sizes_are_the_same_scene(factor):
         one, other = people.render(SMALL, person, index), people.render(replace(SMALL, **size), person, index)
         assert other.image.shape == (size["height"], size["width"], 3)
         assert other.image.dtype == np.uint8
-        assert other.joints + 0.5 == pytest.approx((one.joints + 0.5) * factor, abs=1e-3)  # edges, not centres, scale
+        # Distances from the image's edge are what is scaled, and the edge lies at -0.5.
+        assert other.joints + 0.5 == pytest.approx((one.joints + 0.5) * factor, abs=1e-3)
         assert other.body.sum() == pytest.approx(one.body.sum() * factor**2, rel=0.06)
 
 
@@ -339,7 +343,7 @@ def test_flow_of_an_image_with_itself_is_zero(renders):
 
 
 def test_warping_the_source_by_the_flow_shows_the_target(evenly_lit):
-    """Bilinear (OpenCV), against no flow and against the flow shifted by 3 pixels."""
+    """The error after warping (bilinear, by OpenCV) is compared with that without flow, and with a flow shifted by 3 pixels."""
     y, x = np.mgrid[0:128, 0:64].astype(np.float32)
     errors = []
     for source, target in same_camera_pairs(evenly_lit):
@@ -382,7 +386,7 @@ def test_forward_and_backward_flow_meet(renders):
 
 
 def test_flow_carries_joints_to_joints(renders):
-    """Near a joint that both images show, the flow points to about the same joint (a joint lies inside the flesh)."""
+    """Near a joint that both images show, the flow points to about the same joint, as joints lie in the flesh."""
     off, at_rest = [], []
     for source, target in same_camera_pairs(renders):
         if side_of(source) * side_of(target) < 0:
@@ -398,12 +402,12 @@ def test_flow_carries_joints_to_joints(renders):
     assert len(off) > 40
     assert np.median(off) < 0.55 * np.median(at_rest)
     assert np.median(off) < 3.5
-    # The thickness of a knee at most; the rest is where the joint's pixel, rounded, shows the limb beside it.
+    # The distance is the thickness of a knee at most. Where it is larger, the rounded pixel of the joint shows the limb beside it.
     assert np.percentile(off, 97) < 0.1 * 128
 
 
 def test_points_turned_away_are_not_visible(renders):
-    """The face cannot be found in a picture from behind, nor the back of the torso in one from the front."""
+    """A picture from behind does not show the face, and one from the front does not show the back of the torso."""
     torso = body.PART["torso"]
     checked, noses = 0, []
     for a in renders:
@@ -445,11 +449,11 @@ def test_the_torso_shows_its_colour_class(evenly_lit):
         cloth = r.image[(r.surface.part == body.PART["torso"]) | (r.surface.part == body.PART["hem"])]
         nearest = np.linalg.norm(colours - np.median(cloth, axis=0), axis=1).argmin()
         hits.append(nearest == r.upper_colour)
-    assert np.mean(hits) > 0.6  # chance: 0.1; second colours and bags cost the rest
+    assert np.mean(hits) > 0.6  # by chance it would be 0.1; second colours and bags hide the colour in the other images
 
 
 def test_a_strap_runs_down_to_its_bag(evenly_lit):
-    """The strap is painted, the bag is a part: the strap's lower end must be on the bag's side, front and back."""
+    """The strap is painted and the bag is a part, so the strap's lower end must be on the bag's side, in front and behind."""
     ends = []
     for r in evenly_lit:
         bag, torso = (r.surface.part == body.PART[part] for part in ("bag", "torso"))
