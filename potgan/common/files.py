@@ -98,7 +98,7 @@ def refuse_to_replace(out: Path, writer: str, is_ours: Callable[[Path], bool]) -
         raise UserError(f"{out}: is a file, and --out names a folder; name a new one")
     strange = next((path.name for path in sorted(out.iterdir()) if not is_ours(path)), None)
     if strange is not None:
-        raise UserError(f"{out}: holds {strange}, which no {writer} wrote, and would be replaced; name a new folder")
+        raise UserError(f"{out}: holds {strange}, which {writer} did not write and would remove; name a new folder")
 
 
 def sha256_of(path: Path) -> str:

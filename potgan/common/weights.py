@@ -88,6 +88,6 @@ def weight_file(name: str, folder: Path | None = None) -> Path:
     if not found.startswith(weights.sha256):
         raise UserError(
             f"{path}: is not the published file (SHA-256 {found}, expected {weights.sha256}); move it away, "
-            f"and it is fetched anew from {weights.url}"
+            f"and it is fetched again from {weights.url}"
         )
     return path

@@ -201,8 +201,8 @@ class Source:
         size = self.path.stat().st_size
         if total > max(RATIO_FREE, LARGEST_RATIO * size):
             raise UserError(
-                f"{self.path}: refused, since its {size:,} bytes claim to unpack to {total:,}; this is not the published "
-                f"archive: fetch {self.facts['archive']} again"
+                f"{self.path}: refused, since its {size:,} bytes claim to unpack to {total:,} bytes; this is not the "
+                f"published archive: fetch {self.facts['archive']} again"
             )
 
     def _read(self, member: zipfile.ZipInfo) -> bytes:

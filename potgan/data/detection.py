@@ -101,7 +101,7 @@ def detect(images: list[ImageToDetect], settings: DetectorSettings, shards: Path
                 finished[name] = _read_shard(shards / name, todo[name])
                 if finished[name] is None:
                     raise UserError(
-                        f"{shards / name}: was written and does not hold its images; run the same command again"
+                        f"{shards / name}: does not hold the key points of its images; run the same command again"
                     )
     seconds = time.monotonic() - start
 

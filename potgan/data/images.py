@@ -236,7 +236,7 @@ def _write_real(found: Survey, dataset: Dataset, name: str, folder: Path, source
             continue
         if dataset.crop_columns and image.shape[1] < dataset.crop_columns[1]:
             raise UserError(
-                f"{source}: {entry.name} is {image.shape[1]} pixels wide, and datasets.{name}.crop_columns wants columns "
+                f"{source}: {entry.name} is {image.shape[1]} pixels wide, and datasets.{name}.crop_columns keeps columns "
                 f"up to {dataset.crop_columns[1]}; leave crop_columns out where the images are cropped already"
             )
         place = Path(entry.split)

@@ -249,7 +249,7 @@ def read_pairs(path: str | Path, known: Iterable[str] | None = None, kind: str |
             if wrong.any():
                 first = int(wrong.argmax())
                 raise UserError(
-                    f"{path}, line {lines[first]}: {message} ({','.join(rows[first])[:120]}; {int(wrong.sum())} such of "
+                    f"{path}, line {lines[first]}: {message} ({','.join(rows[first])[:120]}; as in {int(wrong.sum())} of "
                     f"{len(pairs)} pairs); check that this is a pair list of {kind}"
                 )
     spelled = np.array(spelled, object)

@@ -235,7 +235,7 @@ def test_only_an_earlier_unpacking_is_replaced_and_nobodys_files(place, archive,
     (place / "out" / "thesis.txt").write_text("years of work")
     command = ("images", "market1501", "--archive", tmp_path / "made.zip", "--out", "out")
     line = one_error(potgan(place, *command))
-    assert "out: holds thesis.txt, which no unpacking wrote, and would be replaced; name a new folder" in line
+    assert "out: holds thesis.txt, which unpacking did not write and would remove; name a new folder" in line
     assert (place / "out" / "thesis.txt").read_text() == "years of work"
     (place / "out" / "thesis.txt").unlink()
     for _ in range(2):  # an empty folder, then what the first run wrote

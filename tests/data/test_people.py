@@ -386,7 +386,10 @@ def test_forward_and_backward_flow_meet(renders):
 
 
 def test_flow_carries_joints_to_joints(renders):
-    """Near a joint that both images show, the flow points to about the same joint, as joints lie in the flesh."""
+    """Near a joint that both images show, the flow points to a place near the same joint.
+
+    It cannot be the same place, because the joint lies inside the flesh, and the flow is that of the surface.
+    """
     off, at_rest = [], []
     for source, target in same_camera_pairs(renders):
         if side_of(source) * side_of(target) < 0:
