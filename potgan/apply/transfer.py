@@ -431,18 +431,19 @@ def transfer_files(
     *,
     source_word: str | None,
     tables: Sequence[Path],
-    pose_size: tuple[int, int] | None,
+    pose_size: Sequence[int] | None,
     overlay: bool,
     batch_size: int,
     frames_per_second: float,
     device: str,
 ) -> None:
-    """`potgan transfer`: read, warn, synthesise, and write `out`.
+    """`potgan transfer`: read, warn, synthesise, and write `out`. The parameters are the options of that verb.
 
     checkpoint: a run's folder or a generator's file. A .png of one pose is the picture itself in the generator's size, bit for
     bit; of several, or as .gif, a strip or an animation. Raises UserError as the functions above do, for a suffix of `out`
     that is none of OUT_SUFFIXES, and where `out` would replace an input.
     """
+    pose_size = None if pose_size is None else tuple(pose_size)
     _check(source, words, out, batch_size, frames_per_second, pose_size)
     where = _device(device)
     trained = open_generator(checkpoint, where)

@@ -1,8 +1,7 @@
-"""Where a training runs: its device, its processes, its number format, and what it took.
+"""The device that a process computes on, and the number format that it computes in.
 
-Devices, collectives and launching are torch's own (`torch.distributed`, `torchrun`'s launcher), and not Accelerate's: the
-package must also run on a GPU machine that has torch and no package index, and one wrapper around two loss modules is
-all that is needed.
+Devices and processes are handled by torch itself and not by Accelerate, because the package must also run on a GPU machine that
+has torch and no package index.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ from torch import nn
 from potgan.common.errors import UserError
 from potgan.common.progress import say
 
-#: Iterations below which compiling (a minute or two) costs more than it brings.
+#: A training of fewer iterations is not compiled: compiling takes a minute or two, more than it would save.
 WORTH_COMPILING = 2000
-#: Locks of GPUs that this process holds; the kernel frees them when it ends, however it ends.
+#: Open lock files of the GPUs that this process holds. The kernel frees the locks when the process ends, however it ends.
 _held: list = []
 
 
@@ -34,10 +33,10 @@ _held: list = []
 
 
 def pick_device() -> torch.device:
-    """The device of this process: its own GPU, or the CPU.
+    """The device of this process: a GPU of its own, or the CPU.
 
-    On a machine with several GPUs, jobs that run side by side take a free one each (Snakemake limits how many run, and
-    does not say which GPU is whose). Slurm, or a person who sets CUDA_VISIBLE_DEVICES, has chosen already.
+    On a machine with several GPUs, each of the jobs that run at the same time takes a free one, because Snakemake limits how
+    many jobs run and does not say which GPU each may use. Where CUDA_VISIBLE_DEVICES is set, Slurm or the user has chosen.
     """
     if not torch.cuda.is_available():
         return torch.device("cpu")
@@ -50,9 +49,10 @@ def pick_device() -> torch.device:
 
 
 def take_devices(wanted: int, count: int) -> list[int]:
-    """Numbers of `wanted` of the `count` GPUs that no other process of this user has taken; held until this one ends.
+    """The numbers of `wanted` of the `count` GPUs. This process holds them until it ends.
 
-    If fewer are free, the rest are shared, with a line that says so.
+    GPUs that no other process of this user holds are taken first. If too few are free, others are shared, and a line says so.
+    Raises UserError where more GPUs are wanted than there are.
     """
     taken: list[int] = []
     for index in range(count):
@@ -78,13 +78,17 @@ def take_devices(wanted: int, count: int) -> list[int]:
 
 
 def device_name(device: torch.device) -> str:
+    """The name of a device for records and messages."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU ({platform.machine()})"
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory that this process has used: of the GPU, or on a CPU resident (the data and libraries included)."""
+    """The most memory that this process has used so far, in bytes.
+
+    On a GPU this is the memory of tensors. On a CPU it is the resident memory of the process, with data and libraries.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     scale = 1 if sys.platform == "darwin" else 1024
@@ -92,9 +96,12 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep freed blocks: by default it gives large ones back to the kernel and faults them in again at
-    every step (VGG's share of a step at 128 x 64, batch 8, one thread: 135 ms with the default, 85 ms with this and
-    channels-last). A no-op where the C library is another."""
+    """Tell glibc to keep freed blocks of memory.
+
+    By default glibc gives large blocks back to the kernel and asks for them again at every step. VGG's share of a step (128 x 64
+    pixels, batch of 8, one thread) took 135 ms with the default, and 85 ms with this and the channels-last layout. Where the C
+    library is another one, this does nothing.
+    """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
         trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # malloc.h
@@ -108,10 +115,10 @@ def keep_freed_memory() -> None:
 
 
 def set_precision(precision: str, device: torch.device) -> None:
-    """Switch the process to a named precision; UserError where the device has no such arithmetic.
+    """Switch this process to a precision. Raises UserError where the device has no such arithmetic.
 
-    fp32: the paper's (implied). tf32: fp32 with 10-bit mantissas in matrix products, on NVIDIA GPUs since Ampere.
-    bf16: convolutions and matrix products in bfloat16, all else (warps, guided filter, losses, weights) in fp32.
+    fp32: single precision, which the paper implies. tf32: fp32 with 10-bit mantissas in matrix products, on NVIDIA GPUs since
+    Ampere. bf16: convolutions and matrix products in bfloat16, and all else (warps, guided filter, losses, weights) in fp32.
     """
     if precision == "tf32" and (device.type != "cuda" or torch.cuda.get_device_capability(device)[0] < 8):
         raise UserError(
@@ -124,27 +131,26 @@ def set_precision(precision: str, device: torch.device) -> None:
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """The context in which networks run under a named precision."""
+    """The context in which networks run under a precision of `set_precision`."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def compiles(wanted: str, iterations: int, device: torch.device) -> bool:
-    """Does this training compile its networks? `auto`: on a GPU, where an eager step is bound by kernel launches."""
+    """Whether a training of so many iterations compiles its networks. wanted: "auto", "always" or "never".
+
+    With "auto", long trainings on a GPU do, because starting the kernels one by one takes most of the time of a step there.
+    """
     if wanted == "auto":
         return device.type == "cuda" and iterations >= WORTH_COMPILING
     return wanted == "always"
 
 
 def compile_in_place(module: nn.Module, graphs: bool) -> None:
-    """torch.compile. graphs: with CUDA graphs, which one process on one GPU can use.
+    """Compile a network with torch.compile. graphs: use CUDA graphs, which work for one process on one GPU.
 
-    A machine that cannot compile (no C++ compiler, no Triton) goes on uncompiled, and torch says why.
+    On a machine that cannot compile (without a C++ compiler or Triton) the network runs uncompiled, and torch prints why.
     """
     import torch._dynamo
 
     torch._dynamo.config.suppress_errors = True
     module.compile(mode="reduce-overhead" if graphs else "default", dynamic=False)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Processes

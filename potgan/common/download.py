@@ -1,8 +1,8 @@
-"""Fetching one published file over HTTP(S) or from Google Drive: resumed, retried, and checked before anyone sees it.
+"""Fetching one published file over HTTP(S) or from Google Drive: a broken transfer is continued, and the file is checked.
 
-The transfer itself is gdown's (byte ranges, `If-Range`, back-off, Google's confirmation page). What stands here is what
-makes it safe for a night's run: the file appears under its name only when its size and checksum are right, a web page in
-its place is recognised and named, and every failure is one line.
+gdown does the transfer itself (byte ranges, `If-Range`, back-off, Google's confirmation page). This module makes it safe for a run
+that nobody watches: the file appears under its name only after its size and checksum have been found right, a web page that was
+sent in its place is recognised and named, and every failure is one line.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from pathlib import Path
 from potgan.common.errors import UserError
 from potgan.common.progress import TransferProgress
 
-#: Further attempts after a broken connection or a busy server; waits grow to at most 30 s (gdown's back-off).
+#: Attempts after the first one, where the connection breaks or the server is busy. The waits between them grow to 30 s at most.
 RETRIES = int(os.environ.get("POTGAN_DOWNLOAD_RETRIES", "5"))
-TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two pieces of an answer
+TIMEOUT = (10.0, 60.0)  # seconds to wait for a connection, and for the next piece of an answer
 _BUSY = (429, 500, 502, 503, 504)
 _NO_RANGES = "the connection broke off, and the server cannot continue a broken transfer"
 _ALGORITHMS = {"md5": 32, "sha1": 40, "sha256": 64}
 
 
 def is_address(source: str) -> bool:
-    """Whether `source` is something to fetch: http(s)://..., drive:<file id> or drive:<folder id>/<path in it>."""
+    """Whether `source` is fetched: http(s)://..., drive:<file id> or drive:<folder id>/<path in the folder>."""
     return source.startswith(("http://", "https://", "drive:"))
 
 
 def file_name_of(address: str) -> str | None:
-    """The last part of an address' path; None where the address has no name in it (drive:<file id>)."""
+    """The file name at the end of an address; None where the address holds no name (drive:<file id>)."""
     if address.startswith("drive:"):
         return address.rsplit("/", 1)[1] if "/" in address else None
     path = re.sub(r"^https?://[^/]*", "", address.split("?", 1)[0].split("#", 1)[0])
@@ -40,9 +40,9 @@ def file_name_of(address: str) -> str | None:
 
 
 def check_checksum_text(text: str, where: str) -> tuple[str, str]:
-    """("md5", "65005a...") of "md5:65005a..."; UserError (naming `where`) for anything else.
+    """("md5", "65005a...") of "md5:65005a...". Raises UserError, which names `where`, for text of another form.
 
-    "sha256-prefix:7189450a" stands for the first digits of one: all that a file name of torch.hub's convention publishes.
+    "sha256-prefix:7189450a" stands for the first digits of a checksum. The names of torch.hub's files publish no more of it.
     """
     algorithm, _, digest = text.lower().partition(":")
     wanted = r"[0-9a-f]{8,63}" if algorithm == "sha256-prefix" else rf"[0-9a-f]{{{_ALGORITHMS.get(algorithm, 0)}}}"
@@ -54,18 +54,19 @@ def check_checksum_text(text: str, where: str) -> tuple[str, str]:
 
 
 def digest_of(path: Path, algorithm: str) -> str:
+    """The checksum of a file in hexadecimal digits. algorithm: md5, sha1 or sha256."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def fetch(address: str, path: Path, *, checksum: str | None, size: int | None = None, by_hand: str = "") -> None:
-    """Fetch `address` to `path`; a transfer that broke off, now or in an earlier run, continues where it stopped.
+    """Fetch `address` to `path`. A transfer that broke off, now or in an earlier run, continues where it stopped.
 
-    checksum: "<md5|sha1|sha256>:<hexadecimal digits>", or None where none is published. size: bytes, or None.
-    by_hand: the end of every message, what a person can do instead.
+    checksum: "<md5|sha1|sha256>:<hexadecimal digits>", or None where none is published. size: bytes, or None where unknown.
+    by_hand: what a person can do instead, the end of every message.
 
-    Raises UserError, one line, where nothing can be had (the bytes of a broken transfer are kept beside `path` as
-    `<name>........part`, and the next call continues) or where what came is not the published file (thrown away).
+    Raises UserError where the file cannot be fetched. The bytes that came are then kept beside `path` as `<name>........part`,
+    and the next call continues. Raises UserError also where what came is not the published file; it is then thrown away.
     """
     if checksum is not None:
         check_checksum_text(checksum, address)
@@ -79,7 +80,7 @@ def fetch(address: str, path: Path, *, checksum: str | None, size: int | None = 
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error}){hint}") from None
     finally:
-        with contextlib.suppress(OSError):  # only what this call made, and only where nothing lies in it
+        with contextlib.suppress(OSError):  # only folders that this call made are removed, and only empty ones
             for parent in made:
                 parent.rmdir()
 
@@ -110,7 +111,7 @@ def _fetch(address: str, path: Path, checksum: str | None, size: int | None, hin
 
 
 def _transfer(address: str, arrived: Path, size: int | None, hint: str) -> None:
-    # Only here: most of the package must run where gdown is not installed, and it costs a tenth of a second.
+    # Imported here, because most of the package must run where gdown is not installed, and because this takes a tenth of a second.
     import gdown
     import requests
     import tenacity
@@ -133,7 +134,7 @@ def _transfer(address: str, arrived: Path, size: int | None, hint: str) -> None:
                     _url_of(address),
                     str(arrived),
                     quiet=True,
-                    use_cookies=address.startswith("drive:"),  # a person's sign-in helps against Google's quotas
+                    use_cookies=address.startswith("drive:"),  # a user who has signed in has larger quotas at Google
                     resume=True,
                     retries=RETRIES,
                     timeout=TIMEOUT,
@@ -150,7 +151,7 @@ def _transfer(address: str, arrived: Path, size: int | None, hint: str) -> None:
         kept = _partial_files(arrived)
         if reason is not _NO_RANGES or fresh or not kept:
             break
-        for part in kept:  # a server without byte ranges: from the beginning, once
+        for part in kept:  # the server cannot send the rest alone, so the file is fetched once more from its beginning
             part.unlink()
     got = sum(part.stat().st_size for part in kept)
     if not keep or not got or reason is _NO_RANGES:
@@ -162,7 +163,7 @@ def _transfer(address: str, arrived: Path, size: int | None, hint: str) -> None:
 
 
 def _url_of(address: str) -> str:
-    """The URL behind drive:<file id> and drive:<folder id>/<path>; any other address is one."""
+    """The URL of an address: that of the file for drive:<file id> and drive:<folder id>/<path>, and else the address itself."""
     import gdown
 
     if not address.startswith("drive:"):
@@ -178,12 +179,13 @@ def _url_of(address: str) -> str:
 
 
 def _partial_files(arrived: Path) -> list[Path]:
-    """gdown's partial files of this name: 8 random characters between the name and `.part`."""
+    """gdown's partial files of this name, which have 8 random characters between the name and `.part`."""
     wanted = re.compile(re.escape(arrived.name) + r".{8}\.part")
     return [part for part in sorted(arrived.parent.iterdir()) if wanted.fullmatch(part.name)]
 
 
 def _connection(error: Exception) -> str:
+    """A few words about why a connection failed."""
     import requests
 
     if isinstance(error, requests.exceptions.Timeout):
@@ -201,7 +203,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def web_page(path: Path) -> str:
-    """What kind of web page a file is ("a web page (Google Drive - Quota exceeded)"), or "" where it is none."""
+    """What kind of web page a file is, such as "a quota page (Google Drive - Quota exceeded)"; "" where it is none."""
     with open(path, "rb") as file:
         start = file.read(200_000)
     if not start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype html", b"<html", b"<head", b"<?xml")):
@@ -221,7 +223,7 @@ def web_page(path: Path) -> str:
 
 @contextlib.contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Two runs that want the same file: the second waits for the first and finds it there."""
+    """Only one process at a time runs this block for a folder. A second one waits, and then finds what the first has fetched."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""Reading and writing files so that nothing half-written is ever taken for complete."""
+"""Files and folders that appear whole or not at all, so that no reader meets a half-written one."""
 
 from __future__ import annotations
 
@@ -13,14 +13,21 @@ from typing import Any
 
 from potgan.common.errors import UserError
 
+#: A value that a JSON file can hold.
+Json = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
+
 
 def write_text(path: Path, text: str) -> None:
-    """Write through a temporary name beside `path`, then move it into place."""
+    """Write a text file in UTF-8, whole or not at all. Raises UserError where it cannot be written."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    # A name of this process alone: two jobs may write the same entry of a cache at once.
+    """Write a file, whole or not at all: under a temporary name in the same folder, which then becomes `path`.
+
+    Raises UserError where it cannot be written. What was there before is then kept.
+    """
+    # The temporary name holds the number of this process, because two jobs may write the same entry of a cache at once.
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,12 +44,16 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
         ) from None
 
 
-def write_json(path: Path, tree: Any) -> None:
+def write_json(path: Path, tree: object) -> None:
+    """Write `tree` (mappings, lists, texts, numbers) as JSON, as `write_text` does."""
     write_text(path, json.dumps(tree, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path, hint: str) -> Any:
-    """A JSON file of ours; `hint` says which command writes it."""
+    """What a JSON file of the pipeline holds. hint: the command that writes this file, for the message.
+
+    Raises UserError where the file is missing or is not JSON.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -53,7 +64,11 @@ def read_json(path: Path, hint: str) -> Any:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder that appears whole or not at all: yields a temporary one, which replaces `path` if the block succeeds."""
+    """A folder that appears whole or not at all.
+
+    The block fills the temporary folder that this yields. The temporary folder replaces `path` if the block succeeds, and is
+    removed if it fails.
+    """
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     new_parents = [parent for parent in partial.parents if not parent.exists()]
@@ -62,7 +77,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield partial
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
-        with contextlib.suppress(OSError):  # another job may have put something there
+        with contextlib.suppress(OSError):  # another job may have put something into it
             for parent in new_parents:
                 parent.rmdir()
         raise
@@ -72,9 +87,10 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def refuse_to_replace(out: Path, writer: str, is_ours: Callable[[Path], bool]) -> None:
-    """UserError unless `out` is absent, empty, or holds only what `is_ours`: a folder of the user's is never removed.
+    """Raise UserError where replacing the folder `out` would remove files of the user.
 
-    For folders that a person names on a command line, before `new_folder` replaces them. writer: who wrote what is ours.
+    This is asked before `new_folder` replaces a folder that the user has named. `out` may be absent or empty, or hold entries that
+    `is_ours` knows, which an earlier run has written. writer: the kind of that run, for the message.
     """
     if not out.exists():
         return
@@ -82,14 +98,15 @@ def refuse_to_replace(out: Path, writer: str, is_ours: Callable[[Path], bool]) -
         raise UserError(f"{out}: is a file, and --out names a folder; name a new one")
     strange = next((path.name for path in sorted(out.iterdir()) if not is_ours(path)), None)
     if strange is not None:
-        raise UserError(f"{out}: holds {strange}, which no {writer} wrote, and would be replaced; name a new folder")
+        raise UserError(f"{out}: holds {strange}, which {writer} did not write and would remove; name a new folder")
 
 
 def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes, 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fingerprint(tree: Any) -> str:
-    """12 hexadecimal digits of the SHA-256 of the canonical JSON of `tree`."""
+def fingerprint(tree: object) -> str:
+    """12 hexadecimal digits that stand for `tree`: the beginning of the SHA-256 of its JSON with sorted keys."""
     return hashlib.sha256(json.dumps(tree, sort_keys=True, default=str).encode()).hexdigest()[:12]

@@ -1,10 +1,10 @@
-"""Where the package and the facts beside it lie. Nothing else asks for `__file__`, so that modules can be moved."""
+"""Where the package and the files beside it lie. No other module uses `__file__`, so that modules can be moved."""
 
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
 REPOSITORY = PACKAGE.parent
-#: Facts of the repository: the data sets (<kind>.yaml), the paper's numbers, what other precisions change.
+#: Facts that the repository holds: about each data set (<kind>.yaml), the paper's numbers, and what other precisions change.
 FACTS = REPOSITORY / "benchmarks"
 PUBLISHED = FACTS / "published.csv"
 MEASURED_PRECISION = FACTS / "precision.csv"

@@ -1,9 +1,10 @@
-"""The processes of one training: torch's own collectives and launcher."""
+"""A training in several processes, by torch's own collectives and launcher."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -16,27 +17,34 @@ from torch import nn
 from potgan.common.device import take_devices
 from potgan.common.errors import Interrupted
 
+#: Signals on which the launcher ends the processes of a training.
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of one training: one a GPU, or several on a CPU. Each sees `1 / count` of every batch."""
+    """The processes of one training, one per GPU or several on a CPU. Each trains on `1 / count` of every batch.
+
+    rank: this process's number, from 0. count: how many there are. control: the group that exchanges flags and numbers on the
+    CPU; None where there is one process.
+    """
 
     rank: int = 0
     count: int = 1
-    control: object = None  # a group over the CPU, for flags
+    control: object = None
 
     @property
     def first(self) -> bool:
-        """Only the first process writes files."""
+        """Whether this is the first process, the only one that writes files."""
         return self.rank == 0
 
     def share(self, total: int) -> slice:
-        """This process's part of a batch of `total` pairs."""
+        """The part of a batch of `total` pairs that this process trains on."""
         part = total // self.count
         return slice(self.rank * part, (self.rank + 1) * part)
 
     def any(self, flag: bool) -> bool:
-        """Is it so in any process? All of them get the same answer."""
+        """Whether `flag` is true in any of the processes. All of them call this, and get the same answer."""
         if self.count == 1:
             return flag
         told = torch.tensor(int(flag))
@@ -44,7 +52,7 @@ class Processes:
         return bool(told)
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
-        """The mean over processes of a tensor on the CPU."""
+        """The mean of a tensor on the CPU over all processes. All of them call this, and get the same answer."""
         if self.count == 1:
             return values
         values = values.clone()
@@ -52,22 +60,23 @@ class Processes:
         return values / self.count
 
     def wait(self) -> None:
+        """Wait until all processes have come here."""
         if self.count > 1:
             dist.barrier(group=self.control)
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module with its gradients averaged over the processes."""
+        """The module, with its gradients averaged over the processes."""
         if self.count == 1:
             return module
-        with warnings.catch_warnings():  # torch 2.13 has a new name for it, which 2.11 does not know
+        with warnings.catch_warnings():  # torch 2.13 warns about this name; torch 2.11 does not know the new one
             warnings.simplefilter("ignore", FutureWarning)
-            # Buffers: instance norm has none, and synchronised batch norm keeps its own in step.
+            # Buffers need no broadcast: instance norm has none, and synchronised batch norm keeps its own equal.
             return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False)
 
 
 @contextlib.contextmanager
 def processes() -> Iterator[Processes]:
-    """The processes that torchrun (or `launch`) started this one among; a single one outside of it."""
+    """The processes of this training: those that torchrun or `launch` started together, or else this one alone."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         yield Processes()
@@ -78,16 +87,16 @@ def processes() -> Iterator[Processes]:
     try:
         yield Processes(dist.get_rank(), count, dist.new_group(backend="gloo"))
     finally:
-        # After an error the others may hang in a collective; torchrun ends them.
+        # After an error the other processes may wait for this one; torchrun ends them.
         with contextlib.suppress(RuntimeError):
             dist.destroy_process_group()
 
 
 def launch(count: int, command: list[str]) -> None:
-    """Run `python <command>` in `count` processes of one training.
+    """Run `python <command>` in `count` processes of one training, and wait for them.
 
-    Raises SystemExit with the exit code of the first that failed (it has said why), and Interrupted after SIGTERM or
-    Ctrl-C: the processes were told so and have saved their state.
+    Raises SystemExit with the exit code of the process that failed first, which has printed the reason. Raises Interrupted after
+    SIGTERM or Ctrl-C; the processes have got the signal, too, and have saved their state.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -97,9 +106,12 @@ def launch(count: int, command: list[str]) -> None:
         taken = take_devices(count, torch.cuda.device_count())
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, taken))
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # By default the launcher also ends the training on signals that this process was started to ignore: SIGHUP under `nohup`,
+    # and SIGINT in the background of a shell.
+    heeded = [n.name for n in _STOP_SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
     configuration = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=count, rdzv_backend="c10d", rdzv_endpoint="127.0.0.1:0",
-        max_restarts=0, monitor_interval=0.2,
+        max_restarts=0, monitor_interval=0.2, signals_to_handle=",".join(heeded),
     )  # fmt: skip
     try:
         elastic_launch(configuration, sys.executable)(*command)

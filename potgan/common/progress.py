@@ -1,4 +1,4 @@
-"""Progress that a person can watch: a bar on a terminal, one line per interval in a log."""
+"""Progress that a person can watch: a bar on a terminal, and one line per interval in a log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 Item = TypeVar("Item")
-#: Of several processes of one training, only the first speaks.
+#: Of several processes of one training, only the first one prints anything.
 QUIET = os.environ.get("RANK", "0") != "0"
 
 
@@ -25,12 +25,14 @@ def progress(
     weight: Callable[[Item], int] = lambda item: 1,
     note: Callable[[float], str] = lambda rate: "",
 ) -> Iterator[Item]:
-    """Yield `items` while showing how many of `total`, how fast, and how long it will take.
+    """Yield `items`, and show on standard error how many units are done, how fast, and how long the rest will take.
 
-    weight: how many units an item counts for, where items are parts of many. note: what else to show, given the rate in
-    units per second. On a terminal this is a tqdm bar. Elsewhere a
-    line is printed to standard error every `interval` seconds and at the end, so that a log of a night's run is some
-    thousand lines and no carriage returns.
+    total: the number of units. what: the name of the work. unit: the name of the units. initial: units done before.
+    interval: seconds between two lines of a log. weight: how many units an item counts for. note: further text to show, given
+    the rate in units per second.
+
+    On a terminal a tqdm bar is shown. Elsewhere a line is printed every `interval` seconds and at the end, so that the log of
+    a night's run has some thousand lines and no carriage returns.
     """
     if QUIET:
         yield from items
@@ -61,13 +63,16 @@ def progress(
 
 
 def say(message: str) -> None:
-    """One line to standard error, at once."""
+    """Print one line to standard error at once."""
     if not QUIET:
         print(message, file=sys.stderr, flush=True)
 
 
 class TransferProgress:
-    """Progress of one file's transfer in bytes: a bar on a terminal, a line every `interval` seconds elsewhere."""
+    """Shows the progress of one file's transfer: as a bar on a terminal, and elsewhere as a line every `interval` seconds.
+
+    what: the file's name. total: its bytes, or None where they are unknown.
+    """
 
     def __init__(self, what: str, total: int | None, interval: float = 10.0) -> None:
         self.what, self.total, self.interval = what, total, interval
@@ -84,7 +89,7 @@ class TransferProgress:
             self.bar.close()
 
     def update(self, done: int, total: int | None) -> None:
-        """`done` bytes of `total` (None: unknown) have arrived."""
+        """Show that `done` bytes of `total` have arrived. total: None where it is unknown."""
         if self.bar is not None:
             self.bar.total = total or self.total
             self.bar.update(done - self.bar.n)

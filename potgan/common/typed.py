@@ -1,4 +1,4 @@
-"""Nested mappings, as YAML and JSON give them, to dataclasses, with every type checked."""
+"""Dataclasses from the nested mappings that YAML and JSON give, with every type, choice and range checked."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typing
 
 from potgan.common.errors import UserError
 
+Built = typing.TypeVar("Built")
 REQUIRED = dataclasses.MISSING
 
 
@@ -55,7 +56,8 @@ def range_text(limits: dict[str, float]) -> str:
     return " and ".join(words)
 
 
-def _check(field: dataclasses.Field, value: typing.Any, where: str) -> None:
+def _check(field: dataclasses.Field, value: object, where: str) -> None:
+    """Raise UserError where a value, or one of a list of values, is none of the field's choices or outside its range."""
     choices, limits = field.metadata.get("choices"), field.metadata.get("limits", {})
     for one in value if isinstance(value, tuple) else (value,):
         if one is None:
@@ -82,6 +84,10 @@ def flattened(tree: dict[str, typing.Any], prefix: str = "") -> dict[str, typing
 
 
 def merge(base: dict, override: dict, where: str) -> dict:
+    """`base` with the values of `override`, also in nested mappings. where: the place of `override`, for messages.
+
+    Raises UserError for a key that `base` does not have.
+    """
     if not isinstance(override, dict):
         raise UserError(f"{where}: must be a mapping, and is {override!r}")
     merged = dict(base)
@@ -93,14 +99,17 @@ def merge(base: dict, override: dict, where: str) -> dict:
 
 
 def unknown_key(key: str, known: typing.Iterable[str], where: str) -> str:
+    """The message about a key that is not known, with the known key that is most like it."""
     known = list(known)
     near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
     return f"{where}: unknown key {key!r}; {hint}"
 
 
-def build(cls: type, tree: typing.Any, where: str, root: bool = False) -> typing.Any:
+def build(cls: type[Built], tree: object, where: str, root: bool = False) -> Built:
     """An instance of dataclass `cls` from nested mappings, with every type, choice and range checked.
+
+    where: the place of `tree`, for messages. root: whether that place is a file, and `tree` all that it holds.
 
     Raises UserError with the whole path of the key for an unknown key, a missing one, or a value that is not allowed.
     """
@@ -126,7 +135,8 @@ def _may_be_empty(kind: typing.Any) -> bool:
     return kind is typing.Any or typing.get_origin(kind) is dict or dataclasses.is_dataclass(kind)
 
 
-def _convert(kind: typing.Any, value: typing.Any, where: str) -> typing.Any:
+def _convert(kind: typing.Any, value: object, where: str) -> object:
+    """The value as an instance of `kind`, a type or an annotation such as `dict[str, int]`, where that loses nothing."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is typing.Any or kind is object:
         return value
@@ -137,7 +147,7 @@ def _convert(kind: typing.Any, value: typing.Any, where: str) -> typing.Any:
     if origin is dict:
         if not isinstance(value, dict):
             raise UserError(f"{where}: must be a mapping, and is {value!r}")
-        # An empty entry in YAML (`potgan:`) means "no settings of its own".
+        # An entry without a value in YAML (`potgan:`) means that it has no settings of its own.
         return {
             str(k): _convert(arguments[1], {} if v is None and _may_be_empty(arguments[1]) else v, f"{where}.{k}")
             for k, v in value.items()
@@ -150,9 +160,9 @@ def _convert(kind: typing.Any, value: typing.Any, where: str) -> typing.Any:
         item = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
         return tuple(_convert(t, v, f"{where}[{i}]") for i, (t, v) in enumerate(zip(item, value, strict=True)))
     if kind is str and value is False:
-        return "off"  # YAML 1.1 reads the bare word off as false
+        return "off"  # YAML 1.1 reads the word off without quotes as false
     if kind in (float, int) and isinstance(value, str):
-        # YAML 1.1 reads 1e-3 as a string, and so does `snakemake --config seeds=[0,1]` every item of a list.
+        # YAML 1.1 reads 1e-3 as a string. `snakemake --config seeds=[0,1]` reads every item of a list as a string.
         with contextlib.suppress(ValueError):
             return kind(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

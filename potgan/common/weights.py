@@ -1,7 +1,7 @@
-"""Weight files of pretrained networks, known by their SHA-256.
+"""Weight files of pretrained networks, each checked by its SHA-256.
 
-A file that the user has put in place is used as it is. One that is absent is fetched once. Where there is no network,
-the message says what to put where.
+A file that the user has put into its place is used. A file that is absent is fetched once. Where it cannot be fetched, the message
+says which file to put where.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from potgan.common.files import sha256_of
 
 @dataclass(frozen=True)
 class WeightFile:
-    """One published file. sha256: 64 hexadecimal digits, or the first 8 where its name publishes no more; size: bytes."""
+    """One published file.
+
+    sha256: its 64 hexadecimal digits, or the first 8 of them where only these are published. size: bytes, None where unknown.
+    """
 
     file_name: str
     url: str
@@ -26,26 +29,27 @@ class WeightFile:
 
     @property
     def checksum(self) -> str:
+        """The checksum in the form that `fetch` takes."""
         return ("sha256:" if len(self.sha256) == 64 else "sha256-prefix:") + self.sha256
 
 
 WEIGHTS = {
-    # torchvision's VGG16_Weights.IMAGENET1K_V1: the perceptual loss (Eq. 6).
+    # torchvision's VGG16_Weights.IMAGENET1K_V1, for the perceptual loss (Eq. 6 of the paper).
     "vgg16": WeightFile(
         file_name="vgg16-397923af.pth",
         url="https://download.pytorch.org/models/vgg16-397923af.pth",
         sha256="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
         size=553_433_881,
     ),
-    # pytorch-fid's port of TensorFlow's inception-2015-12-05: IS and FID (docs/decisions.md, D35, D36).
+    # pytorch-fid's port of TensorFlow's inception-2015-12-05, for IS and FID (docs/decisions.md, D35 and D36).
     "inception-2015-12-05": WeightFile(
         file_name="pt_inception-2015-12-05-6726825d.pth",
         url="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
         sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
         size=95_628_359,
     ),
-    # OpenPifPaf 0.13's own choice for COCO key points. It publishes no more of the SHA-256 than the name's 8 digits; the
-    # whole one of the file that was used is in `keypoints.json`, and can be pinned as openpifpaf.checkpoint_sha256.
+    # The network that OpenPifPaf 0.13 takes for COCO's key points by default. Only the 8 digits of the SHA-256 in its name are
+    # published. `keypoints.json` records all digits of the file that was used; openpifpaf.checkpoint_sha256 demands them.
     "shufflenetv2k16": WeightFile(
         file_name="shufflenetv2k16-210820-232500-cocokp-slurm726069-edge513-o10s-7189450a.pkl",
         url="https://github.com/openpifpaf/torchhub/releases/download/v0.13/"
@@ -64,12 +68,12 @@ WEIGHTS = {
 
 
 def weight_file(name: str, folder: Path | None = None) -> Path:
-    """Path of the weight file `name` (a key of WEIGHTS), checked by SHA-256; fetched first where it is absent.
+    """The path of the weight file `name` (a key of WEIGHTS), checked by SHA-256. It is fetched first where it is absent.
 
-    folder: where it lies or is to lie; None: the environment variable POTGAN_WEIGHTS, or else data/weights.
+    folder: where it lies or is to lie; by default the environment variable POTGAN_WEIGHTS, or else data/weights.
 
-    Raises UserError where a file that is there is not the published one (it is left as it is), where what was fetched
-    is not (it is thrown away), and where nothing can be fetched.
+    Raises UserError where the file that lies there is not the published one (it is left as it is), where the file that was
+    fetched is not (it is thrown away), and where nothing can be fetched.
     """
     if name not in WEIGHTS:
         raise UserError(f"no weight file is known as {name!r}; there are {', '.join(WEIGHTS)}")
@@ -84,6 +88,6 @@ def weight_file(name: str, folder: Path | None = None) -> Path:
     if not found.startswith(weights.sha256):
         raise UserError(
             f"{path}: is not the published file (SHA-256 {found}, expected {weights.sha256}); move it away, "
-            f"and it is fetched anew from {weights.url}"
+            f"and it is fetched again from {weights.url}"
         )
     return path

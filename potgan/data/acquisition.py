@@ -1,35 +1,36 @@
 """Where a data set comes from: the user's copy, the data folder, or the published sources, in this order.
 
-`locate` looks without a network, `acquire` fetches what is missing, `why_absent` says beforehand whether a data set can
-be had at all, so that the rest of a benchmark runs without it.
+`locate` looks for a copy on this machine, without a network. `acquire` fetches a copy where there is none. `why_absent` says
+beforehand whether a data set can be had at all, so that the rest of a benchmark runs without it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from potgan.common.download import fetch, file_name_of, is_address
 from potgan.common.errors import UserError
 from potgan.common.progress import say
-from potgan.data.archives import facts_of, password_hint, password_of
+from potgan.data.archives import Facts, facts_of, password_hint, password_of
 from potgan.settings.schema import Dataset
 
 
 @dataclass(frozen=True)
 class Copy:
-    """A copy of a data set on this machine. origin: user | data folder | the address that it was fetched from."""
+    """A copy of a data set on this machine. origin: "user", "data folder", or the address that it was fetched from."""
 
     path: Path
     origin: str
 
 
 def locate(dataset: Dataset, name: str, data: Path) -> Copy | None:
-    """The copy on this machine: the path that the configuration names, else the first known name in the data folder.
+    """The copy on this machine: at the path that the configuration names, or else under the first known name in the data folder.
 
-    A path that is named must be there: to look elsewhere, and perhaps fetch, after a typing error would surprise.
-    Raises UserError where it is not.
+    name: the data set's name in the configuration. data: the data folder. None where there is no copy.
+
+    Raises UserError where the configuration names a path that does not exist. It is then most likely mistyped, so no other copy
+    is looked for, and nothing is fetched.
     """
     facts = facts_of(dataset.kind)
     if dataset.source is not None and not is_address(dataset.source):
@@ -50,7 +51,7 @@ def locate(dataset: Dataset, name: str, data: Path) -> Copy | None:
 
 
 def acquire(dataset: Dataset, name: str, data: Path) -> Copy:
-    """A copy on this machine, fetched into the data folder if there is none; UserError where none can be had."""
+    """A copy on this machine, which is fetched into the data folder if there is none. Raises UserError where none can be had."""
     found = locate(dataset, name, data)
     if found is not None:
         return found
@@ -59,7 +60,7 @@ def acquire(dataset: Dataset, name: str, data: Path) -> Copy:
         raise UserError(f"{name}: {reason}")
     facts = facts_of(dataset.kind)
     addresses = [dataset.source] if dataset.source else facts["sources"]
-    # A published checksum is that of the published archive; a source of the user's own may be packed anew.
+    # The published checksum is that of the published archive. An archive that the user names may have been packed again.
     checksum = dataset.checksum or (None if dataset.source else facts["checksum"])
     size = None if dataset.source else facts["size"]
     failures = []
@@ -80,9 +81,9 @@ def acquire(dataset: Dataset, name: str, data: Path) -> Copy:
 
 
 def why_absent(dataset: Dataset, name: str, data: Path) -> str:
-    """Why a data set cannot be had, or "" if it lies here or may be fetched. Asks no network.
+    """Why a data set cannot be had, in words; "" if it lies here or can be fetched. No network is asked.
 
-    Raises UserError where a path is named that is not there.
+    Raises UserError as `locate` does.
     """
     if dataset.kind == "synthetic" or locate(dataset, name, data) is not None:
         return ""
@@ -97,11 +98,13 @@ def why_absent(dataset: Dataset, name: str, data: Path) -> str:
     return ""
 
 
-def _where_else(facts: dict[str, Any], data: Path) -> str:
+def _where_else(facts: Facts, data: Path) -> str:
+    """What happens where the configuration names no source, for a message."""
     fetched = "is fetched" if facts["sources"] else "stays out of the benchmark"
     return f"then it is looked for in {data}, and if absent {fetched}; {facts['label']}: {facts['page']}"
 
 
-def _local_name(address: str, facts: dict[str, Any]) -> str:
+def _local_name(address: str, facts: Facts) -> str:
+    """The name under which what is fetched from an address lies in the data folder."""
     name = file_name_of(address)
     return name if name and name.endswith(".zip") else facts["archive"]

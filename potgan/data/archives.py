@@ -1,10 +1,10 @@
-"""What a data set's archive or folder holds: found in any layout that is in use, and refused where it is not safe.
+"""Which images a data set's archive or folder holds, in any of the layouts in use.
 
-An archive's own paths are never followed: a member is an image of the data set if its name fits the grammar and a folder
-above it is one of the split's (or, for DeepFashion, if PATN's lists name it); where it is written follows from that
-alone. An archive that tries to reach elsewhere is refused all the same, since it is not the published one.
+A file is an image of the data set if its name fits the data set's grammar and one of the folders above it is that of a split (for
+DeepFashion: if PATN's lists name it). Only the image's name and split decide where it is written; the paths in an archive do not.
+An archive with a path that leads out of it is refused nevertheless, because it is not the published one.
 
-Facts about the data sets (folders, counts, file-name grammar, sources) are read from `benchmarks/<kind>.yaml`.
+The facts about the data sets (folders, counts, grammar of file names, sources) are read from `benchmarks/<kind>.yaml`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import yaml
 
@@ -26,15 +26,16 @@ from potgan.common.errors import UserError
 from potgan.common.paths import FACTS
 from potgan.settings.schema import PUBLISHED_KINDS, SPLITS
 
-#: No image of these data sets is larger; a member that claims more is no image.
-LARGEST_IMAGE = 64 * 2**20  # bytes
-#: JPEG files do not shrink in a zip. An archive that unpacks to more than this many times its size is a bomb.
+#: Bytes of an image. No image of these data sets is larger.
+LARGEST_IMAGE = 64 * 2**20
+#: A zip archive hardly makes JPEG files smaller. One that unpacks to more than this many times its size is made to fill the disk.
 LARGEST_RATIO = 50
-RATIO_FREE = 256 * 2**20  # bytes that any archive may unpack to
+#: Bytes that any archive may unpack to, whatever its size.
+RATIO_FREE = 256 * 2**20
 
 
 class NotTheDataset(UserError):
-    """What lies there is no copy of the data set at all: a web page, an empty file, a folder without its images."""
+    """A source is no copy of the data set at all, but a web page, an empty file, or a folder without its images."""
 
 
 class ListsMissing(UserError):
@@ -43,7 +44,10 @@ class ListsMissing(UserError):
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file of an archive or folder. path: inside it, with `/`; size: bytes; read: its content, b"" if damaged."""
+    """One file of an archive or folder.
+
+    path: its path inside of it, with `/`. size: bytes. read: returns its content, or b"" if the archive is damaged there.
+    """
 
     path: str
     size: int
@@ -52,7 +56,11 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Entry:
-    """One image file of a source: where it belongs, and how to read its bytes."""
+    """One image of a data set in a source.
+
+    split: "train" or "test". name: its name in the data set. person, camera: as they stand in the name; camera is "" where the
+    names have none. path: its path inside the source. read: as of `SourceFile`.
+    """
 
     split: str
     name: str
@@ -64,19 +72,49 @@ class Entry:
 
 @dataclass
 class Survey:
-    """What was found in a source. entries: sorted by split and name. repeated: names that stand several times alike."""
+    """What was found in a source.
+
+    entries: the images, sorted by split and name. layout: which of the known layouts they lie in, in words. repeated: names of
+    images that lie in the source several times with the same bytes. unlisted: names that fit the grammar and that no list
+    contains (DeepFashion).
+    """
 
     entries: list[Entry]
-    layout: str  # in words: which of the known layouts
+    layout: str
     repeated: list[str] = field(default_factory=list)
-    unlisted: list[str] = field(default_factory=list)  # fit the grammar, but no list names them (DeepFashion)
+    unlisted: list[str] = field(default_factory=list)
 
     def of(self, split: str) -> list[Entry]:
+        """The images of one split."""
         return [entry for entry in self.entries if entry.split == split]
 
 
-def facts_of(kind: str) -> dict[str, Any]:
-    """The facts about a data set, from `benchmarks/<kind>.yaml`; UserError for a kind that is not known."""
+class Facts(TypedDict):
+    """The facts about a data set that `benchmarks/<kind>.yaml` holds. The comments there explain them."""
+
+    label: str
+    archive: str
+    page: str
+    licence: str
+    access: str
+    password_variable: NotRequired[str]
+    checksum: str | None
+    size: int | None
+    sources: list[str]
+    candidates: list[str]
+    image_size: list[int] | None
+    folders: dict[str, list[str]] | None
+    lists_page: NotRequired[str]
+    counts: dict[str, int]
+    identities: dict[str, int]
+    names_sha256: dict[str, str]
+    name_pattern: str
+    tree_pattern: NotRequired[str]
+    tables_page: str
+
+
+def facts_of(kind: str) -> Facts:
+    """The facts about a data set. Raises UserError for a kind that is not known."""
     if kind not in PUBLISHED_KINDS:
         raise UserError(f"no data set is known as {kind!r}; there are {', '.join(PUBLISHED_KINDS)}")
     return yaml.safe_load((FACTS / f"{kind}.yaml").read_text(encoding="utf-8"))
@@ -87,13 +125,13 @@ def facts_of(kind: str) -> dict[str, Any]:
 
 
 class Source:
-    """The files of a folder or a zip archive; a context manager.
+    """The files of a folder or a zip archive. It is a context manager, which closes the archive.
 
-    Raises UserError, before anything is read, for a file that is no whole zip archive, and for an archive with an absolute
-    path, a path that climbs out (`..`), a link, or more content than an archive of its size can hold.
+    Raises UserError before any content is read: for a file that is no whole zip archive, and for an archive with an absolute path,
+    a path that leads out of it (`..`), a link, or more content than images can have in an archive of its size.
     """
 
-    def __init__(self, path: Path, facts: dict[str, Any], password: bytes | None = None) -> None:
+    def __init__(self, path: Path, facts: Facts, password: bytes | None = None) -> None:
         self.path, self.facts, self.password = path, facts, password
         self.archive: zipfile.ZipFile | None = None
         if path.is_dir():
@@ -122,6 +160,7 @@ class Source:
             self.archive.close()
 
     def files(self) -> Iterator[SourceFile]:
+        """All files. Reading one raises UserError where a password is missing or wrong, or where it is too large for an image."""
         if self.archive is not None:
             for member in self.archive.infolist():
                 if not member.is_dir():
@@ -131,7 +170,7 @@ class Source:
             yield SourceFile(path.relative_to(self.path).as_posix(), path.stat().st_size, path.read_bytes)
 
     def _inner_archive(self) -> Path | None:
-        """A half-unpacked copy: a folder without an image, in which the data set's archive lies."""
+        """The data set's archive in a folder that holds no image yet, because only an outer archive was unpacked; or None."""
         pattern = re.compile(self.facts["name_pattern"])
         found = []
         for path in sorted(self.path.rglob("*")):
@@ -142,6 +181,7 @@ class Source:
         return found[0] if found else None
 
     def _refuse_unsafe(self) -> None:
+        """Raise UserError for an archive whose table of contents is not one of a data set."""
         total = 0
         for member in self.archive.infolist():
             name = member.orig_filename.replace("\\", "/")
@@ -161,8 +201,8 @@ class Source:
         size = self.path.stat().st_size
         if total > max(RATIO_FREE, LARGEST_RATIO * size):
             raise UserError(
-                f"{self.path}: refused, since its {size:,} bytes claim to unpack to {total:,}; this is not the published "
-                f"archive: fetch {self.facts['archive']} again"
+                f"{self.path}: refused, since its {size:,} bytes claim to unpack to {total:,} bytes; this is not the "
+                f"published archive: fetch {self.facts['archive']} again"
             )
 
     def _read(self, member: zipfile.ZipInfo) -> bytes:
@@ -175,7 +215,7 @@ class Source:
             raise UserError(f"{self.path}: is encrypted; {password_hint(self.facts)}")
         try:
             return self.archive.read(member, pwd=self.password if member.flag_bits & 1 else None)
-        except RuntimeError:  # zipfile's way to say "Bad password"
+        except RuntimeError:  # zipfile raises this for a wrong password
             raise UserError(f"{self.path}: the password does not open it; {password_hint(self.facts)}") from None
         except NotImplementedError:
             raise UserError(
@@ -187,7 +227,7 @@ class Source:
 
 
 def _what_instead(path: Path) -> str:
-    """What a file is that is no whole zip archive."""
+    """What a file is that is not a whole zip archive, in words that follow its path."""
     page = web_page(path)
     if page:
         return f"is {page} that was saved in place of the archive"
@@ -202,11 +242,12 @@ def _what_instead(path: Path) -> str:
     return f"is {kind}; unpack it and name the folder" if kind else "is not a zip archive, or is cut off"
 
 
-def password_of(facts: dict[str, Any], data: Path) -> bytes | None:
-    """The password of an encrypted data set: from the environment, or from a file; never from a configuration.
+def password_of(facts: Facts, data: Path) -> bytes | None:
+    """The password of an encrypted data set, from the environment or from a file, and never from a configuration.
 
-    Looked for in this order: the variable of `facts["password_variable"]`, the file that <variable>_FILE names,
-    `<data>/<archive>.password`. None where the data set has none or nothing was found.
+    It is looked for in this order: in the variable of `facts["password_variable"]`, in the file that <variable>_FILE names, and
+    in `<data>/<archive>.password`. None where the data set has no password, or where none was found.
+    Raises UserError where <variable>_FILE names a file that does not exist.
     """
     variable = facts.get("password_variable")
     if variable is None:
@@ -223,7 +264,8 @@ def password_of(facts: dict[str, Any], data: Path) -> bytes | None:
         return None
 
 
-def password_hint(facts: dict[str, Any]) -> str:
+def password_hint(facts: Facts) -> str:
+    """What to do about a missing or wrong password, for a message."""
     variable = facts.get("password_variable")
     if variable is None:
         return "unpack it with its password and name the folder as the source"
@@ -237,12 +279,14 @@ def password_hint(facts: dict[str, Any]) -> str:
 # Survey
 
 
-def survey(source: Source, facts: dict[str, Any], lists: dict[str, Path] | None = None) -> Survey:
-    """The images of a data set among the files of a source, in whatever known layout they lie.
+def survey(source: Source, facts: Facts, lists: dict[str, Path] | None = None) -> Survey:
+    """The images of a data set among the files of a source, in any of the known layouts.
 
-    The split of an image is that of the nearest folder above it which is a split's (so images may lie one level deeper,
-    and the archive's top folder may be missing); DeepFashion's comes from PATN's `lists` (split -> file).
-    Raises UserError if there is none, or if a name stands twice with different content.
+    The nearest folder above an image that is a split's folder tells the image's split. So images may lie one level deeper, and
+    the archive's top folder may be missing. For DeepFashion, PATN's `lists` (split -> file) tell the split.
+
+    Raises NotTheDataset if there is no image, ListsMissing as `read_lists` does, and UserError if the source holds an image
+    twice with different content.
     """
     pattern = re.compile(facts["name_pattern"])
     folder_split = {f: split for split, names in (facts["folders"] or {}).items() for f in names}
@@ -253,7 +297,7 @@ def survey(source: Source, facts: dict[str, Any], lists: dict[str, Path] | None 
     styles: dict[str, int] = {}
     files = sorted(source.files(), key=lambda file: (file.path.count("/"), file.path))
     for file in files:
-        # The folder's own name counts: a source may be the folder of one split.
+        # The name of the source's own folder counts too, because a source may be the folder of one split.
         parts = [*([source.path.name] if source.archive is None else []), *file.path.split("/")]
         name = _flat_name(file.path, facts)
         match = pattern.fullmatch(name)
@@ -299,15 +343,19 @@ def survey(source: Source, facts: dict[str, Any], lists: dict[str, Path] | None 
     return found
 
 
-def count_images(source: Source, facts: dict[str, Any]) -> int:
-    """How many different images of the data set lie in a source, whatever their split."""
+def count_images(source: Source, facts: Facts) -> int:
+    """How many different images of the data set a source holds, of whatever split."""
     pattern = re.compile(facts["name_pattern"])
     names = (_flat_name(file.path, facts) for file in source.files())
     return len({_key(name) for name in names if pattern.fullmatch(name)})
 
 
 def lists_of(named: dict[str, str], places: Iterable[Path]) -> dict[str, Path]:
-    """The lists of the splits: those that are named, else train.lst and test.lst in the first of `places` that has them."""
+    """The lists of the splits (split -> file).
+
+    These are the `named` ones, or else train.lst and test.lst in the first of the `places` that holds both. Empty where there are
+    none.
+    """
     if named:
         return {split: Path(path) for split, path in named.items()}
     for place in places:
@@ -317,8 +365,11 @@ def lists_of(named: dict[str, str], places: Iterable[Path]) -> dict[str, Path]:
     return {}
 
 
-def read_lists(lists: dict[str, Path], facts: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    """key of a name -> (its name in the list, its split), from the lists of flat names (PATN's train.lst and test.lst)."""
+def read_lists(lists: dict[str, Path], facts: Facts) -> dict[str, tuple[str, str]]:
+    """`_key` of a name -> (the name in the list, its split), from the lists of flat names (PATN's train.lst and test.lst).
+
+    Raises ListsMissing where a list is missing, and UserError where both lists contain an image.
+    """
     splits: dict[str, tuple[str, str]] = {}
     for split in SPLITS:
         path = lists.get(split)
@@ -336,13 +387,13 @@ def read_lists(lists: dict[str, Path], facts: dict[str, Any]) -> dict[str, tuple
 
 
 def _key(name: str) -> str:
-    """What PATN's and Deformable GAN's flat names of one image have in common: the category without its `_`."""
+    """A flat name with no `_` in the category, equal for PATN's and Deformable GAN's names of one image."""
     head, mark, tail = name.rpartition("id")
     return head.replace("_", "") + mark + tail
 
 
-def _flat_name(path: str, facts: dict[str, Any]) -> str:
-    """The data set's name of a file; DeepFashion's tree becomes PATN's flat name."""
+def _flat_name(path: str, facts: Facts) -> str:
+    """The data set's name of the file at `path`. A path in DeepFashion's tree becomes PATN's flat name."""
     tree = re.search(facts["tree_pattern"] + "$", path) if "tree_pattern" in facts else None
     if tree:
         g = tree.groupdict()

@@ -1,7 +1,7 @@
-"""From files to `Batch`: images and masks are read once into memory, batches are gathered on the training device, so that
-no worker process and no disk is ever waited for.
+"""From files to batches. Images and masks are read into memory once, so that no training waits for a disk.
 
-The only two range conversions of the package stand here: images are uint8 RGB at rest and float32 in [-1, 1] in a model.
+In memory and in files, images are uint8 RGB. In a network they are float32 in [-1, 1]. `to_model` and `to_pixels` are the only
+functions of the package that convert between the two.
 """
 
 from __future__ import annotations
@@ -27,20 +27,24 @@ from potgan.settings.schema import MaskSettings
 
 
 def to_model(images: torch.Tensor) -> torch.Tensor:
-    """uint8 [0, 255] -> float32 [-1, 1], x / 127.5 - 1 as all peers."""
+    """uint8 in [0, 255] -> float32 in [-1, 1], by x / 127.5 - 1, as in all methods that are compared."""
     return images.float() / 127.5 - 1
 
 
 def to_pixels(images: torch.Tensor) -> torch.Tensor:
-    """float [-1, 1] -> uint8 [0, 255], clipped and *rounded* (peers truncate, which darkens by half a level)."""
+    """float in [-1, 1] -> uint8 in [0, 255], clipped and *rounded*.
+
+    Other methods truncate, which darkens their images by half a level (docs/decisions.md, D38).
+    """
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 @dataclass
 class Batch:
-    """Inputs and target of B pairs: images (B, 3, H, W) in [-1, 1], masks (B, 1, H, W), heat maps (B, 18, H, W) in [0, 1].
+    """The inputs and the target of B pairs, all float32.
 
-    A method says which parts it needs; the others are None.
+    Images are (B, 3, H, W) in [-1, 1], masks (B, 1, H, W) of 0 and 1, heat maps (B, 18, H, W) in [0, 1]. A part that the
+    method does not need is None.
     """
 
     source_image: torch.Tensor | None = None
@@ -51,16 +55,16 @@ class Batch:
     target_heatmaps: torch.Tensor | None = None
 
 
-#: Every part that a batch can have.
+#: The names of all parts that a batch can have.
 PARTS = frozenset(field.name for field in dataclasses.fields(Batch))
 
 
 @dataclass
 class PairData:
-    """All that a list of pairs needs, on one device.
+    """A list of P pairs, and the N images that they consist of, on one device.
 
-    images: (N, 3, H, W) uint8 RGB; masks: (N, 1, H, W) uint8 in {0, 1}; joints: (N, 18, 2) float32 pixels, NaN = missing;
-    sources, targets: (P,) indices into those, one entry per pair.
+    names: of the N images. images: (N, 3, H, W) uint8 RGB. masks: (N, 1, H, W) uint8, 0 or 1. joints: (N, 18, 2) float32 (x, y)
+    pixels, NaN where missing. sources, targets: (P,) indices of the images of each pair. sigma: of the heat maps, in pixels.
     """
 
     names: list[str]
@@ -76,15 +80,20 @@ class PairData:
 
     @property
     def size(self) -> tuple[int, int]:
+        """(height, width) of the images in pixels."""
         return tuple(self.images.shape[2:])
 
     @property
     def device(self) -> torch.device:
+        """Where the data lie."""
         return self.images.device
 
     def placed(self, device: torch.device) -> PairData:
-        """These pairs where `device` reads them fastest: on it, if they take less than half of its free memory, else in
-        pinned memory of the host, from where each batch is copied while the one before it is trained on."""
+        """These pairs where `device` reads them fastest.
+
+        This is the device itself if they take less than half of its free memory. Else it is pinned memory of the host, from
+        where each batch is copied while the device trains on the batch before.
+        """
         tensors = {name: getattr(self, name) for name in ("images", "masks", "joints", "sources", "targets")}
         if device.type == "cuda":
             needed = sum(tensor.nbytes for tensor in tensors.values())
@@ -95,11 +104,11 @@ class PairData:
     def batch(
         self, positions: np.ndarray | range, device: torch.device | None = None, needs: frozenset[str] = PARTS
     ) -> Batch:
-        """The pairs at these positions of the pair list, on `device` (by default where the data lie). needs: parts."""
+        """The batch of the pairs at these positions of the list. device: by default where the data lie. needs: its parts."""
         return self.gather(positions, needs).on(device or self.device)
 
     def gather(self, positions: np.ndarray | range, needs: frozenset[str] = PARTS) -> Gathered:
-        """The same before the ranges are converted: as they lie in memory, where they lie."""
+        """The same pairs as they lie in memory, before their ranges are converted and heat maps are made."""
         picked = torch.as_tensor(np.asarray(positions), device=self.device)
         rows = {"source": self.sources[picked], "target": self.targets[picked]}
         kinds = {"image": self.images, "mask": self.masks, "heatmaps": self.joints}
@@ -109,18 +118,21 @@ class PairData:
 
 @dataclass
 class Gathered:
-    """The raw material of a Batch: part -> uint8 images and masks, and joints in pixels; a tenth of a batch's bytes."""
+    """What a batch is made from. It has a tenth of the batch's bytes, so it is what is copied to a device.
+
+    raw: part of the batch -> uint8 images or masks, or joints in pixels for heat maps. size, sigma: as of `PairData`.
+    """
 
     raw: dict[str, torch.Tensor]
     size: tuple[int, int]
     sigma: float
 
     def pinned(self) -> Gathered:
-        """In memory from which a GPU copies by itself."""
+        """The same in pinned memory, from which a GPU copies without the CPU."""
         return dataclasses.replace(self, raw={part: values.pin_memory() for part, values in self.raw.items()})
 
     def on(self, device: torch.device) -> Batch:
-        """The batch on `device`, where heat maps are built and ranges converted."""
+        """The batch on `device`. The device converts the ranges and makes the heat maps."""
         moved = {part: values.to(device, non_blocking=True) for part, values in self.raw.items()}
         convert = {"image": to_model, "mask": torch.Tensor.float, "heatmaps": self._heatmaps}
         return Batch(**{part: convert[part.split("_")[1]](values) for part, values in moved.items()})
@@ -136,10 +148,10 @@ def training_batches(
     ahead: bool | None = None,
     needs: frozenset[str] = PARTS,
 ) -> Iterator[list[Batch]]:
-    """For each list of positions in `lists`, the batches of these pairs on `device`, in that order.
+    """For each entry of `lists`, the batches of the pairs at its positions, on `device`.
 
-    ahead: whether a thread gathers the next list while the caller works on this one; by default where the data do not lie
-    on the device. What is yielded does not depend on it. needs: the parts of a batch that are wanted.
+    ahead: whether a thread gathers the next entry while the caller works on this one. By default it does so where the data do not
+    lie on the device. The batches do not depend on it. needs: the parts of a batch that are wanted.
     """
     if ahead is None:
         ahead = data.device.type != device.type
@@ -171,7 +183,11 @@ def load_pairs(
     masks: MaskSettings,
     device: torch.device | str = "cpu",
 ) -> PairData:
-    """Read each image of `pairs` once, resize it with its joints if need be, and draw its mask."""
+    """Read the images of `pairs` (columns `from` and `to`), each once, and draw their masks.
+
+    images_folder: of the stage `images`. size: (height, width) that images are resized to with their joints, where theirs is
+    another. Raises UserError for a name in `pairs` that has no image or no key points.
+    """
     folder = ImageFolder(images_folder)
     names = sorted(set(pairs["from"]) | set(pairs["to"]))
     for name in names:
@@ -203,13 +219,15 @@ def load_pairs(
 
 @functools.lru_cache(maxsize=2)
 def _permutation(count: int, seed: int, number: int) -> np.ndarray:
+    """The order of `count` pairs in pass `number`."""
     return np.random.default_rng([seed, number]).permutation(count)
 
 
 def training_indices(count: int, batch_size: int, seed: int, iteration: int) -> np.ndarray:
-    """Positions of the pairs of training batch `iteration` (from 0): pass after pass over all pairs, each shuffled anew.
+    """(batch_size,) positions, among `count` pairs, of the training batch number `iteration` (from 0).
 
-    A pure function of its arguments, so that a resumed training needs no sampler state.
+    A training passes over all pairs again and again, each time in another order. The positions are a function of the arguments
+    alone, so that a training that continues needs no saved state of a sampler.
     """
     positions = np.arange(iteration * batch_size, (iteration + 1) * batch_size)
     return np.array([_permutation(count, seed, p // count)[p % count] for p in positions])

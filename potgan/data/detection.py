@@ -1,9 +1,9 @@
-"""Key points from images: the driver of the OpenPifPaf workers (`openpifpaf_worker.py`), and how good they are (PCK).
+"""Key points that OpenPifPaf finds in images, and how well they agree with others (PCK).
 
-OpenPifPaf lives in an environment of its own (`workflow/envs/openpifpaf`), so it is reached through processes: each
-worker loads the checkpoint once and is then fed one shard of images after the other, whichever worker is free. A shard
-is a file named by the hash of all that its content depends on. A run that was killed therefore takes up the finished
-shards, and a run with another checkpoint, scale or version takes up none.
+OpenPifPaf has an environment of its own (`workflow/envs/openpifpaf`), so it runs in other processes, the workers
+(`openpifpaf_worker.py`). Each worker loads the checkpoint once. Then it gets one shard, a list of images, after the other. The
+answer to a shard is a file, whose name is the hash of all that its content depends on. So a run that was killed uses the finished
+shards again, and a run with another checkpoint, scale or version uses none of them.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import numpy as np
 
 from potgan.common.errors import UserError
-from potgan.common.files import sha256_of
+from potgan.common.files import Json, sha256_of
 from potgan.common.paths import OPENPIFPAF_WORKER
 from potgan.common.progress import progress
 from potgan.data.pose import JOINT, JOINTS, Keypoints
 
-#: Run by path with the other environment's Python; never imported.
+#: The command that builds OpenPifPaf's environment, for messages.
 BUILD = "bash workflow/envs/openpifpaf/build.sh"
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -40,9 +40,10 @@ DEVICES = ("auto", "cpu", "cuda")
 class DetectorSettings:
     """How OpenPifPaf is run.
 
-    checkpoint_sha256: of the checkpoint, which is a pickle and is opened by nobody before it was found right.
-    scale: images are enlarged so many times, 1 = not at all. shard_size: images a shard, the unit of resuming. device:
-    "auto", "cpu" or "cuda". python: the interpreter of the other environment.
+    checkpoint_sha256: of the checkpoint file. The checkpoint is a pickle, which can run any code, so it is opened only after this
+    has been found right. scale: how many times images are enlarged; 1 for not at all. workers: how many run at once.
+    shard_size: images per shard. A killed run loses at most the shards that were under way. device: "auto", "cpu" or "cuda".
+    python: the interpreter of OpenPifPaf's environment.
     """
 
     checkpoint: Path
@@ -57,7 +58,10 @@ class DetectorSettings:
 
 @dataclass(frozen=True)
 class ImageToDetect:
-    """One image. name: unique. sha256: of the file. crop: first column and last + 1 that are kept, None = all."""
+    """One image.
+
+    name: unique. sha256: of the file. crop: the first column that is kept and the one after the last; None where all are kept.
+    """
 
     name: str
     path: Path
@@ -65,15 +69,15 @@ class ImageToDetect:
     crop: tuple[int, int] | None
 
 
-def detect(images: list[ImageToDetect], settings: DetectorSettings, shards: Path) -> tuple[Keypoints, dict[str, Any]]:
-    """The key points of the highest-scoring person of each image, in the order of `images`, and a record of their origin.
+def detect(images: list[ImageToDetect], settings: DetectorSettings, shards: Path) -> tuple[Keypoints, dict[str, Json]]:
+    """The key points of the person with the highest score in each image, in the order of `images`, and a record of their origin.
 
-    Coordinates are pixels of the (cropped) image as it is on disk. A joint that OpenPifPaf does not report is missing,
-    an image without a person has no joint, and the neck is the midpoint of the shoulders where both are there, with the
-    lower of their confidences. shards: folder of the finished parts, kept for the next run.
+    Coordinates are pixels of the image file, after cropping. A joint that OpenPifPaf does not report is missing, and an image
+    without a person has no joint. The neck is the middle of the shoulders where both are found, with the lower of their
+    confidences. shards: the folder of finished shards, which the next run uses.
 
-    Raises UserError for settings outside their range, a missing environment, a checkpoint of another hash, an image that
-    cannot be decoded, and a worker that dies. Whatever is raised, no worker is left running.
+    Raises UserError for settings outside their range, a missing environment, a checkpoint with another hash, an image that cannot
+    be decoded, and a worker that ends early. No worker is left running, whatever is raised.
     """
     _check(images, settings)
     environment = os.path.abspath(settings.python.parent.parent)  # noqa: PTH100 - `resolve` would leave the environment
@@ -97,7 +101,7 @@ def detect(images: list[ImageToDetect], settings: DetectorSettings, shards: Path
                 finished[name] = _read_shard(shards / name, todo[name])
                 if finished[name] is None:
                     raise UserError(
-                        f"{shards / name}: was written and does not hold its images; run the same command again"
+                        f"{shards / name}: does not hold the key points of its images; run the same command again"
                     )
     seconds = time.monotonic() - start
 
@@ -126,6 +130,7 @@ def detect(images: list[ImageToDetect], settings: DetectorSettings, shards: Path
 
 
 def _check(images: list[ImageToDetect], settings: DetectorSettings) -> None:
+    """Raise UserError for what can be told to be wrong before any worker starts."""
     if not settings.scale >= 1:
         raise UserError(f"detector: scale is {settings.scale}; images are enlarged, choose 1 or more")
     for name in ("batch_size", "workers", "shard_size"):
@@ -147,7 +152,7 @@ def _check(images: list[ImageToDetect], settings: DetectorSettings) -> None:
 
 
 def _versions(python: Path, environment: str) -> dict[str, str]:
-    """The versions that the other environment has, without importing any of it (which takes seconds)."""
+    """Package -> its version in OpenPifPaf's environment. Nothing is imported there, because that takes seconds."""
     names = ("openpifpaf", "torch", "opencv-python-headless")
     code = "import json, sys; from importlib.metadata import version; "
     code += "print(json.dumps({name: version(name) for name in sys.argv[1:]}))"
@@ -168,6 +173,7 @@ def _versions(python: Path, environment: str) -> dict[str, str]:
 
 
 def _shard_name(part: list[ImageToDetect], settings: DetectorSettings, versions: dict[str, str]) -> str:
+    """The file name of a shard: a hash of all that decides its key points."""
     content = {
         "images": [[image.name, image.sha256, image.crop] for image in part],
         "checkpoint": settings.checkpoint_sha256,
@@ -178,8 +184,8 @@ def _shard_name(part: list[ImageToDetect], settings: DetectorSettings, versions:
     return f"{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]}.json"
 
 
-def _read_shard(path: Path, part: list[ImageToDetect]) -> dict[str, Any] | None:
-    """The content of a finished shard; None where there is none or it is not what its name says."""
+def _read_shard(path: Path, part: list[ImageToDetect]) -> dict[str, Json] | None:
+    """The content of a finished shard; None where there is no whole file with the key points of these images."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         whole = [row["name"] for row in content["images"]] == [image.name for image in part]
@@ -189,14 +195,15 @@ def _read_shard(path: Path, part: list[ImageToDetect]) -> dict[str, Any] | None:
     return content if whole else None
 
 
-# ------------------------------------------------------------------------------------------------------ the workers
+# ---------------------------------------------------------------------------------------------------------------------
+# The workers
 
 
 def _run_workers(
     todo: dict[str, list[ImageToDetect]], settings: DetectorSettings, shards: Path, environment: str
 ) -> Iterator[str]:
-    """Names of the shards as they are finished. Closing this generator, at whatever point, ends the workers."""
-    waiting = collections.deque(todo.items())  # its methods are atomic: whichever worker is free takes the next
+    """The names of the shards, each when it is finished. Closing this generator, at whatever point, ends the workers."""
+    waiting = collections.deque(todo.items())  # the threads take from it at once, which the methods of a deque allow
     answers: queue.SimpleQueue[tuple[str | None, str | None]] = queue.SimpleQueue()  # (shard, None) or (None, error)
     workers: list[subprocess.Popen] = []
     with contextlib.ExitStack() as logs:
@@ -212,19 +219,20 @@ def _run_workers(
                     raise UserError(error)
                 yield shard
         finally:
-            # A worker whose standard input ends stops by itself, also when this process was killed; here there is no
-            # reason to wait for it.
+            # A worker ends by itself when its standard input ends, also where this process was killed. It would finish its shard
+            # first, and here there is no reason to wait for that.
             for worker in workers:
                 worker.kill()
             for worker in workers:
                 worker.wait()
 
 
-def _start_worker(settings: DetectorSettings, number: int, log: Any, environment: str) -> subprocess.Popen:
+def _start_worker(settings: DetectorSettings, number: int, log: IO[str], environment: str) -> subprocess.Popen[str]:
+    """Start worker `number` (from 0). log: the file that takes its standard error."""
     command = [settings.python, "-I", OPENPIFPAF_WORKER, "--checkpoint", settings.checkpoint.absolute()]
     command += ["--sha256", settings.checkpoint_sha256, "--scale", settings.scale, "--device", settings.device]
     command += ["--batch-size", settings.batch_size, "--number", number]
-    # Workers are the parallelism. More threads than cores slow each other down.
+    # Several workers run at once, so each gets one thread: more threads than cores slow each other down.
     threads = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     try:
         return subprocess.Popen(
@@ -242,8 +250,16 @@ def _start_worker(settings: DetectorSettings, number: int, log: Any, environment
         ) from None
 
 
-def _feed(worker: subprocess.Popen, log: Any, number: int, waiting, answers, shards: Path, environment: str) -> None:
-    """Give one worker shards until none is left, and report each answer. Runs in a thread of its own."""
+def _feed(
+    worker: subprocess.Popen[str],
+    log: IO[str],
+    number: int,
+    waiting: collections.deque[tuple[str, list[ImageToDetect]]],
+    answers: queue.SimpleQueue[tuple[str | None, str | None]],
+    shards: Path,
+    environment: str,
+) -> None:
+    """Give one worker shards until none is waiting, and put each answer into `answers`. It runs in a thread of its own."""
     shard = None
     try:
         if "error" in (answer := json.loads(worker.stdout.readline())):
@@ -260,7 +276,9 @@ def _feed(worker: subprocess.Popen, log: Any, number: int, waiting, answers, sha
             worker.stdin.flush()
             answer = json.loads(worker.stdout.readline())
             answers.put((None, answer["error"]) if "error" in answer else (shard, None))
-    except Exception as error:  # usually its pipes are closed or end in the middle of an answer: it is dead
+    except (
+        Exception
+    ) as error:  # usually the worker has ended, so that its pipes are closed or end in the middle of an answer
         try:
             status = worker.wait(timeout=10)
         except subprocess.TimeoutExpired:
@@ -269,7 +287,7 @@ def _feed(worker: subprocess.Popen, log: Any, number: int, waiting, answers, sha
         else:
             died = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
             reason = ""
-            with contextlib.suppress(OSError, ValueError):  # the driver has already stopped, and closed the log
+            with contextlib.suppress(OSError, ValueError):  # this run is ending already, and the log is closed
                 log.seek(0)
                 reason = _last_line(log.read())
         if shard is None:
@@ -280,24 +298,27 @@ def _feed(worker: subprocess.Popen, log: Any, number: int, waiting, answers, sha
 
 
 def _last_line(text: str) -> str:
+    """The last line that is not blank, where Python's messages stand; "" where there is none."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:300] if lines else ""
 
 
-# ---------------------------------------------------------------------------------------------------------- measure
+# ---------------------------------------------------------------------------------------------------------------------
+# The measure
 
 
-def pck(found: Keypoints, exact: Keypoints, alpha: float = 0.2) -> dict[str, Any]:
-    """Percentage of correct key points of `found` against the reference `exact`, which may have more images.
+def pck(found: Keypoints, exact: Keypoints, alpha: float = 0.2) -> dict[str, Json]:
+    """The percentage of correct key points (PCK) of `found`, compared with the reference `exact`, which may have more images.
 
-    A joint of the reference is correct if it was found at most alpha times the torso's length away; the torso reaches
-    from the reference's right shoulder to its left hip (the convention of Leeds Sports Pose; Yang and Ramanan, 2013). A
-    joint that the reference has and `found` lacks counts as wrong, and as `missed`; one that only `found` has does not
-    enter the share and is counted as `extra`. Images whose reference lacks one of the torso's two ends are left out.
+    A joint of the reference is correct if `found` has it at most alpha times the torso's length away. The torso's length is the
+    distance of the reference's right shoulder and left hip (the convention of Leeds Sports Pose; Yang and Ramanan, 2013). A joint
+    that only the reference has is wrong, and is counted as `missed`, too. A joint that only `found` has is counted as `extra`, and
+    does not change the percentage. Images without one of the torso's two ends in the reference are left out.
 
-    Returns pck (None where the reference has no joint), joints, correct, missed, extra over all joints; the same for
-    each joint under `by_joint`; images, images_without_torso, and detection_rate, the share of `images` with any joint.
-    Raises UserError if `found` has an image that the reference lacks.
+    Returns the share of correct joints as `pck` (None where the reference has no joint), and the numbers `joints`, `correct`,
+    `missed` and `extra`, over all joints and, under `by_joint`, for each of them. `images` and `images_without_torso` are the
+    numbers of images that are measured and left out. `detection_rate` is the share of `images` with any joint.
+    Raises UserError if `found` has an image that the reference does not have.
     """
     strangers = [name for name in found.names if name not in exact.row]
     if strangers:
@@ -307,10 +328,10 @@ def pck(found: Keypoints, exact: Keypoints, alpha: float = 0.2) -> dict[str, Any
     measured = ~np.isnan(torso)
     reference, joints, torso = reference[measured], found.joints[measured], torso[measured]
     there, got = ~np.isnan(reference[:, :, 0]), ~np.isnan(joints[:, :, 0])
-    # A distance to a missing joint is NaN, which compares as False.
+    # The distance to a missing joint is NaN, and every comparison with NaN is False.
     correct = np.linalg.norm(joints - reference, axis=2) <= alpha * torso[:, None]
 
-    def counts(columns: slice) -> dict[str, Any]:
+    def counts(columns: slice) -> dict[str, Json]:
         number, right = int(there[:, columns].sum()), int(correct[:, columns].sum())
         return {
             "pck": round(right / number, 4) if number else None,

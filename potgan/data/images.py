@@ -1,8 +1,8 @@
-"""The stage `images`: one folder of a data set's original image files with `images.csv`, and how they are read from it.
+"""The stage `images`: a folder with the image files of a data set and the table `images.csv`, and how images are read from it.
 
-`images.csv` has one row an image: name, split, person, camera, height, width, sha256, path. Height and width are those of
-the image as `ImageFolder.read` gives it: upright by its EXIF tag, three channels, and cropped where the configuration says
-so. Files keep their original bytes; nothing is decoded and encoded again.
+`images.csv` has one row per image: name, split, person, camera, height, width, sha256, path. Height and width are those of the
+image that `ImageFolder.read` gives: turned upright as its EXIF tag says, and cropped where the configuration says so. The files
+keep their original bytes, because no image is decoded and encoded again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import functools
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -25,13 +24,21 @@ from potgan.common.progress import progress, say
 from potgan.common.records import JsonRecord
 from potgan.common.typed import build
 from potgan.data.acquisition import Copy, acquire
-from potgan.data.archives import SPLITS, Source, Survey, facts_of, lists_of, password_of, survey
+from potgan.data.archives import SPLITS, Facts, Source, Survey, facts_of, lists_of, password_of, survey
 from potgan.data.keypoint_files import keypoints_csv
 from potgan.data.pixels import crop, decode_image, read_image
 from potgan.data.pose import Keypoints
 from potgan.settings.schema import Dataset, SyntheticSettings
 
-JPEG_QUALITY = 95  # of the synthetic images; Market-1501 itself is JPEG
+#: Quality of the synthetic images, which are JPEG files because Market-1501's images are.
+JPEG_QUALITY = 95
+
+#: One row of `images.csv`: column -> value.
+Row = dict[str, str | int]
+
+
+#: Keys of `ImagesRecord` -> values, as they become known.
+Known = dict[str, object]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -40,10 +47,13 @@ JPEG_QUALITY = 95  # of the synthetic images; Market-1501 itself is JPEG
 
 @dataclass(frozen=True)
 class ImagesRecord(JsonRecord):
-    """`images.json`. images, identities: split -> count. sha256: over names and bytes of all images.
+    """What `images.json` holds.
 
-    Of an archive or a folder: where it came from (`origin`), its `layout`, whether it is a `partial` copy, its `checksum` and
-    whether that is the published one, and the names of images that were `skipped`. Of rendered people: their `settings`.
+    source: file or folder name of the source. origin: as of `Copy`. checksum: "<algorithm>:<digits>" of the archive.
+    published_archive: whether this is the published checksum, None where none is published. layout: in words.
+    partial: whether images of the published data set are missing. crop_columns: the columns that are kept.
+    skipped: names of images that cannot be decoded. dataset, kind: as in the configuration. images, identities: numbers
+    per split. sha256: of the names and bytes of all images. settings: those of the synthetic renderer.
     """
 
     REMEDY = "run `potgan images` first"
@@ -65,9 +75,9 @@ class ImagesRecord(JsonRecord):
 
 
 class ImageFolder:
-    """A folder that the stage `images` filled: its table, and its images by name.
+    """A folder that the stage `images` has filled: its table, and its images by name.
 
-    table: `images.csv` as a frame indexed by name. Raises UserError where the stage has not run.
+    table: `images.csv`, indexed by name. Raises UserError where the stage has not run.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -81,32 +91,34 @@ class ImageFolder:
 
     @functools.cached_property
     def record(self) -> ImagesRecord:
-        """`images.json`: source, counts, hash of all images, what was left out."""
+        """What `images.json` holds."""
         return ImagesRecord.read(self.folder / "images.json")
 
     @property
     def crop_columns(self) -> tuple[int, int] | None:
-        """The columns that are kept of every image, or None for all."""
+        """The first column that is kept of every image and the one after the last; None where all are kept."""
         columns = self.record.crop_columns
         return tuple(columns) if columns else None
 
     @property
     def skipped(self) -> set[str]:
-        """Names of images that could not be decoded and were left out, as the configuration allowed."""
+        """The names of the images that cannot be decoded and are left out, which the configuration has allowed."""
         return set(self.record.skipped)
 
     def names(self, split: str) -> list[str]:
+        """The names of the images of one split."""
         return list(self.table.index[self.table["split"] == split])
 
     def path(self, name: str) -> Path:
+        """Where an image's file lies."""
         return self.folder / self.table.at[name, "path"]
 
     def size(self, name: str) -> tuple[int, int]:
-        """(height, width) in pixels."""
+        """(height, width) of the image that `read` gives, in pixels."""
         return int(self.table.at[name, "height"]), int(self.table.at[name, "width"])
 
     def read(self, name: str) -> np.ndarray:
-        """(H, W, 3) uint8 RGB, cropped. UserError for a file that is missing or cannot be decoded."""
+        """(H, W, 3) uint8 RGB, cropped. Raises UserError for a file that is missing or cannot be decoded."""
         return crop(read_image(self.path(name)), self.crop_columns)
 
 
@@ -114,12 +126,14 @@ class ImageFolder:
 # Writing
 
 
-def prepare_images(dataset: Dataset, name: str, out: Path, data: Path) -> dict[str, Any]:
-    """The stage `images`: fill the folder `out` and write `images.csv` and `images.json` into it.
+def prepare_images(dataset: Dataset, name: str, out: Path, data: Path) -> Known:
+    """The stage `images`: fill the folder `out`, and write `images.csv` and `images.json` into it. Returns the latter.
 
-    data: the folder of archives, where a data set is looked for and fetched to. The folder `out` appears whole or not at
-    all. Raises UserError for a source that is missing, broken or unsafe, counts that differ from the published ones
-    (unless `allow_partial`), and unreadable images (unless `unreadable_images: skip`, which counts them).
+    name: the data set's name in the configuration. data: the folder of archives, where a data set is looked for and fetched to.
+    The folder `out` appears whole or not at all.
+
+    Raises UserError for a source that is missing, broken or unsafe, for numbers of images that differ from the published ones
+    (unless `allow_partial`), and for images that cannot be decoded (unless `unreadable_images: skip`).
     """
     if dataset.kind == "synthetic":
         with new_folder(out) as folder:
@@ -143,8 +157,8 @@ def prepare_images(dataset: Dataset, name: str, out: Path, data: Path) -> dict[s
             return _finish(dataset, name, folder, rows, record)
 
 
-def _open(copy: Copy, facts: dict[str, Any], data: Path) -> Source:
-    """The source; an archive that this very run fetched and that is refused does not stay, or the next run would take it."""
+def _open(copy: Copy, facts: Facts, data: Path) -> Source:
+    """The files of a copy. An archive that this run has fetched and that is refused is removed, or the next run would take it."""
     try:
         return Source(copy.path, facts, password_of(facts, data))
     except UserError as error:
@@ -152,11 +166,12 @@ def _open(copy: Copy, facts: dict[str, Any], data: Path) -> Source:
             raise
         copy.path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
-            data.rmdir()  # where nothing else lies in it
+            data.rmdir()  # fails, as it should, where anything else lies in the data folder
         raise UserError(f"{copy.origin}: {str(error).removeprefix(f'{copy.path}: ')}; nothing kept") from None
 
 
-def _finish(dataset: Dataset, name: str, folder: Path, rows: list[dict], record: dict[str, Any]) -> dict[str, Any]:
+def _finish(dataset: Dataset, name: str, folder: Path, rows: list[Row], record: Known) -> Known:
+    """Write the table and the record of a folder that holds all images."""
     table = pd.DataFrame(rows)
     write_text(folder / "images.csv", table.to_csv(index=False, lineterminator="\n"))
     content = "".join(sorted(table["name"] + table["sha256"]))
@@ -173,7 +188,10 @@ def _finish(dataset: Dataset, name: str, folder: Path, rows: list[dict], record:
     return record
 
 
-def _row(split: str, name: str, person: str, camera: Any, shape: tuple[int, ...], content: bytes, place: Path) -> dict:
+def _row(
+    split: str, name: str, person: str, camera: int | str, shape: tuple[int, ...], content: bytes, place: Path
+) -> Row:
+    """One row of `images.csv`. shape: of the image. content: the file's bytes. place: its folder, inside of the data set's."""
     return {
         "name": name,
         "split": split,
@@ -186,7 +204,8 @@ def _row(split: str, name: str, person: str, camera: Any, shape: tuple[int, ...]
     }
 
 
-def _write_synthetic(settings: SyntheticSettings, folder: Path) -> tuple[list[dict], dict[str, Any]]:
+def _write_synthetic(settings: SyntheticSettings, folder: Path) -> tuple[list[Row], Known]:
+    """Render the images of the synthetic data set, and write the table of their exact key points."""
     from potgan.data.synthetic.people import annotate, render_split
 
     facts = facts_of("market1501")
@@ -208,12 +227,13 @@ def _write_synthetic(settings: SyntheticSettings, folder: Path) -> tuple[list[di
             joints.append(points)
             confidence.append(certainty)
     table = Keypoints(names, np.array(joints, np.float32), np.array(confidence, np.float32))
-    # Seven digits, as when the published results were made: joints must come back from this table bit for bit as then.
+    # The published results were made from a table with seven digits. With seven digits its joints are the same, bit for bit.
     write_text(folder / "annotation.csv", keypoints_csv(table, digits=7))
     return rows, {"source": "synthetic renderer", "settings": settings.__dict__, "skipped": []}
 
 
-def _write_real(found: Survey, dataset: Dataset, name: str, folder: Path, source: Path) -> tuple[list[dict], list[str]]:
+def _write_real(found: Survey, dataset: Dataset, name: str, folder: Path, source: Path) -> tuple[list[Row], list[str]]:
+    """Copy the images of a real data set. Returns the rows of the table, and the names of images that cannot be decoded."""
     rows, unreadable = [], []
     for split in SPLITS:
         (folder / split).mkdir()
@@ -225,7 +245,7 @@ def _write_real(found: Survey, dataset: Dataset, name: str, folder: Path, source
             continue
         if dataset.crop_columns and image.shape[1] < dataset.crop_columns[1]:
             raise UserError(
-                f"{source}: {entry.name} is {image.shape[1]} pixels wide, and datasets.{name}.crop_columns wants columns "
+                f"{source}: {entry.name} is {image.shape[1]} pixels wide, and datasets.{name}.crop_columns keeps columns "
                 f"up to {dataset.crop_columns[1]}; leave crop_columns out where the images are cropped already"
             )
         place = Path(entry.split)
@@ -241,8 +261,11 @@ def _write_real(found: Survey, dataset: Dataset, name: str, folder: Path, source
     return rows, unreadable
 
 
-def _check_archive(dataset: Dataset, copy: Copy) -> dict[str, Any]:
-    """What is known of the archive file itself: its checksum, and whether it is the published one."""
+def _check_archive(dataset: Dataset, copy: Copy) -> Known:
+    """The archive's checksum, and whether it is the published one.
+
+    Raises UserError where it is not the checksum that the configuration names.
+    """
     if copy.path.is_dir():
         return {"checksum": None, "published_archive": None}
     expected = dataset.checksum or facts_of(dataset.kind)["checksum"]
@@ -256,7 +279,8 @@ def _check_archive(dataset: Dataset, copy: Copy) -> dict[str, Any]:
     return {"checksum": f"{algorithm}:{found}", "published_archive": None if digest is None else found == digest}
 
 
-def _check_counts(found: Survey, dataset: Dataset, facts: dict[str, Any], source: Path) -> None:
+def _check_counts(found: Survey, dataset: Dataset, facts: Facts, source: Path) -> None:
+    """Raise UserError where the numbers of images differ from the published ones and the configuration does not allow it."""
     for split, expected in facts["counts"].items():
         count = len(found.of(split))
         if count == expected:

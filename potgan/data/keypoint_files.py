@@ -1,24 +1,26 @@
-"""Key-point files: four formats, read by their content and written without loss where the format can hold it.
+"""Files of key points in several formats, which are read by their content, and written without loss where the format allows it.
 
-    own           `keypoints.csv`: one named column per number, empty where a joint is missing
-    patn          the peers' annotation table, `name:keypoints_y:keypoints_x`, integers, -1 = missing
-                  (Deformable GAN's compute_coordinates.py; PATN and its successors)
-    patn-x-first  the same with the x list first; the header says which of them a table is
-    coco17        COCO's key-point JSON (`images`, `annotations`), 17 joints without a neck
-    openpose      a folder of OpenPose's `<stem>_keypoints.json`, or one file of it; COCO-18 or BODY_25
+    own           `keypoints.csv`: one named column per number, which is empty where a joint is missing
+    patn          the annotation table of the published data, `name:keypoints_y:keypoints_x`, with integers, and -1 where a joint
+                  is missing (Deformable GAN's compute_coordinates.py; PATN and its successors)
+    patn-x-first  the same table with the x list first; the header tells the two apart
+    coco17        COCO's JSON of key points (`images`, `annotations`), with 17 joints and no neck
+    openpose      a folder of OpenPose's `<stem>_keypoints.json`, or one such file, with COCO's 18 joints or BODY_25
 
-`own`, `coco17` and `openpose` give back every bit of the float32 numbers and the order of the images. What the last two
-lack stands in a key `potgan` beside the standard ones, which other readers pass over. `patn` truncates, as the peers do.
+A table that is written as `own`, `coco17` or `openpose` is read with the same order of images and the same float32 numbers, bit for
+bit. What the last two formats do not hold is written under the key `potgan`, which other readers ignore. `patn` truncates to
+whole pixels, as the programs that write the published tables do.
 
-What all readers do with odd input:
-    - UTF-8 with or without a byte order mark, lines that end in LF or CR LF; blank lines are passed over.
-    - Coordinates outside the image are kept (OpenPifPaf and the peers' tables have them): heat maps and masks end at the
-      frame by themselves. Beyond ten million pixels either way they are an error.
-    - Confidence 0 is a missing joint, whatever its coordinates. OpenPose's and COCO's confidence between 1 and 2 counts
-      as 1, because the peak of an interpolated heat map can overshoot; more is an error (another scale, or shifted fields).
-    - A name is a file name without folders, and stands once.
-    - No line of a table is read beyond `LONGEST_LINE` bytes, no JSON file beyond `LARGEST_JSON`.
-Every fault is a UserError of one line with the file and the line or the place in the JSON tree.
+All readers treat unusual input in the same way:
+    - Text is UTF-8, with or without a byte order mark. Lines end in LF or CR LF. Blank lines are ignored.
+    - Coordinates outside the image are kept, as OpenPifPaf and the published tables have them; heat maps and masks end at the
+      frame. More than ten million pixels are an error.
+    - A joint with confidence 0 is missing, whatever its coordinates are. A confidence between 1 and 2 in OpenPose's or COCO's
+      files counts as 1, because the peak of an interpolated heat map can be too high. More is an error: the numbers have another
+      scale, or stand in another order.
+    - A name is the name of a file without folders, and stands once.
+    - A line of a table has at most `LONGEST_LINE` bytes, and a JSON file at most `LARGEST_JSON`.
+Every fault is a UserError of one line. It names the file, and the line or the place in the JSON tree.
 """
 
 from __future__ import annotations
@@ -30,21 +32,22 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
 from potgan.common.errors import UserError
-from potgan.common.files import new_folder, write_text
+from potgan.common.files import Json, new_folder, write_text
 from potgan.data.pose import JOINT, JOINTS, Keypoints
 
 FORMATS = ("own", "patn", "patn-x-first", "coco17", "openpose")
-#: Bytes of one line of a table. A row of ours has some 500; a longer line is another file or has lost its line breaks.
+#: Bytes of one line of a table. A row of `keypoints.csv` has some 500. A file with longer lines is no table, or has lost its line
+#: breaks.
 LONGEST_LINE = 2**20
-#: Bytes of one JSON file. COCO's person_keypoints_train2017.json has some 240 million, a table of ours 1,000 an image.
+#: Bytes of one JSON file. COCO's person_keypoints_train2017.json has some 240 million; ours have about 1,000 per image.
 LARGEST_JSON = 2**29
 
-#: COCO's 17 key points (cocodataset.org, "Keypoint Detection"), and its skeleton, which counts from 1.
+#: COCO's 17 key points (cocodataset.org, "Keypoint Detection"), and its skeleton, whose joints are numbered from 1.
 COCO_JOINTS = (
     "nose",
     "left_eye",
@@ -68,32 +71,36 @@ COCO_SKELETON = (
     (16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12), (7, 13), (6, 7), (6, 8), (7, 9), (8, 10), (9, 11), (2, 3),
     (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7),
 )  # fmt: skip
-#: Places of our 18 joints in OpenPose's BODY_25, which has the middle of the hips at 8 and feet from 19 on
-#: (OpenPose, poseParameters.hpp, POSE_BODY_25_BODY_PARTS).
+#: The places of our 18 joints in OpenPose's BODY_25, which also has the middle of the hips (8) and feet (from 19 on). Source:
+#: OpenPose, poseParameters.hpp, POSE_BODY_25_BODY_PARTS.
 BODY_25_PLACES = (*range(8), *range(9, 19))
 
 _COLUMNS = ["name"] + [f"{joint}_{part}" for joint in JOINTS for part in ("x", "y", "confidence")]
 _PEER_HEADERS = {"name:keypoints_y:keypoints_x": "yx", "name:keypoints_x:keypoints_y": "xy"}
-_LARGEST = 10**7  # pixels: up to there, float32 and seven digits hold every integer
+#: The largest coordinate, in pixels. Up to here float32, and a text of seven digits, hold every integer.
+_LARGEST = 10**7
 _COCO_PLACES = np.array([JOINT[name] for name in COCO_JOINTS])
 _OPENPOSE_ENDING = "_keypoints.json"
-_NUMBER_CHARACTERS = re.compile(r"[-+.0-9eE,]*")  # float() alone also takes `nan`, `1_0` and digits of other scripts
+#: The characters of numbers in a table. `float` would also take `nan`, `1_0`, and digits of other scripts.
+_NUMBER_CHARACTERS = re.compile(r"[-+.0-9eE,]*")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-# ------------------------------------------------------------------------------------------------------------- reading
+# ---------------------------------------------------------------------------------------------------------------------
+# Reading
 
 
 def read_keypoints(path: str | Path) -> Keypoints:
-    """Read a key-point table of any of the formats in the head of this module; which one, its content tells.
+    """Read a table of key points in any format of this module. The content tells the format.
 
-    Rows keep their order in the file (COCO: the order of `images`; OpenPose: the order that our writer noted, otherwise
-    the names sorted). Of several people in an image the one with the highest score is taken, as the peers do, and the
-    first of equals: COCO's `score` where everyone in the image has one, otherwise the sum of the confidences.
+    Rows keep their order in the file. For COCO this is the order of `images`. For OpenPose it is the order that `write_keypoints`
+    has recorded, or else that of the sorted names. Of several people in an image, the one with the highest score is taken, as by
+    the programs that write the published tables, and the first of those with equal scores. The score is COCO's `score` where
+    all people in the image have one, and else the sum of the confidences.
 
-    Raises UserError naming the file and the line or the place in the JSON tree: a missing file, an unknown header or
-    JSON of another kind, another number of joints than 18 (17 and 25 in their formats), a value that is no number, NaN,
-    a name that is empty, has a folder or stands twice, a line that is too long, text that is not UTF-8.
+    Raises UserError, which names the file and the line or the place in the JSON tree, for: a missing file, an unknown header, JSON
+    of another kind, another number of joints than 18 (17 and 25 in their formats), a value that is no number, NaN, a name that is
+    empty, has a folder or stands twice, a line that is too long, and text that is not UTF-8.
     """
     path = Path(path)
     try:
@@ -113,6 +120,7 @@ def read_keypoints(path: str | Path) -> Keypoints:
 
 
 def _read_table(file: BinaryIO, path: Path) -> Keypoints:
+    """A table of text lines: `own`, `patn` or `patn-x-first`."""
     lines = _lines(file, path)
     number, header = next(lines, (1, ""))
     axes = _PEER_HEADERS.get(header.replace(" ", ""))
@@ -143,7 +151,7 @@ def _read_table(file: BinaryIO, path: Path) -> Keypoints:
 
 
 def _lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, str]]:
-    """Number and text of the lines that are not blank, without their ends; never more than one of them in memory."""
+    """The number and the text of each line that is not blank. No more than one line is in memory at a time."""
     number = 0
     while line := file.readline(LONGEST_LINE + 1):
         number += 1
@@ -164,6 +172,7 @@ def _lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _fields(line: str, where: str) -> list[str]:
+    """The fields of a line of a CSV table."""
     if '"' not in line:
         return line.split(",")
     try:
@@ -173,7 +182,7 @@ def _fields(line: str, where: str) -> list[str]:
 
 
 def _peer_row(line: str, where: str, axes: str) -> tuple[str, list[float]]:
-    """Name, and 36 numbers: the 18 x, then the 18 y."""
+    """The name, and 36 numbers: the 18 x, and then the 18 y. axes: "yx" or "xy", the order of the two lists."""
     fields = line.split(":")
     if len(fields) != 3:
         raise UserError(f"{where}: has {len(fields)} fields instead of 3 (name: {axes[0]} list: {axes[1]} list)")
@@ -202,9 +211,10 @@ def _peer_row(line: str, where: str, axes: str) -> tuple[str, list[float]]:
 
 
 def _settle_peers(numbers: np.ndarray, places: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 36) numbers of the peers' rows -> joints and confidence.
+    """(N, 36) numbers of `_peer_row` -> (N, 18, 2) joints and (N, 18) confidence.
 
-    -1 in either list is a missing joint: the peers set both, and their cords_to_map passes over a joint with one.
+    A joint with -1 in one of the lists is missing. Deformable GAN writes -1 into both, and its cords_to_map ignores a joint with
+    one.
     """
     joints = numbers.reshape(len(places), 2, len(JOINTS)).transpose(0, 2, 1).astype(np.float32, order="C")
     joints[(joints == -1).any(axis=2)] = np.nan
@@ -212,7 +222,7 @@ def _settle_peers(numbers: np.ndarray, places: list[str]) -> tuple[np.ndarray, n
 
 
 def _own_row(line: str, where: str, width: int) -> tuple[str, list[float]]:
-    """Name, and 54 numbers x, y, confidence; NaN where the field is empty."""
+    """The name, and 54 numbers: x, y and confidence of each joint; NaN where a field is empty."""
     fields = _fields(line, where)
     if len(fields) != width:
         raise UserError(
@@ -239,7 +249,7 @@ def _own_row(line: str, where: str, width: int) -> tuple[str, list[float]]:
 
 
 def _settle_own(numbers: np.ndarray, places: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 54) numbers of our rows -> joints and confidence. A joint has all three of its fields or none."""
+    """(N, 54) numbers of `_own_row` -> (N, 18, 2) joints and (N, 18) confidence. A joint has all three of its fields or none."""
     numbers = numbers.reshape(len(places), len(JOINTS), 3)
     empty = np.isnan(numbers)
     for wrong, part, what in (
@@ -262,15 +272,15 @@ def _settle_own(numbers: np.ndarray, places: list[str]) -> tuple[np.ndarray, np.
 
 
 def _joints_of(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(..., 18, 3) checked x, y, confidence -> (..., 18, 2) joints and (..., 18) confidence, both float32."""
+    """(..., 18, 3) x, y and confidence, already checked -> (..., 18, 2) joints and (..., 18) confidence, both float32."""
     points = points.astype(np.float32)
     joints, confidence = points[..., :2].copy(), np.nan_to_num(points[..., 2])
     joints[confidence == 0] = np.nan
     return joints, confidence
 
 
-def _check_name(name: Any, where: str) -> None:
-    """Image names become file names and columns of a table; UserError for one that cannot."""
+def _check_name(name: object, where: str) -> None:
+    """Raise UserError for a name that can be no file name or no field of a table."""
     if type(name) is not str:
         raise UserError(f"{where}: the name of the image is {_shown(name)}; expected a file name")
     if not name:
@@ -284,10 +294,12 @@ def _check_name(name: Any, where: str) -> None:
         )
 
 
-# ---------------------------------------------------------------------------------------------------------------- JSON
+# ---------------------------------------------------------------------------------------------------------------------
+# JSON
 
 
-def _json_tree(file: BinaryIO, path: Path) -> Any:
+def _json_tree(file: BinaryIO, path: Path) -> Json:
+    """What a JSON file holds."""
     content = file.read(LARGEST_JSON + 1) if path.stat().st_size <= LARGEST_JSON else None
     if content is None or len(content) > LARGEST_JSON:
         raise UserError(f"{path}: has more than {LARGEST_JSON:,} bytes, too many for key points; split it by image")
@@ -301,15 +313,15 @@ def _json_tree(file: BinaryIO, path: Path) -> Any:
         raise UserError(f"{path}: is not JSON, or cut off ({error}); export or fetch it again") from None
 
 
-def _shown(value: Any) -> str:
-    """A JSON value in an error message: short, in one line."""
+def _shown(value: object) -> str:
+    """A JSON value in a few characters, for a message."""
     if isinstance(value, dict | list):
         return "an object" if isinstance(value, dict) else "a list"
     return "null" if value is None else repr(value)[:40]
 
 
-def _item(tree: Any, key: str, kind: type, where: str) -> Any:
-    """`tree[key]`, which must be of that kind."""
+def _item(tree: Json, key: str, kind: type, where: str) -> list[Json] | dict[str, Json]:
+    """`tree[key]`. Raises UserError where `tree` is no object, or the value is missing or not of this kind."""
     if type(tree) is not dict:
         raise UserError(f"{where}: is {_shown(tree)}; expected an object with {key!r}")
     if type(tree.get(key)) is not kind:
@@ -318,8 +330,8 @@ def _item(tree: Any, key: str, kind: type, where: str) -> Any:
     return tree[key]
 
 
-def _numbers(values: Any, where: str, expected: Mapping[int, str]) -> list[float]:
-    """A flat list of numbers within +-10^7, of one of the lengths `expected`, which it explains."""
+def _numbers(values: Json, where: str, expected: Mapping[int, str]) -> list[float]:
+    """A flat list of numbers between -10^7 and 10^7. expected: each allowed length -> what the numbers then are, in words."""
     wanted = " or ".join(f"{length} ({what})" for length, what in expected.items())
     if type(values) is not list:
         raise UserError(f"{where}: is {_shown(values)}; expected a list of numbers: {wanted}")
@@ -332,7 +344,7 @@ def _numbers(values: Any, where: str, expected: Mapping[int, str]) -> list[float
 
 
 def _check_confidence(confidence: np.ndarray, where: Callable[[int], str]) -> None:
-    """UserError if any of the (N, joints) confidences or visibilities is outside [0, 2]; `where` names a row."""
+    """Raise UserError where any of the (N, joints) confidences or visibilities is outside [0, 2]. where: row -> its place."""
     wrong = (confidence < 0) | (confidence > 2)
     if wrong.any():
         row, joint = np.argwhere(wrong)[0]
@@ -342,10 +354,12 @@ def _check_confidence(confidence: np.ndarray, where: Callable[[int], str]) -> No
         )
 
 
-def _read_coco(tree: Any, path: Path) -> Keypoints:
-    """COCO's key-point JSON. The third number is the visibility (0 missing, 1 hidden: confidence 0.5, 2 visible: 1), or
-    the confidence if it has a fraction anywhere in the file, as detectors write it. The neck is the middle of the
-    shoulders, with the smaller of their confidences, where both are there and our own key does not give it.
+def _read_coco(tree: Json, path: Path) -> Keypoints:
+    """The key points in COCO's JSON.
+
+    The third number of a joint is its visibility: 0 for missing, 1 for hidden (confidence 0.5), 2 for visible (confidence 1). If it
+    has a fraction anywhere in the file, it is the confidence, as detectors write it. The neck stands under the key `potgan`. Where
+    that is missing, it is the middle of the shoulders where both are there, with the lower of their confidences.
     """
     if type(tree) is list:
         raise UserError(
@@ -355,7 +369,7 @@ def _read_coco(tree: Any, path: Path) -> Keypoints:
     annotations = _item(tree, "annotations", list, f"{path}, JSON of another kind")
     _check_categories(tree.get("categories", []), path)
     names: dict[str, int] = {}
-    row_of: dict[Any, int] = {}
+    row_of: dict[int | str, int] = {}
     for i, image in enumerate(images):
         where = f"{path}, images[{i}]"
         if type(image) is not dict or type(image.get("id")) not in (int, str):
@@ -396,7 +410,7 @@ def _read_coco(tree: Any, path: Path) -> Keypoints:
             neck, confidence = extra
             if neck is not None:
                 points[i, JOINT["neck"]] = (*neck, 1)
-            # A joint that the standard numbers call missing stays missing: another tool may have removed it.
+            # A joint that is missing by COCO's own numbers stays missing, since another program may have removed it.
             points[i, :, 2] = np.where(points[i, :, 2] == 0, 0, confidence)
             points[i, JOINT["neck"], 2] = 0 if neck is None else confidence[JOINT["neck"]]
 
@@ -412,8 +426,8 @@ def _read_coco(tree: Any, path: Path) -> Keypoints:
     return Keypoints(list(names), *_joints_of(chosen))
 
 
-def _check_categories(categories: Any, path: Path) -> None:
-    """Other data sets have 17 joints too, in another order (Human3.6M, animals); their names tell."""
+def _check_categories(categories: Json, path: Path) -> None:
+    """Raise UserError where the joints are others than COCO's. Some data sets have 17 joints in another order (Human3.6M)."""
     for i, category in enumerate(categories if type(categories) is list else []):
         joints = category.get("keypoints") if type(category) is dict else None
         if joints is not None and joints != list(COCO_JOINTS):
@@ -423,8 +437,8 @@ def _check_categories(categories: Any, path: Path) -> None:
             )
 
 
-def _coco_extra(extra: Any, where: str) -> tuple[list[float] | None, list[float]] | None:
-    """Neck and the 18 confidences of our own key, or None where there is none."""
+def _coco_extra(extra: Json, where: str) -> tuple[list[float] | None, list[float]] | None:
+    """The neck (x, y, or None) and the 18 confidences under the key `potgan`; None where the file has no such key."""
     if extra is None:
         return None
     confidence = _item(extra, "confidence", list, where)
@@ -436,6 +450,7 @@ def _coco_extra(extra: Any, where: str) -> tuple[list[float] | None, list[float]
 
 
 def _read_openpose_folder(folder: Path) -> Keypoints:
+    """The key points in a folder of OpenPose's files."""
     paths = sorted(p for p in folder.iterdir() if p.name.endswith(_OPENPOSE_ENDING))
     if not paths:
         raise UserError(f"{folder}: has no *{_OPENPOSE_ENDING}; expected a folder of OpenPose's files (--write_json)")
@@ -443,8 +458,10 @@ def _read_openpose_folder(folder: Path) -> Keypoints:
 
 
 def _read_openpose(paths: list[Path]) -> Keypoints:
-    """Files of OpenPose's JSON (doc/02_output.md). Missing = confidence 0; the score of a person, which the files lack, is
-    the sum of the confidences. `<stem>_keypoints.json`, or a file of any other name, belongs to the image `<stem>.jpg`.
+    """The key points in files of OpenPose's JSON (OpenPose, doc/02_output.md).
+
+    A joint with confidence 0 is missing. The files hold no score of a person, so it is the sum of the confidences. The file
+    `<stem>_keypoints.json`, or `<stem>.json`, belongs to the image `<stem>.jpg`.
     """
     expected = {3 * len(JOINTS): "x, y, confidence of COCO's 18", 75: "x, y, confidence of BODY_25"}
     names: dict[str, Path] = {}
@@ -486,16 +503,17 @@ def _read_openpose(paths: list[Path]) -> Keypoints:
     return Keypoints([listed[i] for i in order], joints[order], confidence[order])
 
 
-# ------------------------------------------------------------------------------------------------------------- writing
+# ---------------------------------------------------------------------------------------------------------------------
+# Writing
 
 
 def write_keypoints(
     keypoints: Keypoints, path: str | Path, format: str, sizes: Mapping[str, tuple[int, int]] | None = None
 ) -> None:
-    """Write a table in one of FORMATS; `openpose` writes a folder, the others a file. Whole or not at all.
+    """Write a table in one of FORMATS, whole or not at all. `openpose` is a folder, and the others are one file.
 
-    sizes: (height, width) of each image, for `coco17` alone. Raises UserError for an unknown format, a name or a number
-    that the format cannot hold, and a folder that holds anything but OpenPose's files, which it would replace.
+    sizes: name -> (height, width) of the image; only `coco17` uses it. Raises UserError for an unknown format, a name or a number
+    that the format cannot hold, and a folder that holds other files than OpenPose's, because it would be replaced.
     """
     path = Path(path)
     try:
@@ -519,7 +537,10 @@ def write_keypoints(
 
 
 def keypoints_csv(keypoints: Keypoints, digits: int | None = None) -> str:
-    """The text of `keypoints.csv`: the fewest digits from which float32 comes back to the last bit, or `digits`."""
+    """The text of `keypoints.csv`.
+
+    Numbers have `digits` digits. By default they have as few as give the same float32 number when they are read.
+    """
     points = _points(keypoints)
     texts = iter(_shortest(points) if digits is None else [f"{value:.{digits}g}" for value in points.tolist()])
     lines = [",".join(_COLUMNS)]
@@ -531,9 +552,10 @@ def keypoints_csv(keypoints: Keypoints, digits: int | None = None) -> str:
 
 
 def annotation_csv(keypoints: Keypoints, x_first: bool = False) -> str:
-    """The text of a peer's annotation table (integers, y before x, -1 for missing); coordinates are truncated as theirs.
+    """The text of a published annotation table: integers, y before x (or `x_first`), and -1 where a joint is missing.
 
-    So it loses fractions and confidences, and a joint between -2 (excluded) and -1 in x or y comes back as missing.
+    Coordinates are truncated to whole pixels, as in the published tables. Fractions and confidences are lost, and a joint whose x
+    or y is -1, or between -2 and -1, is missing when the table is read.
     """
     axes = (0, 1) if x_first else (1, 0)
     lines = [next(header for header, order in _PEER_HEADERS.items() if order == ("xy" if x_first else "yx"))]
@@ -547,17 +569,17 @@ def annotation_csv(keypoints: Keypoints, x_first: bool = False) -> str:
 
 
 def coco_json(keypoints: Keypoints, sizes: Mapping[str, tuple[int, int]] | None = None) -> str:
-    """The text of a COCO key-point file, one image and one annotation a line; an image without joints has no annotation.
+    """The text of a file of COCO's key points, with one image or annotation per line.
 
-    sizes: (height, width) of each image in pixels; without it the images have no `height` and `width`, which viewers and
-    detectors' loaders want and pycocotools does not. v is 2 for a joint that is there and 0 otherwise. `bbox` (x, y,
-    width, height) and `area` are those of the joints, not of the person. Our key `potgan` has the neck (x, y, or null)
-    and the 18 confidences in the order of JOINTS.
+    sizes: name -> (height, width) of the image in pixels. Without it the images have no `height` and `width`, which viewers and
+    detectors demand and pycocotools does not. An image without joints has no annotation. The visibility v is 2 for a joint that is
+    there, and else 0. `bbox` (x, y, width, height) and `area` enclose the joints, not the person. The key `potgan` has the neck
+    (x, y, or null) and the 18 confidences in the order of JOINTS.
     """
     values = iter(map(float, _shortest(_points(keypoints))))
     images, annotations = [], []
     for i, (name, present) in enumerate(zip(keypoints.names, _present(keypoints).tolist(), strict=True)):
-        image: dict[str, Any] = {"id": i + 1, "file_name": name}
+        image: dict[str, Json] = {"id": i + 1, "file_name": name}
         if sizes is not None:
             if name not in sizes:
                 raise UserError(f"image {name!r}: its height and width are not known; give the sizes of all images")
@@ -591,10 +613,10 @@ def coco_json(keypoints: Keypoints, sizes: Mapping[str, tuple[int, int]] | None 
 
 
 def openpose_json(keypoints: Keypoints) -> dict[str, str]:
-    """File name -> text of OpenPose's JSON with COCO's 18 joints, one per image, a person or none.
+    """File name -> text, for one file of OpenPose's JSON per image, with one person or none, and COCO's 18 joints.
 
-    The key `potgan` has the row of the image, and `whole_name` where the file's stem is the whole name of the image
-    because that does not end in `.jpg`. Raises UserError if two images would share a file (`a.png` and `a.png.jpg`).
+    The key `potgan` has the row of the image. Where the image's name does not end in `.jpg`, it also has `whole_name`, which says
+    that the file's stem is the whole name. Raises UserError if two images would have the same file (`a.png` and `a.png.jpg`).
     """
     values = iter(map(float, _shortest(_points(keypoints))))
     texts: dict[str, str] = {}
@@ -610,6 +632,7 @@ def openpose_json(keypoints: Keypoints) -> dict[str, str]:
 
 
 def _write_folder(folder: Path, texts: dict[str, str]) -> None:
+    """Write a folder of files (name -> text), whole or not at all. A folder of the user's is not replaced."""
     if not texts:
         raise UserError(f"{folder}: the table has no images, and an empty folder is no table; choose another format")
     if folder.exists():
@@ -626,12 +649,15 @@ def _write_folder(folder: Path, texts: dict[str, str]) -> None:
 
 
 def _present(keypoints: Keypoints) -> np.ndarray:
-    """(N, 18) bool: a joint is missing if it has no coordinates or confidence 0."""
+    """(N, 18) bool: which joints have coordinates, and a confidence other than 0."""
     return ~np.isnan(keypoints.joints).any(axis=2) & (keypoints.confidence != 0)
 
 
 def _points(keypoints: Keypoints) -> np.ndarray:
-    """(M,) float32: x, y, confidence of the joints that are there, one after the other, in what every reader accepts."""
+    """(3 M,) float32: x, y and confidence of the M joints that are there, one after the other.
+
+    Raises UserError for names and numbers that a reader would refuse.
+    """
     for name in keypoints.names:
         _check_name(name, "key points")
     if len(set(keypoints.names)) != len(keypoints):
@@ -652,19 +678,21 @@ def _points(keypoints: Keypoints) -> np.ndarray:
 
 
 def _shortest(values: np.ndarray) -> list[str]:
-    """The fewest digits that float32 comes back from, without a needless `.0`; -0 keeps its sign."""
+    """Each float32 number as the shortest text that gives the same number, without `.0` at its end. -0 keeps its sign."""
     return [text.removesuffix(".0") for text in map(str, values)]
 
 
-# ------------------------------------------------------------------------------------------------------------- matching
+# ---------------------------------------------------------------------------------------------------------------------
+# Names
 
 
 def match_names(wanted: Iterable[str], known: Iterable[str]) -> dict[str, str]:
-    """Name in a table -> name of its image, for the names that have one.
+    """Name in a table -> name of its image, for the names that have an image.
 
-    An image of the same name, or else one whose name has `.jpg` once more or once less (Market-1501's published test table
-    has 18 names that end in `.jpg.jpg`, and copies of the images differ). A name that two images would fit is left out,
-    and so are two names for which only one image is there, unless one of them is its name exactly.
+    wanted: the names in the table. known: the names of all images. The image has the same name, or else a name that has `.jpg` once
+    more or once less: Market-1501's published test table has 18 names that end in `.jpg.jpg`, and copies of the data set do
+    not all have them. A name that fits two images is left out. Two names that fit one image are left out, too, unless one of them
+    is exactly the image's name.
     """
     wanted, known = list(dict.fromkeys(wanted)), set(known)
     found = {name: name for name in wanted if name in known}

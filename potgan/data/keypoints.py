@@ -1,7 +1,7 @@
 """The stage `keypoints`: one `keypoints.csv` per data set, and `keypoints.json` with its origin and detection rates.
 
-Key points come from published tables, from OpenPifPaf, or, for synthetic images, from the renderer. Where two of them are
-there, `keypoints.json` says how far they agree (PCK).
+Key points come from published tables, from OpenPifPaf, or, for synthetic images, from the renderer. Where detected key points can
+be compared with published or exact ones, `keypoints.json` also says how far they agree (PCK).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from potgan.common.errors import UserError
-from potgan.common.files import new_folder, read_json, sha256_of, write_json, write_text
+from potgan.common.files import Json, new_folder, read_json, sha256_of, write_json, write_text
 from potgan.common.paths import OPENPIFPAF_RECIPE
 from potgan.common.progress import say
 from potgan.common.weights import WEIGHTS, weight_file
@@ -26,24 +26,26 @@ from potgan.data.keypoint_files import keypoints_csv, match_names, read_keypoint
 from potgan.data.pose import JOINTS, Keypoints
 from potgan.settings.schema import Dataset, OpenPifPafSettings
 
-#: Thresholds of the agreement report, as parts of the torso diameter.
+#: Distances up to which two joints agree, in lengths of the torso.
 PCK_THRESHOLDS = (0.1, 0.2, 0.5)
 
 
 @dataclass
 class _Found:
-    """Key points of one origin, in the pixels of the images as they are used, and what is recorded of it."""
+    """Key points of one origin, in pixels of the images as `ImageFolder.read` gives them, and what is recorded of them."""
 
     keypoints: Keypoints
     record: dict[str, Any]
 
 
-def prepare_keypoints(dataset: Dataset, name: str, images: Path, out: Path) -> dict[str, Any]:
-    """Collect the key points of all images of a data set into the folder `out`.
+def prepare_keypoints(dataset: Dataset, name: str, images: Path, out: Path) -> dict[str, Json]:
+    """The stage `keypoints`: collect the key points of a data set's images into the folder `out`. Returns the record.
 
-    Rows of published tables keep their order (the published test pairs depend on it). Raises UserError if a table names
-    images that are not there (unless `allow_partial`), or if too few images have any joint. A detection that is killed
-    goes on after its last finished shard (in `.<out>.shards`, removed when all is done).
+    name: the data set's name in the configuration. images: the folder of the stage `images`. The rows of published tables keep
+    their order, because the published test pairs depend on it. A detection that was killed goes on after its last finished shard;
+    shards lie in `.<out>.shards` until all is done.
+
+    Raises UserError if a table names images that are not there (unless `allow_partial`), and if too few images have any joint.
     """
     folder = ImageFolder(images)
     settings = dataset.keypoints
@@ -75,12 +77,12 @@ def prepare_keypoints(dataset: Dataset, name: str, images: Path, out: Path) -> d
 
 
 def openpifpaf_environment() -> Path:
-    """Where the environment of OpenPifPaf is built: $POTGAN_OPENPIFPAF_ENV, or beside its lock."""
+    """The folder of OpenPifPaf's environment: $POTGAN_OPENPIFPAF_ENV, or else .venv beside its recipe."""
     return Path(os.environ.get("POTGAN_OPENPIFPAF_ENV") or OPENPIFPAF_RECIPE / ".venv")
 
 
 def split_keypoints(keypoints: Keypoints, images: Path) -> dict[str, Keypoints]:
-    """The rows of each split, in the table's order."""
+    """Split -> its rows of the table, in the table's order. images: the folder of the stage `images`."""
     split_of = ImageFolder(images).table["split"].to_dict()
     return {split: keypoints.rows([i for i, n in enumerate(keypoints.names) if split_of.get(n) == split])
             for split in SPLITS}  # fmt: skip
@@ -91,6 +93,7 @@ def split_keypoints(keypoints: Keypoints, images: Path) -> dict[str, Keypoints]:
 
 
 def _exact(images: Path, folder: ImageFolder) -> _Found:
+    """The exact key points of synthetic images, which the stage `images` has written."""
     table = read_keypoints(images / "annotation.csv")
     return _Found(
         table.rows([i for i, n in enumerate(table.names) if n in folder.table.index]),
@@ -104,6 +107,7 @@ def _exact(images: Path, folder: ImageFolder) -> _Found:
 
 
 def _from_tables(dataset: Dataset, name: str, folder: ImageFolder) -> _Found:
+    """The key points of the tables that the configuration names."""
     tables = dataset.keypoints.tables
     for split in SPLITS:
         if split not in tables:
@@ -152,6 +156,7 @@ def _from_tables(dataset: Dataset, name: str, folder: ImageFolder) -> _Found:
 
 
 def _detected(settings: OpenPifPafSettings, name: str, folder: ImageFolder, shards: Path) -> _Found:
+    """The key points that OpenPifPaf finds."""
     checkpoint, sha256 = checkpoint_of(settings, name)
     images = [
         detection.ImageToDetect(n, folder.path(n), folder.table.at[n, "sha256"], folder.crop_columns)
@@ -173,11 +178,11 @@ def _detected(settings: OpenPifPafSettings, name: str, folder: ImageFolder, shar
 
 
 def checkpoint_of(settings: OpenPifPafSettings, name: str) -> tuple[Path, str]:
-    """The checkpoint file and its SHA-256, which is checked before it is unpickled.
+    """The checkpoint file, and the SHA-256 that is demanded of it before it is unpickled.
 
-    A published name is fetched once. A file of one's own needs `checkpoint_sha256`, or a record beside it, of the same
-    name with the suffix .json, that has a `sha256` (as the recipe for synthetic people writes). UserError where it is not
-    there or its hash not known.
+    A published checkpoint is fetched once. For a file of the user, the SHA-256 is `checkpoint_sha256`, or else stands as `sha256`
+    in a file of the same name with the suffix .json, as the recipe for synthetic people writes it. name: the data set's name.
+    Raises UserError where the file is missing, and where its SHA-256 is not known.
     """
     if settings.checkpoint in WEIGHTS:
         path = weight_file(settings.checkpoint)
@@ -199,11 +204,11 @@ def checkpoint_of(settings: OpenPifPafSettings, name: str) -> tuple[Path, str]:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What is found, in numbers
+# Numbers for the record
 
 
 def _gate(keypoints: Keypoints, minimum: float, estimator: str, name: str) -> None:
-    """Stop where something is broken (a wrong table, a broken detector), not where people are hard to see."""
+    """Raise UserError where so few images have any joint that the table is wrong or the detector broken."""
     rate = float(keypoints.present.any(axis=1).mean()) if len(keypoints) else 0.0
     if rate >= minimum and rate > 0:
         return
@@ -219,13 +224,13 @@ def _gate(keypoints: Keypoints, minimum: float, estimator: str, name: str) -> No
     )
 
 
-def _rates(keypoints: Keypoints, folder: ImageFolder) -> dict[str, Any]:
-    """Share of images with any joint, and of each joint; in all and by split."""
+def _rates(keypoints: Keypoints, folder: ImageFolder) -> dict[str, Json]:
+    """The share of images with any joint, and the share of images with each joint, over all images and per split."""
     split_of = folder.table["split"].to_dict()
     present = keypoints.present
     splits = np.array([split_of[n] for n in keypoints.names])
 
-    def rates(chosen: np.ndarray) -> dict[str, Any]:
+    def rates(chosen: np.ndarray) -> dict[str, Json]:
         part = present[chosen]
         return {
             "detection_rate": round(float(part.any(axis=1).mean()), 4) if len(part) else None,
@@ -238,19 +243,20 @@ def _rates(keypoints: Keypoints, folder: ImageFolder) -> dict[str, Any]:
 
 
 def _without_row(keypoints: Keypoints, folder: ImageFolder) -> dict[str, int]:
+    """Split -> the number of its images that have no row in the table."""
     return {split: len(set(folder.names(split)) - set(keypoints.names)) for split in SPLITS}
 
 
 def _outside_frame(keypoints: Keypoints, folder: ImageFolder) -> int:
-    """Joints that lie outside their image. They are kept: heat maps and masks cut at the frame."""
+    """The number of joints that lie outside their image. They are kept, because heat maps and masks end at the frame."""
     size = np.array([folder.size(n) for n in keypoints.names], np.float32).reshape(-1, 1, 2)[..., ::-1]
     with np.errstate(invalid="ignore"):
         outside = (keypoints.joints < -0.5) | (keypoints.joints > size - 0.5)
     return int((outside.any(axis=2) & keypoints.present).sum())
 
 
-def _agreement(found: Keypoints, published: _Found) -> dict[str, Any]:
-    """PCK of the detected joints against the published or exact ones, on the images that both tables have."""
+def _agreement(found: Keypoints, published: _Found) -> dict[str, Json]:
+    """PCK of the detected joints, compared with the published or exact ones, on the images that both tables have."""
     both = [n for n in published.keypoints.names if n in found.row]
     ours = found.rows([found.row[n] for n in both])
     theirs = published.keypoints.rows([published.keypoints.row[n] for n in both])

@@ -1,19 +1,18 @@
-"""OpenPifPaf in a process of its own: reads jobs, writes shards of key points.
+"""OpenPifPaf in a process of its own, which reads jobs and writes key points.
 
-Run by path, with the Python of `workflow/envs/openpifpaf` (Differs: the one module of this folder that is no part of the
-package, imports none of it and is imported by none of it; `detection.py` is its driver):
+This is a program for the Python of `workflow/envs/openpifpaf`, which does not have this package: it imports no other module of it,
+and none imports it. `detection.py` starts it:
 
     ENVIRONMENT/bin/python -I openpifpaf_worker.py --checkpoint FILE --sha256 HASH --scale 2 --batch-size 8 --device auto
 
-A job is one line of JSON on standard input, `{"shard": path, "images": [{"name", "path", "crop": [x0, x1] or null}]}`;
-`crop` keeps the columns x0 to x1 - 1. For each job the file `shard` is written, whole or not at all, and one line of JSON
-goes to standard output, `{"shard", "images", "seconds", "detected"}`. Before the first job that is `{"device",
-"versions"}`, and where the user can put something right, `{"error"}`, after which the process ends with status 2. It
-ends with status 0 when standard input ends.
+A job is one line of JSON on standard input, `{"shard": path, "images": [{"name", "path", "crop": [x0, x1] or null}]}`. `crop`
+keeps the columns x0 to x1 - 1. For each job this program writes the file `shard`, whole or not at all, and one line of JSON to
+standard output, `{"shard", "images", "seconds", "detected"}`. Before the first job it writes `{"device", "versions"}`. Where the
+user can put something right it writes `{"error"}` and ends with status 2. It ends with status 0 when standard input ends.
 
-Pixels. OpenPifPaf puts pixel centres at integers: it mirrors with x -> width - 1 - x and scales annotations with
-(new width - 1) / (width - 1), and its networks see images of 16 k + 1 pixels, whose cell i looks at pixel 16 i. OpenCV
-enlarges about the corners of pixels. A point x' of the enlarged image is thus (x' + 0.5) / scale - 0.5 of the original.
+Pixels. OpenPifPaf puts the centres of pixels at integers: it mirrors with x -> width - 1 - x, it scales annotations with
+(new width - 1) / (width - 1), and its networks see images of 16 k + 1 pixels, whose cell i looks at pixel 16 i. OpenCV enlarges
+about the corners of pixels. So the point x' of an enlarged image is the point (x' + 0.5) / scale - 0.5 of the original.
 """
 
 from __future__ import annotations
@@ -29,55 +28,58 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-#: OpenPose's COCO-18 order in COCO's names; `None` is the neck, which COCO-17 lacks.
+#: The joints in OpenPose's COCO-18 order, by COCO's names. `None` is the neck, which COCO's 17 joints do not have.
 JOINTS = (
     *("nose", None, "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist"),
     *("right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle"),
     *("right_eye", "left_eye", "right_ear", "left_ear"),
 )
-#: Images are padded to a multiple of this, plus one. OpenPifPaf's own tool pads to 16; 32 makes fewer different sizes, so
-#: that more images share a batch, and is the same for Market-1501's and DeepFashion's images at whole scales.
+#: Images are padded to a multiple of this, plus one. OpenPifPaf's own program pads to multiples of 16. With 32 there are fewer
+#: different sizes, so that more images fit into one batch. For Market-1501's and DeepFashion's images, enlarged by a whole
+#: number, both give the same sizes.
 PADDING = 32
 VERSIONS = ("openpifpaf", "torch", "opencv-python-headless")
 
 
 class JobError(Exception):
-    """What the user can put right; one line."""
+    """Something that the user can put right. The message is one line."""
 
 
 class Detector:
     """A network and its decoder.
 
-    checkpoint: an OpenPifPaf checkpoint, that is, a pickle, which can run any code: it is read only after its SHA-256
-    has been found to be `sha256`. scale: how much images are enlarged. device: "cpu", "cuda" or "auto". number: spreads
-    several workers over several GPUs. Raises JobError for a wrong or foreign checkpoint and a device that is not there.
+    checkpoint: of OpenPifPaf. It is a pickle, which can run any code, so it is read only after its SHA-256 has been found to be
+    `sha256`. scale: how many times images are enlarged. device: "cpu", "cuda" or "auto". number: of this worker; several workers
+    take several GPUs in turn. Raises JobError for a checkpoint that cannot be used, and for a device that is not there.
     """
 
     def __init__(self, checkpoint: Path, sha256: str, scale: float, batch_size: int, device: str, number: int) -> None:
         content = read_checked(checkpoint, sha256)
-        # Only here: with a wrong checkpoint nothing is waited for. OpenPifPaf takes every module on the path whose name
-        # starts with `openpifpaf_` for a plugin, so this file's folder must not be on it.
+        # These imports take seconds, so they come after the check of the checkpoint. OpenPifPaf takes every module on the path
+        # whose name starts with `openpifpaf_` for a plugin, so the folder of this file must not be on the path.
         here = Path(__file__).resolve().parent
         sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != here]
         import cv2
         import openpifpaf
         import torch
 
-        cv2.setNumThreads(1)  # as for PyTorch, by the driver's OMP_NUM_THREADS: workers are the parallelism
+        cv2.setNumThreads(1)  # several workers run at once; OMP_NUM_THREADS says the same to PyTorch
         if device == "cuda" and not torch.cuda.is_available():
             raise JobError("device cuda: PyTorch finds no GPU; choose device cpu, or auto")
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(f"cuda:{number % torch.cuda.device_count()}" if device == "cuda" else "cpu")
         self.device_name = torch.cuda.get_device_name(self.device) if device == "cuda" else "cpu"
-        torch.backends.cudnn.allow_tf32 = False  # a GPU's key points are the CPU's, up to rounding
+        torch.backends.cudnn.allow_tf32 = (
+            False  # with TF32, a GPU's key points would differ from the CPU's by more than rounding
+        )
         self.scale, self.batch_size = scale, batch_size
         self.transforms = openpifpaf.transforms
         self.stack = torch.stack
 
         try:
-            # Safe by the check above. `network.Factory` does the same from a path and without `weights_only`, which
-            # PyTorch would then refuse (TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD).
+            # The check above makes this safe. OpenPifPaf's `network.Factory` loads from a path and without `weights_only=False`,
+            # which PyTorch refuses unless TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set.
             self.network = torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)["model"]
             openpifpaf.network.model_migration.model_migration(self.network)
             names = self.network.head_metas[0].keypoints
@@ -102,15 +104,18 @@ class Detector:
         )
 
     def detect(self, images: list[dict]) -> list[list]:
-        """The 18 joints of each image's person with the highest score, in the order of `images`: `[x, y, confidence]`
-        in pixels of the (cropped) original, or None for a joint that is missing or outside the picture."""
+        """For each image, the 18 joints of the person with the highest score.
+
+        A joint is `[x, y, confidence]` in pixels of the original image after cropping, or None where it is missing or outside
+        the image.
+        """
         groups: dict[tuple[int, int], list[int]] = {}
         pictures, factors = [], []
         for i, image in enumerate(images):
             picture, factor = read_enlarged(image, self.scale)
             pictures.append(picture)
             factors.append(factor)
-            # What an image is padded to depends on it alone: no result depends on what else is in the batch.
+            # The size that an image is padded to depends on the image alone, so no result depends on the rest of its batch.
             groups.setdefault(tuple(-(-(side - 1) // PADDING) for side in picture.shape[:2]), []).append(i)
         joints: list[list] = [[None] * len(JOINTS)] * len(images)
         for _, members in sorted(groups.items()):
@@ -122,7 +127,7 @@ class Detector:
         return joints
 
     def _persons(self, pictures: list) -> Iterator:
-        """(17, 3) x, y, confidence in pixels of each enlarged picture, or None where nobody was found."""
+        """For each enlarged picture, (17, 3) x, y (pixels) and confidence of its person, or None where nobody is found."""
         from PIL import Image
 
         processed = [self.preprocess(Image.fromarray(picture), [], None) for picture in pictures]
@@ -134,15 +139,18 @@ class Detector:
 
 
 def openpose_joints(person, index: list, factor: tuple[float, float], size: tuple[int, int]) -> list:
-    """The 18 joints of `person`, (K, 3) x, y, confidence in pixels of an enlarged picture of `size` (height, width), in
-    pixels of the original. index: the row of each joint of JOINTS, None = the neck. factor: of the enlargement."""
+    """The 18 joints of a person in pixels of the original image.
+
+    person: (K, 3) x, y, confidence in pixels of the enlarged picture. index: for each of JOINTS its row of `person`; None for the
+    neck. factor: by which the picture was enlarged in x and in y. size: its (height, width).
+    """
     height, width = size
     joints: list = [None] * len(JOINTS)
     for place, row in enumerate(index):
         if row is None:
             continue
         x, y, confidence = (float(value) for value in person[row])
-        # OpenPifPaf completes poses beyond the picture's edge; what is not in the picture is not to be seen.
+        # OpenPifPaf guesses joints beyond the picture's edge. Those cannot be seen, so they are missing.
         if confidence > 0 and -0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5:
             x, y = (x + 0.5) / factor[0] - 0.5, (y + 0.5) / factor[1] - 0.5
             joints[place] = [round(x, 4), round(y, 4), round(min(confidence, 1.0), 4)]
@@ -154,7 +162,10 @@ def openpose_joints(person, index: list, factor: tuple[float, float], size: tupl
 
 
 def read_checked(checkpoint: Path, sha256: str) -> bytes:
-    """The bytes of the checkpoint, which are what was hashed. Raises JobError if they are not the expected ones."""
+    """The bytes of the checkpoint, read once, so that what is loaded is what was checked.
+
+    Raises JobError if their SHA-256 is not the expected one.
+    """
     try:
         content = checkpoint.read_bytes()
     except OSError as error:
@@ -169,8 +180,11 @@ def read_checked(checkpoint: Path, sha256: str) -> bytes:
 
 
 def read_enlarged(image: dict, scale: float):
-    """An image as (height, width, 3) uint8 RGB, turned as its EXIF says, cropped and enlarged, and the (x, y) factors of
-    the enlargement, which are `scale` up to whole pixels. Raises JobError naming an image that cannot be decoded."""
+    """An image, and the factors (x, y) by which it was enlarged, which are `scale` up to rounding to whole pixels.
+
+    The image is (height, width, 3) uint8 RGB, turned upright as its EXIF tag says, cropped and enlarged. Raises JobError, which
+    names the image, where it cannot be decoded or is narrower than `crop`.
+    """
     import cv2
     import numpy as np
 
@@ -191,7 +205,7 @@ def read_enlarged(image: dict, scale: float):
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a killed worker leaves it absent, not half-written."""
+    """Write a file whole or not at all, also where this process is killed."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with open(partial, "w", encoding="utf-8") as file:
@@ -213,7 +227,7 @@ def main() -> int:
     parser.add_argument("--number", type=int, default=0, help="of this worker, from 0")
     arguments = parser.parse_args()
 
-    # Answers have standard output to themselves: whatever a library prints goes where messages go.
+    # Standard output is for answers alone. What a library prints there goes to standard error instead.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 

@@ -1,13 +1,13 @@
 """Which ordered pairs of images are used, from a table of key points (docs/decisions.md, D4, D5, D6).
 
-A rule is an entry of `PAIR_RULES`: which pairs it forms, in which order, and how it draws some of them for a test.
+A rule, an entry of `PAIR_RULES`, says which pairs there are, in which order, and how some of them are drawn for a test.
 
-    patn   Deformable GAN's create_pairs_dataset.py, which PATN, GFLA and their successors share: all ordered pairs of two
-           images of one person in which both shoulders and both hips were found; names that begin with -1 (junk) or 0000
-           (distractors) are dropped. Persons come in the order of their first image in the table and images in the
-           table's order: the published test list is a sample of that very sequence.
-    pg2    PG2's (and DPIG's) convert_market.py and convert_DF.py: all ordered pairs of two images of one person in which
-           any person was found, in the order of sorted names.
+    patn   The rule of Deformable GAN's create_pairs_dataset.py, which PATN, GFLA and their successors use: all ordered pairs of
+           two images of one person in which both shoulders and both hips were found. Names that begin with -1 (junk) or 0000
+           (distractors) are dropped. Persons stand in the order of their first image in the table, and images in the table's
+           order, because the published test list is a sample of the pairs in this order.
+    pg2    The rule of PG2's (and DPIG's) convert_market.py and convert_DF.py: all ordered pairs of two images of one person in
+           which any joint was found, in the order of sorted names.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from potgan.common.errors import UserError
+from potgan.common.files import Json
 from potgan.data.keypoint_files import match_names
 from potgan.data.pose import TORSO, Keypoints
 from potgan.settings.schema import PairSettings
 
 COLUMNS = ["from", "to"]
-#: How the names of images begin that show nobody's person (Market-1501: junk, distractors).
+#: How the names of images begin that show no person of the data set (Market-1501: junk and distractors).
 NOBODY = ("-1", "0000")
-#: PG2 forms a pair of two persons with every image whose place in its list is a multiple of this.
+#: PG2 also forms pairs of two persons, with each image whose place in its list is a multiple of this.
 _PG2_NEGATIVES_EVERY = 2000
 _CAMERA = re.compile(r"[^_]+_c(\d+)")
 _ITEM = re.compile(r"id(\d{8})\d{2}_")
@@ -45,8 +45,8 @@ _ITEM = re.compile(r"id(\d{8})\d{2}_")
 def person_of(name: str, kind: str = "market1501") -> str:
     """The person (re-ID) or outfit (DeepFashion) of an image, from its name.
 
-    Market-1501 and DukeMTMC-reID: the text before the first `_`. DeepFashion: before the *last* `_`, since the category
-    keeps its own (`fashionWOMENTees_Tanksid0000783805_7additional.jpg`; docs/decisions.md, D7).
+    For Market-1501 and DukeMTMC-reID this is the text before the first `_`. For DeepFashion it is the text before the *last* `_`,
+    because a category may hold one (`fashionWOMENTees_Tanksid0000783805_7additional.jpg`; docs/decisions.md, D7).
     """
     return name.rsplit("_", 1)[0] if kind == "deepfashion" else name.split("_", 1)[0]
 
@@ -58,7 +58,7 @@ def camera_of(name: str) -> str | None:
 
 
 def item_of(name: str) -> str | None:
-    """The item (its 8 digits) of a DeepFashion image; None for other names. An item has one outfit per colour."""
+    """The 8 digits of the item of a DeepFashion image; None for other names. An item has one outfit per colour."""
     match = _ITEM.search(name)
     return match[1] if match else None
 
@@ -71,8 +71,8 @@ def item_of(name: str) -> str | None:
 class PairRule:
     """A named way to choose pairs.
 
-    pairs: (key points of a split, kind of data set) -> all its ordered pairs, a frame with the columns `from` and `to`.
-    sample: (such a frame, count or None, seed) -> the pairs of a test; None leaves the frame as it is.
+    pairs: function of a split's key points and the kind of data set. It returns all ordered pairs, with the columns `from` and
+    `to`. sample: function of such pairs, a number and a seed. It returns so many pairs for a test, or all for None.
     """
 
     id: str
@@ -82,7 +82,7 @@ class PairRule:
 
 
 def patn_pairs(keypoints: Keypoints, kind: str = "market1501") -> pd.DataFrame:
-    """All ordered pairs under the rule `patn`: a frame with the columns `from` and `to`."""
+    """All ordered pairs of the rule `patn`, with the columns `from` and `to`."""
     usable = keypoints.present[:, list(TORSO)].all(axis=1)
     people: dict[str, list[str]] = {}
     for name, ok in zip(keypoints.names, usable, strict=True):
@@ -93,9 +93,9 @@ def patn_pairs(keypoints: Keypoints, kind: str = "market1501") -> pd.DataFrame:
 
 
 def sample(pairs: pd.DataFrame, count: int | None, seed: int) -> pd.DataFrame:
-    """`count` pairs drawn without replacement, as the peers draw them: by pandas' own sampling (docs/decisions.md, D5)."""
+    """`count` pairs, drawn without replacement by pandas, as PATN draws them (docs/decisions.md, D5); all pairs for None."""
     if count is None or count >= len(pairs):
-        # The peers draw min(count, all) pairs, so a small set is still shuffled.
+        # PATN draws as many pairs as there are, so a small set is shuffled, too.
         count = len(pairs) if count is not None else None
     if count is None:
         return pairs
@@ -103,17 +103,17 @@ def sample(pairs: pd.DataFrame, count: int | None, seed: int) -> pd.DataFrame:
 
 
 def pg2_pairs(keypoints: Keypoints, kind: str = "market1501") -> pd.DataFrame:
-    """All ordered pairs under the rule `pg2`: a frame with the columns `from` and `to`.
+    """All ordered pairs of the rule `pg2`, with the columns `from` and `to`.
 
-    Names are sorted, junk and distractors dropped; each image i forms (i, j) and (j, i) with every later image j of the
-    same person, whatever the cameras; a pair stays if a person was found in both. Source: PG2 convert_market.py and
-    convert_DF.py (mode same_diff_cam). The row labels are the places of the pairs among all that are formed, and `attrs`
-    holds how many those are, since PG2 draws first and looks for poses afterwards (`pg2_sample`).
-    Differs: no flipped copies of the training images with poses of their own, which double PG2's training list (439,420).
-    Junk and distractors are dropped by name, in PG2 as the first 6,617 of the sorted test names: the same on the whole
-    archive. "Found" is any joint in this table, in PG2 an entry in pickles of its own detections, which hold fewer images
-    (half of 439,420 pairs; the published table gives 280,382). Images without a row take no part; in PG2 they move the
-    draw.
+    Names are sorted, and junk and distractors are dropped. Each image i forms the pairs (i, j) and (j, i) with every later image j
+    of the same person, from whatever cameras. A pair stays if any joint was found in both images. PG2 draws pairs first and looks
+    for poses afterwards (`pg2_sample`), so the index holds each pair's place among all pairs that are formed, and `attrs` says how
+    many those are. Source: PG2 convert_market.py and convert_DF.py (mode same_diff_cam).
+
+    PG2 itself differs in four ways. It also trains on flipped copies of the images with poses of their own, which doubles its
+    training list to 439,420 pairs. It drops the first 6,617 of the sorted test names as junk and distractors, which are the same
+    images in the whole archive. It has its own detections, which find fewer people: 219,710 pairs without the flipped copies, where
+    the published table gives 280,382. And images without a row form pairs there, which changes the draw.
     """
     found = dict(zip(keypoints.names, keypoints.present.any(axis=1), strict=True))
     names = sorted(name for name in keypoints.names if not name.startswith(NOBODY))
@@ -130,7 +130,7 @@ def pg2_pairs(keypoints: Keypoints, kind: str = "market1501") -> pd.DataFrame:
 
 
 def _pg2_negatives(names: Sequence[str], kind: str) -> int:
-    """How many pairs of two persons PG2 forms beside its list. It never uses them, but shuffles them first."""
+    """The number of pairs of two persons that PG2 forms. PG2 does not use them, but shuffles them before its list."""
     count, seen = 0, Counter()
     for place, name in enumerate(names):
         person = person_of(name, kind)
@@ -141,15 +141,15 @@ def _pg2_negatives(names: Sequence[str], kind: str) -> int:
 
 
 def pg2_sample(pairs: pd.DataFrame, count: int | None, seed: int) -> pd.DataFrame:
-    """The first `count` pairs with poses of PG2's shuffled list; Market-1501's test has count 12,800 and seed 0.
+    """The first `count` pairs with poses in PG2's shuffled list; all pairs for None.
 
-    pairs: what `pg2_pairs` gave. PG2 seeds once, shuffles the pairs of two persons, then its list, all with Python 2's
-    shuffle, which is made again here: with PG2's own detections these are PG2's pairs. (It publishes no names to compare.)
-    Source: PG2 convert_market.py.
+    pairs: of `pg2_pairs`. PG2's test of Market-1501 has the count 12,800 and the seed 0. PG2 sets the seed once, then shuffles the
+    pairs of two persons, and then its list, both as Python 2 does it, which this function repeats. With PG2's own detections
+    these would be PG2's pairs, which cannot be checked, because PG2 publishes no names. Source: PG2 convert_market.py.
     """
     if count is None:
         return pairs.reset_index(drop=True)
-    draw = random.Random(seed).random  # the same numbers in Python 2 and 3; only `shuffle` was changed
+    draw = random.Random(seed).random  # Python 2 and 3 draw the same numbers; only `shuffle` differs
     for _ in range(pairs.attrs["negatives"] - 1):
         draw()
     order = list(range(pairs.attrs["formed"]))
@@ -175,17 +175,21 @@ PAIR_RULES: dict[str, PairRule] = {
 
 
 def pairs_csv(pairs: pd.DataFrame) -> str:
-    """The text of a pair list: header `from,to`, LF endings, as published."""
+    """The text of a pair list as it is published: the header `from,to`, and lines that end in LF."""
     return pairs[COLUMNS].to_csv(index=False, lineterminator="\n")
 
 
 def read_pairs(path: str | Path, known: Iterable[str] | None = None, kind: str | None = None) -> pd.DataFrame:
-    """Read a pair list: a frame with the columns `from` and `to`, in the file's order. Pairs that stand twice are kept.
+    """Read a pair list: the columns `from` and `to`, in the file's order. Pairs that stand twice are kept.
 
-    UTF-8 with or without a byte order mark, any line ends, blank lines passed over. With `known`, every image must be one
-    of those; a name with `.jpg` once more or less than an image's becomes that image's (`pose_files.match_names`). With
-    `kind`, the two images of a pair must show one person (DeepFashion: one outfit) and must not be the same.
-    Raises UserError with the line for a missing file, another header, a row that is no pair, and pairs as above.
+    The file is UTF-8, with or without a byte order mark, with any line ends. Blank lines are ignored.
+
+    known: the names of all images, one of which each name must be. A name that has `.jpg` once more or once less than an image's
+    becomes the image's (`keypoint_files.match_names`). kind: of the data set. The two images of a pair must then show one person
+    (DeepFashion: one outfit), and must not be the same image.
+
+    Raises UserError, which names the line, for a missing file, another header, a row that is no pair, and a pair that `known` or
+    `kind` forbids.
     """
     path = Path(path)
     try:
@@ -245,7 +249,7 @@ def read_pairs(path: str | Path, known: Iterable[str] | None = None, kind: str |
             if wrong.any():
                 first = int(wrong.argmax())
                 raise UserError(
-                    f"{path}, line {lines[first]}: {message} ({','.join(rows[first])[:120]}; {int(wrong.sum())} such of "
+                    f"{path}, line {lines[first]}: {message} ({','.join(rows[first])[:120]}; as in {int(wrong.sum())} of "
                     f"{len(pairs)} pairs); check that this is a pair list of {kind}"
                 )
     spelled = np.array(spelled, object)
@@ -256,19 +260,20 @@ def read_pairs(path: str | Path, known: Iterable[str] | None = None, kind: str |
 # Lists of a data set
 
 
-def pair_statistics(pairs: pd.DataFrame, kind: str) -> dict[str, Any]:
+def pair_statistics(pairs: pd.DataFrame, kind: str) -> dict[str, Json]:
     """What is in a pair list, for its record.
 
-    pairs, identities, images; targets: distinct `to` images; pairs_per_identity: its minimum, median and maximum;
-    duplicates: rows that stand a second time; same_camera, cross_camera (not for DeepFashion, whose names have no camera):
-    pairs whose two images come from one camera, or from two; sha256 of the list as a file.
+    pairs, identities, images: how many there are. targets: the number of different `to` images. pairs_per_identity: the minimum,
+    median and maximum. duplicates: the number of rows that stand in the list before. same_camera, cross_camera: the numbers of
+    pairs whose images come from one camera or from two (not for DeepFashion, whose names have no camera). sha256: of the list as
+    a file.
     """
     codes, names = pd.factorize(pd.concat([pairs["from"], pairs["to"]], ignore_index=True))
     source, target = codes.reshape(2, -1)
     person, people = pd.factorize(np.array([person_of(name, kind) for name in names], object))
     per_identity = np.bincount(person[source], minlength=1)
     per_identity = per_identity[per_identity > 0]
-    statistics: dict[str, Any] = {
+    statistics: dict[str, Json] = {
         "pairs": len(pairs),
         "identities": len(people),
         "images": len(names),
@@ -280,20 +285,22 @@ def pair_statistics(pairs: pd.DataFrame, kind: str) -> dict[str, Any]:
         "duplicates": len(pairs) - len(np.unique(source * max(len(names), 1) + target)),
     }
     if kind != "deepfashion":
-        camera = pd.factorize(np.array([camera_of(name) for name in names], object))[0]  # -1: no camera in the name
+        camera = pd.factorize(np.array([camera_of(name) for name in names], object))[
+            0
+        ]  # -1 where the name has no camera
         both = (camera[source] >= 0) & (camera[target] >= 0)
         same = camera[source] == camera[target]
         statistics |= {"same_camera": int((both & same).sum()), "cross_camera": int((both & ~same).sum())}
     return statistics | {"sha256": hashlib.sha256(pairs_csv(pairs).encode()).hexdigest()}
 
 
-def deepfashion_split_statistics(train_names: Iterable[str], test_names: Iterable[str]) -> dict[str, Any]:
+def deepfashion_split_statistics(train_names: Iterable[str], test_names: Iterable[str]) -> dict[str, Json]:
     """What two lists of DeepFashion's flat names share (PATN's train.lst and test.lst; docs/decisions.md, D3).
 
-    train, test: images, outfits, items, and ordered_pairs of two images of one outfit without any filter. shared: images,
-    outfits and items on both sides. Of PATN's 930 test items 513 also stand in train, in another colour: "identities do
-    not overlap" holds for outfits, not for items. An item is its 8 digits; 10 of the 513 stand in train under another
-    gender or category only.
+    train, test: the numbers of images, outfits, items, and ordered_pairs (all pairs of two images of one outfit). shared: the
+    numbers of images, outfits and items that stand in both lists. 513 of the 930 items in PATN's test list also stand in its
+    training list, in another colour, so no outfit is in both lists, but items are. An item is known by its 8 digits; 10 of the 513
+    stand in the training list under another gender or category only.
     """
     names = {"train": list(train_names), "test": list(test_names)}
     sides = {
@@ -304,7 +311,7 @@ def deepfashion_split_statistics(train_names: Iterable[str], test_names: Iterabl
         }
         for split, of_split in names.items()
     }
-    statistics: dict[str, Any] = {}
+    statistics: dict[str, Json] = {}
     for split, of_split in names.items():
         sizes = Counter(person_of(name, "deepfashion") for name in of_split).values()
         statistics[split] = {what: len(members) for what, members in sides[split].items()}
@@ -320,13 +327,17 @@ def build(
     kind: str,
     skipped: frozenset[str] | set[str] = frozenset(),
 ) -> tuple[dict[str, pd.DataFrame], dict[str, object]]:
-    """The train, validation and test pairs of a data set and their record (`pairs.json`).
+    """The pairs of each split ("train", "validation", "test") of a data set, and their record (`pairs.json`).
 
-    Validation identities are drawn from the training identities (seeded by `test_seed`) and leave the training list; every
-    choice of a setting is made on them, never on test pairs. Pairs of a published list that name a `skipped` image are
-    left out and counted. The record has `pair_statistics` of each split, how many identities (DeepFashion: outfits) two
-    splits share, which must be none, and for DeepFashion how many items, which PATN's lists do share.
-    Raises UserError for an unknown rule, if an identity stands on two sides, or if a list is empty.
+    train, test: the key points of the two splits. kind: of the data set. skipped: images that cannot be decoded; pairs of a
+    published list that name one of them are left out, and counted.
+
+    Validation identities are drawn from the training identities (with the seed `test_seed`), and their pairs leave the training
+    list. Settings are chosen on them, and never on test pairs. The record has `pair_statistics` of each split, and the number of
+    identities (DeepFashion: outfits) that two splits share, which must be 0. For DeepFashion it also has the number of items,
+    which PATN's lists share.
+
+    Raises UserError for an unknown rule, an identity in two splits, and an empty list.
     """
     rule = PAIR_RULES.get(settings.rule)
     if rule is None:
@@ -388,4 +399,5 @@ def build(
 
 
 def _overlap(sides: dict[str, set[str]]) -> dict[str, int]:
+    """ "<one>-<other>" -> the number of elements that the two sets share."""
     return {f"{a}-{b}": len(sides[a] & sides[b]) for a, b in itertools.combinations(sides, 2)}

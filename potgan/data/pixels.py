@@ -1,4 +1,4 @@
-"""Single images: decoded, encoded, resized and cropped. Images are (H, W, 3) uint8 RGB throughout."""
+"""Single images: decoding, encoding, resizing and cropping. Every image is (H, W, 3) uint8 RGB."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from potgan.common.errors import UserError
 
 
 def decode_image(content: bytes) -> np.ndarray | None:
-    """(H, W, 3) uint8 RGB of an image file's bytes, or None where they are no image.
+    """The image in the bytes of a file, or None where they are no image that can be decoded.
 
-    Grey and CMYK files become RGB, an alpha channel is dropped, and the EXIF orientation is applied.
+    Grey and CMYK files become RGB, an alpha channel is dropped, and the image is turned upright as its EXIF tag says.
     """
     if not content:
         return None
@@ -22,7 +22,7 @@ def decode_image(content: bytes) -> np.ndarray | None:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a file. Raises UserError naming a file that is missing or cannot be decoded."""
+    """The image in a file. Raises UserError, which names the file, where it is missing or cannot be decoded."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -36,13 +36,15 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def png_bytes(image: np.ndarray) -> bytes:
-    """A PNG file of an image (H, W, 3) uint8 RGB."""
+    """The bytes of a PNG file of an image."""
     return cv2.imencode(".png", image[:, :, ::-1])[1].tobytes()
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(h, w, 3) uint8 -> (H, W, 3); unchanged if equal. An axis that shrinks is averaged over pixels' areas (antialiased),
-    one that grows is interpolated cubically; where one shrinks and the other grows, the shrinking comes first.
+    """The image in another size (height, width). An image of that size is returned unchanged.
+
+    An axis that gets shorter is averaged over the areas of pixels, so that no fine pattern turns into a coarse one. An axis that
+    gets longer is interpolated cubically. Where one gets shorter and the other longer, the first comes first.
     """
     height, width = size
     if image.shape[0] > height or image.shape[1] > width:
@@ -54,10 +56,14 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def scale_joints(joints: np.ndarray, old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
-    """(..., 2) joints of an image of size `old` (height, width) in the image resized to `new`; pixel centres stay centres."""
+    """The (..., 2) joints of an image of size `old` (height, width), in pixels of the image that is resized to `new`.
+
+    In both images the centres of pixels lie at integers, and the left and upper edges at -0.5.
+    """
     factor = np.array([new[1] / old[1], new[0] / old[0]], np.float32)
     return ((joints + 0.5) * factor - 0.5).astype(np.float32)
 
 
 def crop(image: np.ndarray, columns: tuple[int, int] | None) -> np.ndarray:
+    """The columns from the first number up to, and without, the second; all of them for None."""
     return image if columns is None else image[:, columns[0] : columns[1]]

@@ -1,7 +1,6 @@
-"""The 18-joint pose: names, limbs, mirror pairs, and a table of key points in memory (its files: pose_files.py).
+"""The pose of 18 joints: their names, limbs and mirror images, and a table of poses. `keypoint_files` reads and writes tables.
 
-Joints are `(18, 2)` float32 in (x, y) pixels of the image they belong to, a missing joint is NaN. Left and right are the
-person's.
+Joints are (18, 2) float32, (x, y) in pixels of their image; a missing joint is NaN. Left and right are the person's own.
 """
 
 from __future__ import annotations
@@ -11,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-#: OpenPose's COCO-18 order. Peers swap the *labels* of 14/15 and 16/17 but use the same indices (docs/decisions.md, D10).
+#: OpenPose's COCO-18 order. Other methods swap the *names* of 14 and 15 and of 16 and 17, but use the same numbers
+#: (docs/decisions.md, D10).
 JOINTS = (
     "nose",
     "neck",
@@ -33,7 +33,7 @@ JOINTS = (
     "left_ear",
 )
 JOINT = {name: index for index, name in enumerate(JOINTS)}
-#: Deformable GAN's LIMB_SEQ, the drawn skeleton.
+#: The limbs of a drawn skeleton: Deformable GAN's LIMB_SEQ.
 LIMBS = (
     (1, 2),
     (1, 5),
@@ -55,18 +55,18 @@ LIMBS = (
     (2, 16),
     (5, 17),
 )
-#: Index of the same joint after a left/right flip: `joints[MIRROR]` with x mirrored is the mirrored pose.
+#: For each joint, the one of the other side. `joints[MIRROR]`, with x mirrored, is the pose of a mirrored image.
 MIRROR = tuple(JOINT[n.replace("right", "*").replace("left", "right").replace("*", "left")] for n in JOINTS)
-#: The four joints that a pair needs in both images (docs/decisions.md, D4).
+#: The four joints that a pair of the rule `patn` needs in both images (docs/decisions.md, D4).
 TORSO = (JOINT["right_hip"], JOINT["left_hip"], JOINT["left_shoulder"], JOINT["right_shoulder"])
 
 
 @dataclass
 class Keypoints:
-    """A table of key points, in the order of its file (the published test pairs depend on that order).
+    """A table of the key points of N images, in the order of its file, on which the published test pairs depend.
 
-    names: N image file names, unique. joints: (N, 18, 2) float32, (x, y) in pixels, NaN = missing.
-    confidence: (N, 18) float32 in [0, 1], 0 = missing.
+    names: the images' file names, each once. joints: (N, 18, 2) float32, (x, y) in pixels, NaN where missing.
+    confidence: (N, 18) float32 in [0, 1], 0 where missing.
     """
 
     names: list[str]
@@ -80,15 +80,15 @@ class Keypoints:
         return len(self.names)
 
     def of(self, name: str) -> np.ndarray:
-        """(18, 2) joints of one image; KeyError where the table has no such image."""
+        """The (18, 2) joints of one image. Raises KeyError where the table has no such image."""
         return self.joints[self.row[name]]
 
     def rows(self, indices: Sequence[int]) -> Keypoints:
-        """The table of these rows, in this order."""
+        """A table of these rows, in this order."""
         indices = list(indices)
         return Keypoints([self.names[i] for i in indices], self.joints[indices], self.confidence[indices])
 
     @property
     def present(self) -> np.ndarray:
-        """(N, 18) bool."""
+        """(N, 18) bool: which joints are not missing."""
         return ~np.isnan(self.joints[:, :, 0])

@@ -1,7 +1,7 @@
 """From joints to pixels: heat maps P, pose masks M, and drawings for a person to look at.
 
-Masks and heat maps are functions of the key points and never files (docs/decisions.md, D16). Masks are drawn with OpenCV when
-a data set is loaded. Heat maps are built per batch on the training device.
+Masks and heat maps are functions of the key points, and are not stored in files (docs/decisions.md, D16). Masks are drawn with
+OpenCV when a data set is loaded. Heat maps are made for each batch, on the training device.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from potgan.data.pose import JOINT, JOINTS, LIMBS
 if TYPE_CHECKING:
     import torch
 
-#: The limbs of PG2's mask (docs/decisions.md, D13): the skeleton without shoulder-ear, closed around head, trunk and hips.
+#: The limbs of PG2's mask (docs/decisions.md, D13): the skeleton without the limbs from shoulder to ear, and with limbs that close
+#: it around head, trunk and hips.
 MASK_LIMBS = (
     *(limb for limb in LIMBS if limb not in ((2, 16), (5, 17))),
     (1, 16),
@@ -29,18 +30,20 @@ MASK_LIMBS = (
     (16, 17),
 )
 _LIMB_ENDS = np.array(MASK_LIMBS)  # (23, 2)
-_SQUARE = np.ones((5, 5), np.uint8)  # of the closing in both peers' masks
-#: Section IV-C, "depicting head and torso areas as polygons". The paper shows them in Fig. 4 without naming corners:
-#: VUNet's torso quadrilateral, and the convex hull of what is seen of the head (docs/decisions.md, D13).
+#: What PG2 and Deformable GAN close their masks with.
+_SQUARE = np.ones((5, 5), np.uint8)
+#: The paper draws "head and torso areas as polygons" (Section IV-C), and Fig. 4 shows them, but no corners are named. These are the
+#: corners of VUNet's torso, and the joints of the head, whose convex hull is drawn (docs/decisions.md, D13).
 TORSO_POLYGON = tuple(JOINT[n] for n in ("right_shoulder", "left_shoulder", "left_hip", "right_hip"))
 HEAD_POLYGON = tuple(JOINT[n] for n in ("nose", "neck", "right_eye", "left_eye", "right_ear", "left_ear"))
 
 
 def heatmaps(joints: torch.Tensor, height: int, width: int, sigma: float) -> torch.Tensor:
-    """Heat maps P: (B, 18, height, width) float32 in [0, 1], exp(-d^2 / (2 sigma^2)), zeros where a joint is missing.
+    """Heat maps P: (B, 18, height, width) float32 in [0, 1], on the device of the joints.
 
-    joints: (B, 18, 2) in pixels, NaN = missing; the result lies on its device. The Gaussian is separable, so each map is
-    an outer product. Source: Deformable GAN pose_utils.cords_to_map, sigma = 6 px at every resolution (docs/decisions.md, D12).
+    joints: (B, 18, 2) in pixels, NaN where missing. A map is exp(-d^2 / (2 sigma^2)) at distance d from its joint, and 0 for a
+    missing joint. It is made as an outer product, since a Gaussian is separable. Source: Deformable GAN
+    pose_utils.cords_to_map, with sigma = 6 pixels at every resolution (docs/decisions.md, D12).
     """
     import torch
 
@@ -55,23 +58,26 @@ def heatmaps(joints: torch.Tensor, height: int, width: int, sigma: float) -> tor
 
 
 def limb_mask(joints: np.ndarray, height: int, width: int, radius: int) -> np.ndarray:
-    """PG2's mask: (height, width) uint8 in {0, 1}.
+    """PG2's mask: (height, width) uint8, 0 or 1.
 
-    Discs of `radius` px at both ends of each limb and every `radius` px between them, then a grey closing with a 5 x 5
-    square whatever the image's size. Source: PG2 `_getPoseMask`; points are truncated to whole pixels.
+    joints: (18, 2) in pixels, NaN where missing. There are discs of `radius` pixels at both ends of each limb and at every
+    `radius` pixels between them, with centres truncated to whole pixels. The mask is then closed with a square of 5 x 5 pixels,
+    in images of every size. Source: PG2 `_getPoseMask`.
     """
     ends = joints.astype(np.float64)[_LIMB_ENDS]  # (23, 2 ends, 2)
     ends = ends[~np.isnan(ends[:, :, 0]).any(axis=1)]
     start, along = ends[:, 0], ends[:, 1] - ends[:, 0]
     count = np.maximum((np.sqrt((along * along).sum(axis=1)) / radius).astype(int), 1)
-    # All limbs' samples in one list: limb l has the samples 0 to count[l].
+    # The samples of all limbs form one list. Limb l has the samples 0 to count[l].
     limb = np.repeat(np.arange(len(count)), count + 1)
     step = np.arange(len(limb)) - np.repeat(np.cumsum(count + 1) - count - 1, count + 1)
-    # Multiplied before it is divided: a sample that falls on a whole pixel must not be truncated to the one before.
+    # Multiplying comes before dividing, or a sample that falls on a whole pixel would be truncated to the pixel before it.
     samples = start[limb] + along[limb] * step[:, None] / count[limb, None]
     x, y = (samples.astype(int) + radius).T
     inside = (x >= 0) & (x < width + 2 * radius) & (y >= 0) & (y < height + 2 * radius)
-    points = np.zeros((height + 2 * radius, width + 2 * radius), np.uint8)  # a margin, so that discs may be cut
+    points = np.zeros(
+        (height + 2 * radius, width + 2 * radius), np.uint8
+    )  # the margin holds the parts of discs outside the image
     points[y[inside], x[inside]] = 1
     mask = cv2.dilate(points, _disc(radius))[radius : radius + height, radius : radius + width]
     return cv2.morphologyEx(mask, cv2.MORPH_CLOSE, _SQUARE)
@@ -79,20 +85,21 @@ def limb_mask(joints: np.ndarray, height: int, width: int, radius: int) -> np.nd
 
 @lru_cache(maxsize=16)
 def _disc(radius: int) -> np.ndarray:
+    """(2 radius + 1, 2 radius + 1) uint8: a disc with its edge."""
     offsets = np.arange(-radius, radius + 1)
     return (offsets[:, None] ** 2 + offsets[None, :] ** 2 <= radius**2).astype(np.uint8)
 
 
 def pose_mask(joints: np.ndarray, height: int, width: int, limb_radius: int) -> np.ndarray:
-    """The paper's refined full body mask M (Section IV-C, Fig. 4): (height, width) uint8 in {0, 1}.
+    """The paper's refined full body mask M (Section IV-C, Fig. 4): (height, width) uint8, 0 or 1.
 
-    joints: (18, 2) in pixels of an image of this size, NaN = missing; a missing joint never draws. The sum of the
-    morphological limb mask, the torso polygon and the head polygon.
+    joints: (18, 2) in pixels of an image of this size, NaN where missing. The mask joins the mask of the limbs, the polygon of the
+    torso, and the polygon of the head. Nothing is drawn at a missing joint.
     """
     mask = limb_mask(joints, height, width, limb_radius)
     torso = joints[list(TORSO_POLYGON)]
     if not np.isnan(torso).any():
-        # The hull, since in profile the quadrilateral crosses itself and would leave a cavity.
+        # The convex hull is drawn, because seen from the side the quadrilateral crosses itself.
         cv2.fillConvexPoly(mask, cv2.convexHull(np.round(torso).astype(np.int32)), 1)
     head = joints[list(HEAD_POLYGON)]
     head = head[~np.isnan(head[:, 0])]
@@ -102,34 +109,35 @@ def pose_mask(joints: np.ndarray, height: int, width: int, limb_radius: int) -> 
 
 
 def metric_mask(joints: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The mask of masked metrics, "rectangles4": (height, width) uint8 in {0, 1}.
+    """The mask of masked metrics, "rectangles4": (height, width) uint8, 0 or 1.
 
-    The same limbs as filled rectangles of half-width 4, discs of radius 4 at every joint, 5 x 5 closing. Source:
-    Deformable GAN pose_utils.produce_ma_mask, also used by PATN and GFLA, which draw with scikit-image: a rectangle holds
-    its edge, a disc does not.
-    Differs: a limb whose ends coincide is skipped (theirs divides by zero); pixels exactly on a slanted edge are all
-    inside (theirs: whatever rounding says, 2 of 100,000 pixels).
+    joints: (18, 2) in pixels, NaN where missing. The same limbs are filled rectangles of half-width 4, every joint is a disc of
+    radius 4, and the mask is closed with a square of 5 x 5 pixels. A rectangle holds its edge and a disc does not, as scikit-image
+    draws them. Source: Deformable GAN pose_utils.produce_ma_mask, which PATN and GFLA use, too (docs/decisions.md, D14).
+
+    This function differs in two ways. A limb whose ends coincide is left out, where the original divides by zero. Pixels exactly
+    on a slanted edge are all inside, where in the original rounding decides (2 of 100,000 pixels).
     """
     radius = 4
     joints = joints.astype(np.float64)
     row = np.arange(height)
-    # A row of pixels meets a rectangle or a disc in one run, whose ends (first, last) follow from the shape's edges.
-    # Rectangles: the run lies in two strips, across the limb and along it. All (limbs, rows) at once.
+    # A row of pixels meets a rectangle or a disc in one run, whose ends (first, last) follow from the shape's edges. All shapes and
+    # rows are computed at once. A rectangle is where two strips meet, one across the limb and one along it.
     start, end = joints[_LIMB_ENDS[:, 0]], joints[_LIMB_ENDS[:, 1]]
     length = np.hypot(end[:, 0] - start[:, 0], end[:, 1] - start[:, 1])
-    drawn = length > 0  # not so for a missing joint either
+    drawn = length > 0  # false for a missing joint, too
     start, length = start[drawn], length[drawn, None]
     along = (end[drawn] - start) / length
-    along[along == 0] = 1e-300  # a strip that lies along the row holds all of it or nothing of it
+    along[along == 0] = 1e-300  # the strip then holds all of a row or nothing of it
     along_x, along_y = along[:, :1], along[:, 1:]
     down = row - start[:, 1:]
-    edge = 1e-9  # pixels exactly on the edge are inside, whatever rounding says
+    edge = 1e-9  # so that pixels exactly on the edge are inside, whatever rounding gives
     first, last = _run(down * along_x, along_y, -radius - edge, radius + edge)
     first_along, last_along = _run(down * -along_y, along_x, -edge, length + edge)
     first = np.ceil(np.maximum(first, first_along) + start[:, :1])
     last = np.floor(np.minimum(last, last_along) + start[:, :1])
 
-    # Discs: without their edge.
+    # Discs do not hold their edge.
     joints = joints[~np.isnan(joints[:, 0])]
     half = radius**2 - (row - joints[:, 1:]) ** 2
     half = np.sqrt(half, out=np.full_like(half, -1), where=half > 0)
@@ -139,17 +147,22 @@ def metric_mask(joints: np.ndarray, height: int, width: int) -> np.ndarray:
     return cv2.morphologyEx(mask, cv2.MORPH_CLOSE, _SQUARE)
 
 
-def _run(offset: np.ndarray, slope: np.ndarray, low: object, high: object) -> tuple[np.ndarray, np.ndarray]:
-    """Least and greatest x with low <= slope * x - offset <= high; slope is not 0."""
+def _run(
+    offset: np.ndarray, slope: np.ndarray, low: float | np.ndarray, high: float | np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the greatest x with low <= slope * x - offset <= high. The slope is not 0."""
     a, b = (offset + low) / slope, (offset + high) / slope
     return np.minimum(a, b), np.maximum(a, b)
 
 
 def _fill_runs(first: np.ndarray, last: np.ndarray, width: int) -> np.ndarray:
-    """(rows, width) uint8 in {0, 1}: the union of runs of pixels. first, last: (shapes, rows), last < first = no run."""
+    """(rows, width) uint8, 0 or 1: the union of runs of pixels.
+
+    first, last: (shapes, rows) ends of each shape's run in each row; where last < first there is no run.
+    """
     first, last = np.maximum(first, 0), np.minimum(last, width - 1)
     shape, row = np.nonzero(first <= last)
-    # Along the row-major picture, one more where a run begins and one less where it has ended.
+    # The pixels form one long line. Counting one more where a run begins, and one less after its end, gives the runs over a pixel.
     begin = row * (width + 1) + first[shape, row].astype(int)
     after = row * (width + 1) + last[shape, row].astype(int) + 1
     size = first.shape[1] * (width + 1)
@@ -162,14 +175,18 @@ def _fill_runs(first: np.ndarray, last: np.ndarray, width: int) -> np.ndarray:
 
 
 def _joint_colours() -> np.ndarray:
-    """(18, 3) uint8: evenly spaced hues, so that neighbours along the body differ."""
+    """(18, 3) red, green and blue, 0 to 255: evenly spaced hues, so that joints that lie next to each other differ."""
     return np.array([[int(255 * c) for c in colorsys.hsv_to_rgb(i / len(JOINTS), 0.85, 1)] for i in range(len(JOINTS))])
 
 
 def draw_skeleton(
     joints: np.ndarray, height: int, width: int, background: np.ndarray | None = None, scale: int = 1
 ) -> np.ndarray:
-    """A drawing of the pose: (height * scale, width * scale, 3) uint8 RGB, on black or on `background` of that size."""
+    """A drawing of a pose: (height * scale, width * scale, 3) uint8 RGB.
+
+    joints: (18, 2) in pixels of an image of height x width, NaN where missing. background: a picture of the drawing's size; None
+    for black.
+    """
     canvas = np.zeros((height * scale, width * scale, 3), np.uint8) if background is None else background.copy()
     colours = _joint_colours()
     position = (joints + 0.5) * scale - 0.5
@@ -187,7 +204,7 @@ def draw_skeleton(
 
 
 def heatmaps_preview(joints: np.ndarray, height: int, width: int, sigma: float) -> np.ndarray:
-    """All 18 heat maps in one picture, each in its joint's colour: (height, width, 3) uint8 RGB."""
+    """All 18 heat maps in one picture, (height, width, 3) uint8 RGB, each in the colour of its joint."""
     import torch
 
     maps = heatmaps(torch.from_numpy(joints)[None], height, width, sigma)[0].numpy()

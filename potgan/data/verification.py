@@ -1,8 +1,8 @@
-"""`potgan verify`: is this copy of a data set the published one, and if not, what exactly differs and what to do next.
+"""`potgan verify`: whether a copy of a data set is the published one, and if not, what differs and what to do next.
 
-Nothing is written. Known facts are compared in this order: the archive's checksum, the layout, counts of each split, the
-set of file names (its SHA-256 where it is published), people, image sizes, and, against a table `images.csv` or a list of
-names that the user gives, every single file.
+Nothing is written. The copy is compared with what is known of the published data set, in this order: the archive's checksum, the
+layout, the numbers of images and people of each split, the set of file names (by its SHA-256, where that is known) and the images'
+sizes. A table `images.csv` or a list of names that the user gives is compared file by file.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -22,6 +21,7 @@ from potgan.common.progress import progress
 from potgan.data.acquisition import locate, why_absent
 from potgan.data.archives import (
     Entry,
+    Facts,
     ListsMissing,
     NotTheDataset,
     Source,
@@ -37,15 +37,16 @@ from potgan.data.pixels import decode_image
 from potgan.settings.schema import Dataset
 
 STATES = ("ok", "partial", "wrong version", "absent")
-#: Names that a line of the answer shows; `Verification.listings` has them all.
+#: How many names a line of the answer shows. `Verification.listings` holds all of them.
 SHOWN = 3
 
 
 @dataclass
 class Verification:
-    """The answer. state: one of STATES; facts: what agrees; differences: what does not; next_step: one sentence.
+    """The answer.
 
-    listings: what differs -> every name, for `--out`.
+    dataset: its name. state: one of STATES. source: where the copy lies. layout: in words. facts: what agrees with the published
+    data set. differences: what does not. next_step: what to do, one sentence. listings: what differs -> all names, for `--out`.
     """
 
     dataset: str
@@ -58,6 +59,7 @@ class Verification:
     listings: dict[str, list[str]] = field(default_factory=dict)
 
     def text(self) -> str:
+        """The answer in lines, for a terminal."""
         lines = [f"{self.dataset}: {self.state}" + (f" ({self.source})" if self.source else "")]
         lines += [f"  = {fact}" for fact in self.facts]
         lines += [f"  ! {difference}" for difference in self.differences]
@@ -67,9 +69,10 @@ class Verification:
 def verify(dataset: Dataset, name: str, data: Path, names: Iterable[Path] = (), quick: bool = False) -> Verification:
     """Compare the copy of a data set on this machine with what is known of the published one.
 
-    names: tables to compare single files with: `images.csv` of an earlier run (names and SHA-256), annotation tables or
-    lists of names. quick: do not decode the images. Raises UserError only for what is no question of the data set, such
-    as a table that cannot be read.
+    names: tables that single files are compared with. These are `images.csv` of an earlier run (names and SHA-256), annotation
+    tables or lists of names. quick: whether images are not decoded.
+
+    What is wrong with the copy stands in the answer. Raises UserError for other mistakes, such as a table that cannot be read.
     """
     facts = facts_of(dataset.kind)
     try:
@@ -108,10 +111,12 @@ def verify(dataset: Dataset, name: str, data: Path, names: Iterable[Path] = (), 
 
 
 def _worse(answer: Verification, state: str) -> None:
+    """Change the state to this one, unless it is worse already. STATES begins with the best."""
     answer.state = max(answer.state, state, key=STATES.index)
 
 
 def _compare_archive(answer: Verification, path: Path, checksum: str | None) -> None:
+    """Compare the archive with the published checksum. Another checksum alone is no difference: the images may be the same."""
     if checksum is None:
         answer.facts.append(f"sha256 {digest_of(path, 'sha256')} (none is published to compare it with)")
         return
@@ -120,10 +125,13 @@ def _compare_archive(answer: Verification, path: Path, checksum: str | None) -> 
     if found == expected:
         answer.facts.append(f"{algorithm} of the archive is the published one")
     else:
-        answer.facts.append(f"packed anew: {algorithm} {found}, published {expected}; its images decide")
+        answer.facts.append(
+            f"the archive was packed again ({algorithm} {found}; the published one has {expected}), so its images decide"
+        )
 
 
-def _compare_counts(answer: Verification, found: Survey, facts: dict[str, Any]) -> None:
+def _compare_counts(answer: Verification, found: Survey, facts: Facts) -> None:
+    """Compare the numbers of images and people of each split."""
     for split, expected in facts["counts"].items():
         entries = found.of(split)
         people = {entry.person for entry in entries} - {"-1", "0000"}
@@ -142,16 +150,17 @@ def _compare_counts(answer: Verification, found: Survey, facts: dict[str, Any]) 
 
 
 def _once(name: str) -> str:
-    """A name with a doubled suffix written once: mirrors spell the same file both ways."""
+    """The name with one suffix where it has two, because copies of the data set write the same file's name both ways."""
     return name.removesuffix(".jpg") if name.endswith(".jpg.jpg") else name
 
 
 def names_digest(names: Iterable[str]) -> str:
-    """SHA-256 of sorted names, one a line, as `names_sha256` of the fact sheets."""
+    """The SHA-256 of sorted names, one per line: `names_sha256` in `benchmarks/<kind>.yaml`."""
     return hashlib.sha256("".join(f"{name}\n" for name in sorted(map(_once, names))).encode()).hexdigest()
 
 
-def _compare_names(answer: Verification, found: Survey, facts: dict[str, Any], tables: Iterable[Path]) -> None:
+def _compare_names(answer: Verification, found: Survey, facts: Facts, tables: Iterable[Path]) -> None:
+    """Compare the names with the SHA-256 of the published ones, and with the tables that the user gives."""
     for split, expected in (facts["names_sha256"] or {}).items():
         entries = found.of(split)
         if len(entries) != facts["counts"][split]:
@@ -179,9 +188,8 @@ def _compare_names(answer: Verification, found: Survey, facts: dict[str, Any], t
         answer.facts.append(f"all {len(wanted):,} names of the tables are there, and no other")
 
 
-def _compare_contents(
-    answer: Verification, found: Survey, facts: dict[str, Any], hashes: dict[str, str], quick: bool
-) -> None:
+def _compare_contents(answer: Verification, found: Survey, facts: Facts, hashes: dict[str, str], quick: bool) -> None:
+    """Compare the bytes of images with `hashes` (name -> SHA-256) and, unless `quick`, decode all and compare their sizes."""
     if quick and not hashes:
         return
     unreadable, other, sizes = [], [], Counter()
@@ -225,7 +233,8 @@ def _compare_contents(
         answer.facts.append(f"all images are {published[0]} x {published[1]}")
 
 
-def _next_step(answer: Verification, facts: dict[str, Any], path: Path) -> str:
+def _next_step(answer: Verification, facts: Facts, path: Path) -> str:
+    """What to do about the answer's state."""
     if answer.state == "ok":
         return "nothing; name it as the data set's source, or leave it in the data folder"
     if answer.state == "partial":
@@ -239,11 +248,12 @@ def _next_step(answer: Verification, facts: dict[str, Any], path: Path) -> str:
 
 
 def _some(names: list[str]) -> str:
+    """The first names, and how many more there are."""
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
 
 
 def _hashes(tables: Iterable[Path]) -> dict[str, str]:
-    """name -> SHA-256, from those of the tables that are an `images.csv`."""
+    """Name -> SHA-256 of its file, from the tables that are an `images.csv`."""
     hashes: dict[str, str] = {}
     for path in tables:
         if _is_image_table(path):
@@ -253,6 +263,7 @@ def _hashes(tables: Iterable[Path]) -> dict[str, str]:
 
 
 def _is_image_table(path: Path) -> bool:
+    """Whether a table is an `images.csv`. Raises UserError where it is missing or no text."""
     try:
         with open(path, encoding="utf-8-sig") as file:
             return {"name", "sha256"} <= set(file.readline(10_000).strip().split(","))
@@ -263,7 +274,7 @@ def _is_image_table(path: Path) -> bool:
 
 
 def _names_in(path: Path) -> list[str]:
-    """Names of an `images.csv`, of a key-point table (`:` or `,` after the name), or of a list with one a line."""
+    """The names in an `images.csv`, in a key-point table (with `:` or `,` after the name), or in a list with one name per line."""
     if _is_image_table(path):
         return pd.read_csv(path, dtype=str, keep_default_na=False)["name"].tolist()
     with open(path, encoding="utf-8-sig") as file:

@@ -29,6 +29,7 @@ from potgan.common.progress import progress, say
 from potgan.common.typed import build
 from potgan.data.pose_rendering import metric_mask
 from potgan.data.synthetic import people
+from potgan.data.synthetic.clothes import LOWER_COLOURS, UPPER_COLOURS
 from potgan.measure.inception import FeatureNetwork
 from potgan.settings.schema import FeatureNetworkSettings, SyntheticSettings
 
@@ -107,7 +108,7 @@ def train_feature_network(settings: FeatureNetworkSettings, out: Path) -> None:
     (out / "network.json").unlink(missing_ok=True)
     images, masks, labels = _people(settings)
     trained_on = settings.identities * settings.images_per_identity
-    upper_colours, lower_colours = len(people.UPPER_COLOURS), len(people.LOWER_COLOURS)
+    upper_colours, lower_colours = len(UPPER_COLOURS), len(LOWER_COLOURS)
     with _repeatable(settings):
         classifier = _Classifier(settings.feature_dimension, upper_colours, lower_colours)
         _train(classifier, images[:trained_on], masks[:trained_on], labels[:trained_on], settings)
@@ -124,8 +125,8 @@ def train_feature_network(settings: FeatureNetworkSettings, out: Path) -> None:
         {
             "id": SyntheticNetwork.id,
             "settings": dataclasses.asdict(settings),
-            "upper_colours": list(people.UPPER_COLOURS),
-            "lower_colours": list(people.LOWER_COLOURS),
+            "upper_colours": list(UPPER_COLOURS),
+            "lower_colours": list(LOWER_COLOURS),
             "class": "upper * number of lower colours + lower",
             "held_out_images": len(held_out),
             "held_out_accuracy": accuracy,
@@ -160,7 +161,7 @@ def _people(settings: FeatureNetworkSettings) -> tuple[torch.Tensor, torch.Tenso
             render = people.render(appearance, person, index)
             images.append(render.image)
             masks.append(metric_mask(people.annotate(render)[0], settings.height, settings.width))
-            labels.append(render.upper_colour * len(people.LOWER_COLOURS) + render.lower_colour)
+            labels.append(render.upper_colour * len(LOWER_COLOURS) + render.lower_colour)
     pictures = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
     return pictures, torch.from_numpy(np.stack(masks))[:, None], torch.tensor(labels)
 

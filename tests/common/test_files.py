@@ -1,4 +1,4 @@
-"""Nothing half-written is ever taken for complete; progress in a log is lines, not carriage returns."""
+"""Files and folders appear whole or not at all, and progress in a log consists of lines without carriage returns."""
 
 import os
 import subprocess
@@ -82,7 +82,7 @@ def test_progress_of_parts_counts_their_weight(capsys) -> None:
 
 
 def test_processes_that_write_one_file_at_once_do_not_meet(tmp_path) -> None:
-    """As parallel jobs do with an entry of the feature cache: nobody fails, and the file is always whole."""
+    """Jobs that run at the same time write the same entry of the feature cache. None fails, and the file is always whole."""
     code = (
         "import sys; from pathlib import Path; from potgan.common.files import write_bytes\n"
         "for i in range(60): write_bytes(Path(sys.argv[1]), bytes([int(sys.argv[2])]) * 20_000)"

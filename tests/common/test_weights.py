@@ -1,4 +1,4 @@
-"""Weight files: present, absent, wrong, and a web page instead, from a server on this machine. About 3 s."""
+"""Weight files that are present, absent, wrong, or a web page. A server on this machine sends them. About 3 s."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_a_missing_page_is_named_by_its_status(server, tmp_path):
 
 
 def test_without_a_network_the_message_says_what_to_put_where(monkeypatch, tmp_path):
-    with socket.socket() as free:  # a port that nobody listens at
+    with socket.socket() as free:  # a port without a server
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/weights.pth"
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -167,7 +167,7 @@ def test_the_default_folder_is_data_weights(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", sorted(WEIGHTS))
 def test_the_published_names_carry_the_first_digits_of_their_hash(name):
-    # torch.hub's convention, `<name>-<first 8 digits of the SHA-256>.pth`: a check of the table against itself.
+    # By torch.hub's convention a file is named `<name>-<first 8 digits of its SHA-256>.pth`, which must fit the table's SHA-256.
     weights = WEIGHTS[name]
     assert re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{8}", weights.sha256)
     assert re.search(rf"-{weights.sha256[:8]}\.(pth|pkl)$", weights.file_name)

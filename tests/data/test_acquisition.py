@@ -1,7 +1,7 @@
-"""Archives that are fetched: whole, broken off, refused, wrong; from a server on this machine, through the real verb.
+"""Archives that `potgan images` fetches from a server on this machine: whole ones, broken transfers, refused and wrong ones.
 
-The archive is Market-1501's layout with images of noise; one test takes 386 real images instead, and is skipped where
-they do not lie beside the repository.
+The archive has Market-1501's layout and images of noise. One test takes 386 real images instead, and is skipped where they do not
+lie beside the repository.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NAME = "Market-1501-v15.09.15.zip"
 
 @pytest.fixture
 def archive(tmp_path) -> bytes:
-    """3 MB, since gdown writes in pieces of 512 KiB: less than one is not kept of a broken transfer."""
+    """An archive of 3 MB. gdown writes pieces of 512 KiB, and a broken transfer must leave more than one piece."""
     filler = {"Market-1501-v15.09.15/gt_bbox/filler.jpg": random.Random(0).randbytes(3_000_000)}
     return market(tmp_path / "made.zip", **filler).read_bytes()
 
@@ -59,7 +59,7 @@ def fetch(place: Path, url: str, *more: str, **environment: str) -> subprocess.C
 
 
 def tree(folder: Path) -> dict[str, str]:
-    """Relative path -> SHA-256 of everything in a folder, but for the record of where it came from."""
+    """Relative path -> SHA-256 of every file in a folder, without the record of its origin."""
     files = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "images.json")
     return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
@@ -69,7 +69,7 @@ def everything(folder: Path) -> list[str]:
 
 
 def one_error(run: subprocess.CompletedProcess) -> str:
-    """The one error line of a run that refused its input."""
+    """The error line of a run that has refused its input. There must be exactly one."""
     assert run.returncode == 2, run.stderr
     lines = [line for line in run.stderr.splitlines() if "error:" in line]
     assert len(lines) == 1, run.stderr
@@ -192,7 +192,7 @@ def test_each_bad_archive_is_one_line_exit_code_2_and_leaves_nothing(server, pla
     retries = "1" if case == "always busy" else "2"
     line = one_error(fetch(place, server.url("/" + NAME), POTGAN_DOWNLOAD_RETRIES=retries))
     assert message in line
-    # An archive that is whole and only holds a strange image stays: the person has fetched it, and is told.
+    # An archive that is whole and holds a wrong image stays. The user has fetched it, and gets a message.
     assert everything(place) == (["data", f"data/{NAME}"] if case == "image bomb" else [])
 
 
@@ -235,7 +235,7 @@ def test_only_an_earlier_unpacking_is_replaced_and_nobodys_files(place, archive,
     (place / "out" / "thesis.txt").write_text("years of work")
     command = ("images", "market1501", "--archive", tmp_path / "made.zip", "--out", "out")
     line = one_error(potgan(place, *command))
-    assert "out: holds thesis.txt, which no unpacking wrote, and would be replaced; name a new folder" in line
+    assert "out: holds thesis.txt, which unpacking did not write and would remove; name a new folder" in line
     assert (place / "out" / "thesis.txt").read_text() == "years of work"
     (place / "out" / "thesis.txt").unlink()
     for _ in range(2):  # an empty folder, then what the first run wrote
@@ -248,7 +248,7 @@ def test_only_an_earlier_unpacking_is_replaced_and_nobodys_files(place, archive,
 
 
 def test_without_a_network_the_line_says_what_to_do(place) -> None:
-    with socket.socket() as free:  # a port that nobody listens at
+    with socket.socket() as free:  # a port without a server
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/{NAME}"
     line = one_error(fetch(place, url, POTGAN_DOWNLOAD_RETRIES="0"))
@@ -297,7 +297,7 @@ def test_duke_is_never_fetched_by_default_and_deepfashion_not_without_its_passwo
 
 
 def test_google_drive_addresses(monkeypatch, tmp_path) -> None:
-    """Google cannot be reached from a test: what is asked of gdown, and what its refusals become."""
+    """No test can reach Google, so this checks what gdown is asked for, and the messages about what it refuses."""
     asked = []
 
     class File:
@@ -331,7 +331,7 @@ def test_google_drive_addresses(monkeypatch, tmp_path) -> None:
 
 
 def test_a_fetch_killed_at_random_moments_leaves_nothing_that_is_taken_for_complete(server, place, archive) -> None:
-    """SIGKILL while the bytes trickle in, five times; the next run gets the very archive, and the very tree."""
+    """SIGKILL comes five times while the bytes arrive slowly. The next run then has exactly the archive and its images."""
 
     def slow(handler, offset):
         start = offset or 0
@@ -375,7 +375,7 @@ def test_a_fetch_killed_at_random_moments_leaves_nothing_that_is_taken_for_compl
 
 @pytest.mark.slow
 def test_the_rule_fetches_refuses_and_resumes_as_the_verb_does(repository, server, place, archive) -> None:
-    """Through Snakemake: the line of a refused archive stands in its output and in the log, and no result is left."""
+    """Snakemake prints the line about a refused archive, the log holds it, and no result is left."""
     target = "results/tiny/m/images/images.csv"
 
     def run(way: str, page, **changes: str) -> subprocess.CompletedProcess:

@@ -1,4 +1,4 @@
-"""Images from archives and folders: refused where they are not what they should be, and never half-written."""
+"""Images from archives and folders. Wrong sources are refused, and no folder is half-written."""
 
 import io
 import zipfile
@@ -199,7 +199,8 @@ def unpack(tmp_path: Path, **arguments: object) -> Path:
 
 
 def test_every_known_market_layout_gives_the_same_images(tmp_path) -> None:
-    """Original, PATN's renamed folders, without the top folder, one level deeper, layumi's copies per person, one split."""
+    """The layouts are the original one, PATN's renamed folders, the archive without its top folder, images one level deeper,
+    layumi's copies in a folder per person, and one split alone."""
     top = unpack(tmp_path) / "Market-1501-v15.09.15"
     wanted = prepare(settings(tmp_path / "m.zip"), "m", tmp_path / "a")["sha256"]
     shallow = prepare(settings(top), "m", tmp_path / "b")
@@ -318,13 +319,13 @@ def encoded(image, **options: object) -> bytes:
 
 
 def smooth(height: int = 128, width: int = 64) -> np.ndarray:
-    """A picture without fine detail, so that JPEG changes it little."""
+    """A picture without fine details, which JPEG hardly changes."""
     y, x = np.mgrid[0:height, 0:width]
     return np.stack([y * 255 // height, x * 255 // width, (x + y) * 255 // (height + width)], -1).astype(np.uint8)
 
 
 def test_grey_cmyk_and_rotated_files_read_as_pillow_reads_them() -> None:
-    """Oracle: Pillow. CMYK conversions differ by rounding and by Adobe's inversion, which both handle."""
+    """Pillow reads the same files. Its conversion of CMYK differs by rounding; both know that Adobe inverts the values."""
     from PIL import Image, ImageOps
 
     picture = Image.fromarray(smooth())
@@ -361,7 +362,7 @@ def test_the_table_has_the_size_of_the_upright_image_and_files_keep_their_bytes(
 
 
 def test_patns_crop_keeps_columns_40_to_215_of_image_and_joints(tmp_path) -> None:
-    """PATN's tool/crop_fashion.py keeps columns 40 to 215, its resize_fashion.py subtracts 40 from x."""
+    """PATN's tool/crop_fashion.py keeps columns 40 to 215, and its resize_fashion.py subtracts 40 from x."""
     image = np.zeros((256, 256, 3), np.uint8)
     image[100, 140] = 255
     folder = tmp_path / "source"
@@ -389,7 +390,7 @@ def test_patns_crop_keeps_columns_40_to_215_of_image_and_joints(tmp_path) -> Non
 
 
 def test_resizing_is_antialiased_in_each_direction_and_keeps_the_mean() -> None:
-    """Stripes of one pixel become grey, not black or white, whichever side shrinks; oracle: the mean of the stripes."""
+    """Stripes of one pixel become grey, the mean of the stripes, and not black or white, whichever side gets shorter."""
     stripes = np.zeros((200, 100, 3), np.uint8)
     stripes[::2] = 255
     for size in ((100, 100), (100, 200), (50, 30)):

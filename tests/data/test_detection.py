@@ -1,5 +1,8 @@
-"""The OpenPifPaf detector: its driver with workers that are not OpenPifPaf, PCK, and, where its environment is there,
-the real one with the small checkpoint of `tests/reference`. About 10 s without OpenPifPaf, 90 s with it."""
+"""Detection by OpenPifPaf, and PCK.
+
+Most tests run workers that stand in for OpenPifPaf. Where OpenPifPaf's environment is built, others run the real one with the small
+checkpoint of `tests/reference`. About 10 s without OpenPifPaf, and 90 s with it.
+"""
 
 from __future__ import annotations
 
@@ -36,9 +39,9 @@ from potgan.settings.schema import SyntheticSettings
 
 # --------------------------------------------------------------------------------------- a worker that needs nothing
 
-#: Speaks the protocol of `openpifpaf_worker.py`. Every image's nose lies at (its number, 1). What else it does is in its
-#: name: an image `slow...` takes a second, `last...` waits for nine other shards, `die...` ends the worker, `bad...` is an
-#: error that the user can put right.
+#: A program that answers as `openpifpaf_worker.py` does. The nose of every image lies at (the image's number, 1). The name of an
+#: image says what else happens: `slow...` takes a second, `last...` waits for nine other shards, `die...` ends the worker, and
+#: `bad...` is an error that the user can put right.
 FAKE_WORKER = """
     import json, os, sys, time
     options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
@@ -71,7 +74,7 @@ FAKE_WORKER = """
 
 @pytest.fixture
 def fake(monkeypatch, tmp_path) -> DetectorSettings:
-    """Settings under which this test's own Python runs FAKE_WORKER."""
+    """Settings with which the Python of this test runs FAKE_WORKER."""
     worker = tmp_path / "fake_worker.py"
     worker.write_text(textwrap.dedent(FAKE_WORKER))
     monkeypatch.setattr(detection, "OPENPIFPAF_WORKER", worker)
@@ -109,7 +112,9 @@ def message(call) -> str:
 
 def alive(pid: int) -> bool:
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
-    return bool(state.strip()) and not state.startswith("Z")  # Z: has ended, and nobody has asked how
+    return bool(state.strip()) and not state.startswith(
+        "Z"
+    )  # Z: it has ended, and its parent has not asked for the status
 
 
 def until(condition, seconds: float) -> bool:
@@ -134,7 +139,7 @@ def test_rows_stand_in_the_order_of_the_images(fake, tmp_path):
 
 
 def test_shards_go_to_whichever_worker_is_free(fake, tmp_path):
-    # The first shard is finished only after all others: whoever has it, the other worker must get the rest.
+    # The first shard is finished only after all others, so the worker that does not have it must get the rest.
     images = named("last-0", *(f"x-{i}" for i in range(1, 10)))
     detect(images, replace(fake, shard_size=1), tmp_path / "shards")
     by = {shard["images"][0]["name"]: shard["by"] for shard in content(tmp_path / "shards")}
@@ -149,7 +154,7 @@ def test_finished_shards_are_kept_and_not_made_again(fake, tmp_path):
     assert "run the same command again" in said
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "shards").iterdir()}
     assert len(before) == 2
-    images[4] = replace(images[4], name="x-4")  # whatever killed it is gone
+    images[4] = replace(images[4], name="x-4")  # the cause of the end is gone
     keypoints, record = detect(images, fake, tmp_path / "shards")
     assert keypoints.joints[:, 0, 0].tolist() == [0, 1, 2, 3, 4, 5]
     assert (record["shards"], record["reused_shards"]) == (3, 2)
@@ -157,7 +162,7 @@ def test_finished_shards_are_kept_and_not_made_again(fake, tmp_path):
     assert {name: after[name] for name in before} == before
 
     again, record = detect(images, replace(fake, python=Path("absent/bin/python")), tmp_path / "shards")
-    assert record["reused_shards"] == 3  # no worker was started: there is none
+    assert record["reused_shards"] == 3  # there is no worker that could have been started
     assert record["images_per_second"] is None
     assert np.array_equal(again.joints, keypoints.joints, equal_nan=True)
 
@@ -184,7 +189,7 @@ def test_a_driver_that_is_killed_leaves_its_shards_and_no_worker(fake, tmp_path)
     assert until(lambda: len(list((tmp_path / "shards").glob("*.json"))) >= 2, seconds=60)
     driver.kill()
     driver.wait()
-    # A shard of slow images takes 2 s; then the workers find that nobody asks for more.
+    # A shard of slow images takes 2 s. Then the workers see that their standard input has ended.
     assert until(lambda: not any(alive(shard["pid"]) for shard in content(tmp_path / "shards")), seconds=30)
     assert 2 <= len(content(tmp_path / "shards")) < 20
     fast = [replace(i, sha256=i.name) for i in named(*names[:4])]
@@ -331,7 +336,7 @@ def test_no_images_are_no_rows(fake, tmp_path):
 
 @pytest.fixture(scope="module")
 def worker_module():
-    """`openpifpaf_worker.py` by path, as it is run: nothing imports it as a part of the package."""
+    """`openpifpaf_worker.py` as a module. It is loaded by its path, because it is no module of the package."""
     specification = importlib.util.spec_from_file_location("worker_by_path", OPENPIFPAF_WORKER)
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
@@ -345,7 +350,7 @@ def test_the_worker_has_the_joints_of_the_pose(worker_module):
 @pytest.mark.parametrize("crop", [None, (3, 19)])
 @pytest.mark.parametrize("scale", [1.0, 2.0, 2.3, 3.0])
 def test_a_lit_pixel_comes_back_to_its_place(worker_module, tmp_path, scale, crop):
-    # In the enlarged picture its centre of brightness is where a detector would put it: centres at integers.
+    # A detector would find the spot at its centre of brightness in the enlarged picture, with centres of pixels at integers.
     index = [0 if name == "nose" else None if name is None else 1 for name in worker_module.JOINTS]
     for x, y in [(8, 5), (11, 20), (15, 12)]:
         picture = np.zeros((27, 23, 3), np.uint8)
@@ -360,7 +365,9 @@ def test_a_lit_pixel_comes_back_to_its_place(worker_module, tmp_path, scale, cro
         ]
         person = np.array([[*(np.array(at) / light.sum()), 0.75], [0, 0, 0]])
         joints = worker_module.openpose_joints(person, index, factor, enlarged.shape[:2])
-        assert joints[0] == pytest.approx([x - (crop[0] if crop else 0), y, 0.75], abs=0.06)  # uint8 rounds the light
+        assert joints[0] == pytest.approx(
+            [x - (crop[0] if crop else 0), y, 0.75], abs=0.06
+        )  # brightness is rounded to uint8
         assert joints[1:] == [None] * 17
 
 
@@ -422,7 +429,7 @@ def test_a_checkpoint_of_another_hash_is_not_unpickled(tmp_path):
     assert "0" * 64 in answers[0]["error"]
     assert not (tmp_path / "opened").exists()
     pickle.loads(evil.read_bytes())
-    assert (tmp_path / "opened").exists()  # this pickle does what it is here for
+    assert (tmp_path / "opened").exists()  # this pickle does run code when it is loaded
 
 
 # -------------------------------------------------------------------------------------------------------------- PCK
@@ -437,7 +444,7 @@ def table(**persons: dict[str, tuple[float, float]]) -> Keypoints:
 
 
 def test_pck_by_hand():
-    # The torso is 50 long (30, 40, 50), so that 0.2 of it are 10 pixels.
+    # The torso is 50 pixels long (a triangle of 30, 40 and 50), so that 0.2 of it are 10 pixels.
     torso = {"right_shoulder": (10, 10), "left_hip": (40, 50)}
     exact = table(
         a={**torso, "nose": (20, 5), "left_knee": (30, 70), "left_wrist": (5, 60)},
@@ -539,7 +546,7 @@ def test_the_environment_is_built_once_for_a_lock(tmp_path):
     status, said = build(environment, python, PATH=path)
     assert status != 0
     assert "uv was called: venv" in said
-    assert not (environment / "ready").exists()  # a build that was begun is not taken for complete
+    assert not (environment / "ready").exists()  # an environment that is half built does not count as built
 
 
 def test_what_the_environment_needs_is_said_in_one_line(tmp_path):
@@ -572,7 +579,7 @@ def test_the_lock_has_hashes_and_the_projects_torch():
     main_lock = (FOLDER.parent.parent.parent / "requirements.lock").read_text()
     for name in ("torch", "torchvision"):
         ((_, version),) = [pair for pair in pinned if pair[0] == name]
-        assert f"\n{name}=={version} " in main_lock  # so that uv's cache holds it once
+        assert f"\n{name}=={version} " in main_lock  # the same version, so that uv's cache holds it once
     assert ("openpifpaf", "0.13.11") in pinned
 
 
@@ -633,7 +640,7 @@ def real() -> DetectorSettings:
 
 @pytest.fixture(scope="module")
 def people(tmp_path_factory) -> tuple[list[ImageToDetect], Keypoints]:
-    """64 synthetic people of a seed that the checkpoint was neither trained nor measured on, and their exact joints."""
+    """64 synthetic people and their exact joints. The checkpoint was neither trained nor measured on people of this seed."""
     folder = tmp_path_factory.mktemp("people")
     images, joints, confidence = [], [], []
     for render in render_split(SyntheticSettings(train_identities=0, test_identities=8, seed=901), "test"):
@@ -652,7 +659,7 @@ def detected(real, people, tmp_path_factory) -> tuple[Keypoints, dict]:
 
 
 def distances(a: Keypoints, b: Keypoints) -> np.ndarray:
-    """Of the joints that both have."""
+    """The distances of the joints that both tables have."""
     both = a.present & b.present
     return np.linalg.norm(a.joints - b.joints, axis=2)[both]
 
@@ -712,7 +719,7 @@ def enlarged_twice(images: list[ImageToDetect], folder: Path) -> list[ImageToDet
 @openpifpaf
 def test_no_result_depends_on_the_batch(detected, real, people, tmp_path):
     images = [*people[0][:10]]
-    # Two more sizes among them, so that a batch of 8 is not eight neighbours.
+    # Images of two more sizes stand among them, so that the 8 images of a batch do not stand in a row.
     for i in (2, 5, 8):
         images[i] = replace(images[i], crop=(4, 60 - i))
     one, _ = detect(images, replace(real, batch_size=1), tmp_path / "one")
@@ -751,7 +758,7 @@ open(sys.argv[2], "w").write(json.dumps(found))
 
 @openpifpaf
 def test_the_worker_reports_what_openpifpafs_own_predictor_finds(real, people, tmp_path):
-    # The oracle reads the files itself; at scale 1 there is nothing between it and the worker's coordinates.
+    # OpenPifPaf's own Predictor reads the files itself. At scale 1 its coordinates must be the worker's.
     images = enlarged_twice(people[0][:8], tmp_path)
     keypoints, _ = detect(images, replace(real, scale=1), tmp_path / "shards")
     subprocess.run(

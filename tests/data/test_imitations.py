@@ -1,4 +1,4 @@
-"""Archives in the real layouts: the published grammar and structure, key points that lie on the people, real readers."""
+"""Imitations have the published names and structure, key points that lie on the people, and are read by the real readers."""
 
 import json
 import os
@@ -30,7 +30,7 @@ TABLES = {"market1501": "market", "dukemtmc": "duke", "deepfashion": "fasion"}
 
 
 class Written:
-    """An imitation on disk, read with zipfile and json alone."""
+    """An imitation on disk, which is read without the package, by zipfile and json alone."""
 
     def __init__(self, kind: str, folder: Path) -> None:
         self.kind, self.folder = kind, folder
@@ -40,7 +40,7 @@ class Written:
             self.members = {name: file.read(name) for name in file.namelist() if not name.endswith("/")}
 
     def images(self, folder: str) -> dict[str, np.ndarray]:
-        """File name -> image as stored (grey or BGR) of a folder of the archive, `.jpg` only."""
+        """File name -> image as it is stored (grey or BGR), of the `.jpg` files in a folder of the archive."""
         found = {
             name.rsplit("/", 1)[1]: content
             for name, content in self.members.items()
@@ -49,7 +49,7 @@ class Written:
         return {n: cv2.imdecode(np.frombuffer(c, np.uint8), cv2.IMREAD_UNCHANGED) for n, c in found.items()}
 
     def rows(self, split: str) -> dict[str, np.ndarray]:
-        """Name -> (18, 2) x, y of the table, -1 = missing; y stands first in the file."""
+        """Name -> (18, 2) x, y of the table, with -1 for missing joints. In the file y stands first."""
         lines = (self.folder / f"{TABLES[self.kind]}-annotation-{split}.csv").read_text().splitlines()
         assert lines[0] == "name:keypoints_y:keypoints_x"
         fields = [line.split(":") for line in lines[1:]]
@@ -191,8 +191,8 @@ def test_tables_have_a_row_for_each_image_of_their_split(written) -> None:
 
 
 def test_deepfashions_key_points_lie_on_the_people(written) -> None:
-    """The studio is one grey, so a person is what differs from it. Bars that were forgotten, exchanged axes or a crop
-    that was not subtracted would put joints beside the person."""
+    """The studio has one grey, so the person is where the picture differs from it. Joints would lie beside the person if
+    the bars were forgotten, the axes exchanged, or the cut not subtracted."""
     made = written["deepfashion"]
     tree = re.compile(r"img/(\w+)/(\w+)/id_(\d+)/(\d\d)_(\d)_(\w+)\.jpg")
     rows = made.rows("train") | made.rows("test")
@@ -212,7 +212,8 @@ def test_deepfashions_key_points_lie_on_the_people(written) -> None:
 
 @pytest.mark.parametrize("kind", ["market1501", "dukemtmc"])
 def test_key_points_have_the_measures_of_their_own_image(written, kind) -> None:
-    """A standing person fills a detector's box: head at the top, ankles at the bottom of *this* image, whatever its size."""
+    """A standing person fills a detector's box, so the head is at the top and the ankles at the bottom of *this* image,
+    whatever its size is."""
     made = written[kind]
     checked = 0
     for split in ("train", "test"):
@@ -289,7 +290,7 @@ def test_the_stages_take_it_as_the_real_archive(written, kind, tmp_path) -> None
 
 
 def encrypt(source: Path, target: Path, password: bytes) -> None:
-    """Write a zip archive anew with the traditional encryption (APPNOTE 6.1), as `zip -P` does and zipfile cannot."""
+    """Write a zip archive again with the traditional encryption (APPNOTE 6.1), as `zip -P` does. zipfile cannot."""
     table = []
     for i in range(256):  # the bare table of CRC-32, without the inversions of zlib.crc32
         value = i

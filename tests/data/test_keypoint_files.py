@@ -1,4 +1,4 @@
-"""Key-point files: lossless round trips, the formats' own definitions, and bad files refused with one line that helps."""
+"""Files of key points: tables are written and read without loss, formats are as defined, and bad files give one clear line."""
 
 import json
 import tracemalloc
@@ -61,7 +61,7 @@ def tables(draw, names=file_names) -> Keypoints:
 
 
 def assert_same(found: Keypoints, expected: Keypoints) -> None:
-    """To the last bit, and in the same order."""
+    """The two tables are the same, bit for bit and in the same order."""
     assert found.names == expected.names
     for a, b in ((found.joints, expected.joints), (found.confidence, expected.confidence)):
         assert a.dtype == b.dtype == np.float32
@@ -69,7 +69,7 @@ def assert_same(found: Keypoints, expected: Keypoints) -> None:
 
 
 def read_or_refuse(path: Path) -> Keypoints | None:
-    """The table, which must keep its promises, or None after an error, which must be one line about this file."""
+    """The table in a file, after checks that hold for every table. None after an error, which must be one line about this file."""
     refusal = None
     try:
         table = read_keypoints(path)
@@ -116,7 +116,9 @@ def test_annotation_table_round_trip(tmp_path_factory, rows, x_first: bool) -> N
     lines = [X_FIRST_HEADER if x_first else PEER_HEADER]
     for i, row in enumerate(rows):
         ys, xs = row[:18], row[18:]
-        pairs = [(-1, -1) if -1 in p else p for p in zip(ys, xs, strict=True)]  # the peers set both or none
+        pairs = [
+            (-1, -1) if -1 in p else p for p in zip(ys, xs, strict=True)
+        ]  # tables have -1 in both lists or in none
         lists = [p[0] for p in pairs], [p[1] for p in pairs]
         lines.append(f"{i}.jpg: {lists[x_first]}: {lists[not x_first]}")
     text = "\n".join(lines) + "\n"
@@ -175,7 +177,8 @@ def test_seven_digits_are_those_of_percent_g(tmp_path_factory, table: Keypoints)
 
 
 def test_joints_of_the_embedded_data_set_are_those_of_the_published_results(tmp_path) -> None:
-    """They went through a table of seven digits and one of `%.7g` again; any other float32 would be another data set."""
+    """The joints of the published results were written with seven digits and read again. Other float32 numbers would be another
+    data set."""
     from potgan.data.images import prepare_images
     from potgan.data.synthetic import people
     from potgan.settings.schema import Dataset, SyntheticSettings
@@ -194,7 +197,7 @@ def test_joints_of_the_embedded_data_set_are_those_of_the_published_results(tmp_
 
 
 def test_a_table_as_spreadsheets_save_it(tmp_path) -> None:
-    """Byte order mark, CR LF, quotes round everything, a further column, blank lines."""
+    """It has a byte order mark, CR LF, quotes round all fields, a further column, and blank lines."""
     table = Keypoints(["a,b.jpg"], np.arange(36, dtype=np.float32).reshape(1, 18, 2), np.full((1, 18), 0.5, np.float32))
     header, row = keypoint_files.keypoints_csv(table).splitlines()
     fields = ["a,b.jpg", *row.split('",')[1].split(",")]
@@ -216,7 +219,7 @@ def test_json_with_a_byte_order_mark_and_blanks(tmp_path) -> None:
 
 
 def coco_tree(**changes) -> dict:
-    """Written by hand after cocodataset.org, "Data format" 1. and 3. ("Keypoint Detection"): one image, one person."""
+    """One image and one person, written by hand after cocodataset.org, "Data format" 1 and 3 ("Keypoint Detection")."""
     points = [[10 + i, 20 + i, 2] for i in range(17)]
     points[3], points[4] = [13, 23, 1], [0, 0, 0]  # left ear labelled but hidden; right ear not labelled
     annotation = {
@@ -270,7 +273,7 @@ def test_coco_neck_needs_both_shoulders(tmp_path) -> None:
 
 
 def test_coco_third_number_with_fractions_is_a_confidence(tmp_path) -> None:
-    """OpenPifPaf and COCO-WholeBody write confidences there; 1.0 among them is not the visibility 1."""
+    """OpenPifPaf and COCO-WholeBody write confidences as third numbers. A 1.0 among them is not the visibility 1."""
     tree = coco_tree()
     tree["annotations"][0]["keypoints"][2::3] = [1.0, 0.25, 1.0625] + [0.5] * 14
     table = read_keypoints(written(tmp_path / "a.json", tree))
@@ -292,7 +295,7 @@ def test_coco_person_of_the_highest_score(tmp_path) -> None:
 
 
 def test_what_we_write_has_cocos_layout(tmp_path) -> None:
-    """What pycocotools (COCO.createIndex, COCOeval on keypoints) and viewers look up."""
+    """The file has the keys that pycocotools (COCO.createIndex, COCOeval on keypoints) and viewers read."""
     joints = np.full((3, 18, 2), np.nan, np.float32)
     joints[0] = np.arange(36).reshape(18, 2) + 0.1
     joints[2, [1, 4]] = [[3, 4], [13, 24]]
@@ -317,13 +320,17 @@ def test_what_we_write_has_cocos_layout(tmp_path) -> None:
         assert annotation["area"] == annotation["bbox"][2] * annotation["bbox"][3]
     assert tree["annotations"][0]["keypoints"][:3] == [0.1, 1.1, 2]  # the fewest digits of a float32
     assert tree["annotations"][1]["bbox"] == [3, 4, 10, 20]
-    assert tree["annotations"][1]["keypoints"][3 * 10 : 3 * 11] == [13, 24, 2]  # COCO's 10 is the right wrist, our 4
+    assert tree["annotations"][1]["keypoints"][3 * 10 : 3 * 11] == [
+        13,
+        24,
+        2,
+    ]  # joint 10 of COCO is the right wrist, our joint 4
     with pytest.raises(UserError, match=r"b\.json: image 'a\.jpg': its height and width are not known"):
         write_keypoints(table, tmp_path / "b.json", "coco17", {})
 
 
 def test_a_joint_removed_from_cocos_own_numbers_is_removed(tmp_path) -> None:
-    """Another tool edits the standard numbers and leaves our key as it was."""
+    """Another program changes COCO's own numbers, and leaves the key `potgan` as it was."""
     table = Keypoints(["a.jpg"], np.ones((1, 18, 2), np.float32), np.full((1, 18), 0.3, np.float32))
     tree = json.loads(keypoint_files.coco_json(table))
     tree["annotations"][0]["keypoints"][:3] = [0, 0, 0]
@@ -332,7 +339,7 @@ def test_a_joint_removed_from_cocos_own_numbers_is_removed(tmp_path) -> None:
 
 
 def test_openpose_by_hand(tmp_path) -> None:
-    """After OpenPose's doc/02_output.md: version 1.3, one people entry with the other arrays empty; COCO has 18 points."""
+    """A file written by hand after OpenPose's doc/02_output.md: version 1.3, one person with empty other arrays, 18 points."""
     folder = tmp_path / "json"
     folder.mkdir()
     points = [[100.5 + i, 200.25 + i, 0.5] for i in range(18)]
@@ -583,7 +590,7 @@ def test_a_joint_of_confidence_0_is_missing_and_one_outside_the_frame_is_not(tmp
     ys = [-1, 5, -7, *GOOD[3:]]
     path.write_text(f"{PEER_HEADER}\na.jpg: {ys}: {[5, -1, *GOOD[2:]]}\n")
     table = read_or_refuse(path)
-    assert np.flatnonzero(~table.present[0]).tolist() == [0, 1]  # -1 in one list is enough, as in the peers' code
+    assert np.flatnonzero(~table.present[0]).tolist() == [0, 1]  # -1 in one list is enough, as in Deformable GAN's code
     assert table.joints[0, 2].tolist() == [2, -7]
 
 
@@ -656,7 +663,7 @@ def test_damaged_files_are_read_or_refused(tmp_path_factory, format: str, data) 
     new = data.draw(st.binary(max_size=4) | pieces.map(str.encode) | st.just(content[: end - start]))
     file.write_bytes(content[:start] + new + content[end:])
     found = read_or_refuse(path)
-    if found is not None:  # what is read can be written and is the same again
+    if found is not None:  # a table that was read can be written, and reads the same again
         write_keypoints(found, path.with_name("own"), "own")
         assert_same(read_keypoints(path.with_name("own")), found)
 

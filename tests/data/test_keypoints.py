@@ -1,4 +1,6 @@
-"""The stage `keypoints`: origins, the gate, agreement of two tables, crops. The detector is replaced by a known answer."""
+"""The stage `keypoints`: where key points come from, when it stops, how two tables agree, and crops.
+
+A known answer stands in for the detector."""
 
 import json
 from pathlib import Path
@@ -18,7 +20,7 @@ SYNTHETIC = SyntheticSettings(train_identities=2, test_identities=1, images_per_
 
 @pytest.fixture
 def detector(monkeypatch, tmp_path):
-    """Replaces OpenPifPaf: `answer` makes the table from the images asked for; `asked` keeps them and the settings."""
+    """Stands in for OpenPifPaf. `answer` makes the table from the images, and `asked` keeps the images and the settings."""
 
     class Detector:
         answer = None
@@ -53,7 +55,7 @@ def synthetic(tmp_path: Path, chosen: KeypointSettings) -> Dataset:
 
 
 def test_detected_joints_are_compared_with_the_exact_ones(tmp_path, detector) -> None:
-    """The detector gives the exact joints, and one wrist of every image that has it 1.9 torso lengths away."""
+    """The detector gives the exact joints, but moves one wrist of each image by 1.9 lengths of the torso."""
     dataset = synthetic(tmp_path, settings(tmp_path))
     exact = read_keypoints(tmp_path / "images" / "annotation.csv")
     wrist = JOINT["right_wrist"]

@@ -1,4 +1,4 @@
-"""The pair rules against the published lists, against a brute-force reading of each rule, and their errors."""
+"""The pair rules, compared with the published lists and with a second, simple program for each rule; and their errors."""
 
 import hashlib
 import itertools
@@ -27,7 +27,7 @@ def table(names: list[str], complete: list[bool] | None = None) -> pose.Keypoint
 
 
 def test_published_market_training_pairs(shared) -> None:
-    """263,632 pairs, as issue 28 of Deformable GAN's repository counts them, in the order of the table's rows."""
+    """There are 263,632 pairs, as in issue 28 of Deformable GAN's repository, in the order of the table's rows."""
     found = pairs.patn_pairs(read_keypoints(shared / "published" / "market-annotation-train.csv"))
     assert len(found) == 263_632
     digest = hashlib.sha256(pairs.pairs_csv(found).encode()).hexdigest()
@@ -87,7 +87,7 @@ def test_splits_share_no_identity_and_counts_add_up() -> None:
 
 
 def test_pairs_of_skipped_images_are_left_out_and_counted(tmp_path) -> None:
-    """An image that could not be decoded, and was skipped as the configuration allows, must not stop its list."""
+    """A published list may name an image that cannot be decoded and is left out, as the configuration allows."""
     train, test = make(range(1, 4), 3), make(range(4, 6), 3)
     everything = {name: tmp_path / f"{name}.csv" for name in ("train", "test")}
     for name, table_ in (("train", train), ("test", test)):
@@ -98,7 +98,7 @@ def test_pairs_of_skipped_images_are_left_out_and_counted(tmp_path) -> None:
     with pytest.raises(UserError, match=f"unknown image '{gone}'"):
         pairs.build(kept, test, chosen, "market1501")
     lists, record = pairs.build(kept, test, chosen, "market1501", {gone})
-    assert record["pairs_of_skipped_images"] == {"train": 4, "test": 0}  # 2 partners, both directions
+    assert record["pairs_of_skipped_images"] == {"train": 4, "test": 0}  # two partners, in both directions
     assert len(lists["train"]) == 18 - 4
     assert gone not in set(lists["train"].to_numpy().ravel())
 
@@ -125,8 +125,8 @@ def test_unknown_image_in_a_published_list_names_its_line(tmp_path) -> None:
 
 
 def pg2_by_the_letter(names: list[str], found: set[str], count: int) -> list[tuple[str, str]]:
-    """PG2's convert_market.py, loop by loop: sorted names without junk, both directions of every pair,
-    the pairs of two persons shuffled first, Python 2's shuffle, the first `count` with poses."""
+    """PG2's convert_market.py, loop by loop: it sorts the names without junk, takes both directions of every pair, shuffles
+    the pairs of two persons first, shuffles as Python 2 does, and takes the first `count` pairs with poses."""
     random.seed(0)
 
     def shuffle(items: list) -> None:
@@ -148,7 +148,7 @@ def pg2_by_the_letter(names: list[str], found: set[str], count: int) -> list[tup
 
 
 def test_pg2_equals_its_loops() -> None:
-    """2,300 images, so that PG2's pairs of two persons (every 2,000th image) move the draw; one joint is a pose."""
+    """There are 2,300 images, so that PG2's pairs of two persons (for every 2,000th image) change the draw. One joint is a pose."""
     generator = np.random.default_rng(3)
     people = [f"{p:04d}" for p in range(1, 401)] + ["-1", "0000"]
     names = [f"{people[generator.integers(len(people))]}_c1s1_{i:06d}_00.jpg" for i in generator.permutation(2300)]
@@ -250,7 +250,7 @@ def test_deepfashions_pairs_stay_within_an_outfit(tmp_path) -> None:
 
 
 def test_a_doubled_suffix_is_the_same_image(tmp_path) -> None:
-    """Market-1501's published test list names 1488_... with `.jpg` twice; copies of the images differ."""
+    """Market-1501's published test list names 1488_... with `.jpg` twice, and copies of the data set do not all do so."""
     path = tmp_path / "pairs.csv"
     path.write_text("from,to\n1488_a.jpg.jpg,1488_b.jpg\n1488_b.jpg,1488_c.jpg\n")
     found = pairs.read_pairs(path, ["1488_a.jpg", "1488_b.jpg", "1488_c.jpg.jpg"], "market1501")
@@ -268,7 +268,7 @@ def test_the_published_list_fits_images_with_the_suffix_once(shared) -> None:
 
 
 def test_pairs_that_stand_twice_are_kept_and_counted(tmp_path) -> None:
-    """A published list is a protocol: what it repeats counts twice there, so it does here, and the record says so."""
+    """A pair that a published list repeats counts twice in published numbers, so it counts twice here. The record says so."""
     train, test = make(range(1, 3), 3), make(range(3, 5), 3)
     path = tmp_path / "pairs.csv"
     once = pairs.pairs_csv(pairs.patn_pairs(test))
@@ -311,7 +311,7 @@ def test_cameras_of_both_grammars() -> None:
 
 
 def test_statistics_of_the_published_test_pairs(shared) -> None:
-    """Same and cross camera, counted a second time with string slices."""
+    """The pairs of one camera and of two are counted a second time, with slices of the names."""
     listed = pairs.read_pairs(shared / "published" / "market-pairs-test.csv", kind="market1501")
     found = pairs.pair_statistics(listed, "market1501")
     same = sum(a[:7] == b[:7] for a, b in listed.itertuples(index=False))  # 0002_c1
@@ -321,7 +321,7 @@ def test_statistics_of_the_published_test_pairs(shared) -> None:
 
 
 def test_patns_deepfashion_lists_share_items_but_no_outfit(shared) -> None:
-    """Every number here was counted from the published lists by other code."""
+    """Another program has counted these numbers in the published lists."""
     train, test = ((shared / "published" / f"fashion-{split}.lst").read_text().split() for split in ("train", "test"))
     found = pairs.deepfashion_split_statistics(train, test)
     assert found["train"] == {"images": 48_674, "outfits": 12_029, "items": 7_565, "ordered_pairs": 154_758}

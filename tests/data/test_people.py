@@ -1,4 +1,4 @@
-"""The embedded data set. Whole file: about 7 s on one core (measured; 40 s allowed)."""
+"""The synthetic people: what an image depends on, the rays, the joints, the flow and the clothes. About 7 s on one core."""
 
 import re
 import subprocess
@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from potgan.common.errors import UserError
 from potgan.data.pose import JOINT, TORSO
-from potgan.data.synthetic import people
+from potgan.data.synthetic import body, clothes, people, scene, surfaces, textures
 from potgan.settings.schema import SyntheticSettings
 
 SMALL = SyntheticSettings(train_identities=20, test_identities=10, images_per_identity=8)
-#: Written here from the colours' names, not taken from the renderer.
+#: These colours were chosen by their names, and not taken from the renderer.
 SEEN_COLOURS = {
     "white": (235, 235, 235),
     "black": (25, 25, 25),
@@ -40,10 +40,11 @@ def renders() -> list[people.Render]:
 
 @pytest.fixture(scope="module")
 def evenly_lit() -> list[people.Render]:
-    """The training images in even, white, sharp light: up to the exposure a surface point has one colour in all."""
-    even = [replace(site, ambient=1.0, diffuse=0.0, tint=(1, 1, 1), blur=0.0) for site in people._SITES]
+    """The training images in even, white light and without blur. But for the brightness of a whole image, a point of the surface
+    has the same colour in all of them."""
+    even = [replace(site, ambient=1.0, diffuse=0.0, tint=(1, 1, 1), blur=0.0) for site in scene._SITES]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(people, "_SITES", even)
+        patch.setattr(scene, "_SITES", even)
         forget()
         images = list(people.render_split(SMALL, "train"))
     forget()
@@ -51,14 +52,16 @@ def evenly_lit() -> list[people.Render]:
 
 
 def forget() -> None:
-    """Drop everything the module keeps between two renders."""
-    for cached in vars(people).values():
-        if hasattr(cached, "cache_clear"):
-            cached.cache_clear()
+    """Drop everything that the modules keep between two renders."""
+    for module in (body, clothes, people, scene, surfaces, textures):
+        for cached in vars(module).values():
+            if hasattr(cached, "cache_clear"):
+                cached.cache_clear()
 
 
 def side_of(r: people.Render) -> float:
-    """How far the left shoulder lies to the right of the right one, in widths of the frame: > 0 facing the camera."""
+    """How far the left shoulder lies to the right of the right one, in widths of the frame. It is positive if the person faces the
+    camera."""
     return float(r.joints[JOINT["left_shoulder"], 0] - r.joints[JOINT["right_shoulder"], 0]) / r.image.shape[1]
 
 
@@ -155,8 +158,8 @@ def turn(axis: tuple[float, float, float], angle: float) -> np.ndarray:
 def test_a_ball_is_a_disc_with_the_height_of_a_ball():
     radius, scale, centre = 0.3, 50.0, (31.0, 33.0)
     shape = np.array([[radius, radius, 1, 0, -1 / radius**2, radius]])
-    grid = people._grid(scale, centre, 64, 64)
-    part, depth = people._cast(turn((1, 2, 3), 1.1)[None], np.array([[0.0, 0.0, 0.2]]), shape, *grid)
+    grid = surfaces.sample_grid(scale, centre, 64, 64)
+    part, depth = surfaces.cast(turn((1, 2, 3), 1.1)[None], np.array([[0.0, 0.0, 0.2]]), shape, *grid)
     row, column = np.nonzero(part == 0)
     off = np.hypot(column / 2 - 0.5 - centre[0], row / 2 - 0.5 - centre[1]) / scale
     assert part.shape == (129, 129)
@@ -176,13 +179,13 @@ number = st.floats(0.3, 1.0)
     angle=st.floats(-1.0, 1.0),
 )
 def test_casting_agrees_with_marching_along_the_ray(radii, semi_axes, axis, angle):
-    """Oracle: step along the ray from the camera and note where it first crosses the implicit surface from outside."""
+    """A second, simple method walks along the ray from the camera to where it first enters the surface."""
     width, depth, half = semi_axes
     q2, q1, q0 = np.polyfit([half, 0, -half], np.square(radii), 2)
     rotation, origin = turn(axis, angle), np.array([0.02, -0.03, 0.1])
     shape = np.array([[width, depth, q0, q1, q2, half]])
-    grid = people._grid(20.0, (15.5, 15.5), 32, 32)
-    part, picture = people._cast(rotation[None], origin[None], shape, *grid)
+    grid = surfaces.sample_grid(20.0, (15.5, 15.5), 32, 32)
+    part, picture = surfaces.cast(rotation[None], origin[None], shape, *grid)
     assert np.array_equal(part < 0, picture == -np.inf)
     picture = picture.ravel()
 
@@ -231,7 +234,7 @@ def test_the_nose_is_seen_from_the_front_only(renders):
 
 
 def test_a_profile_shows_the_near_side(renders):
-    """Who faces the right edge turns the right side to the camera, who faces the left edge the left side."""
+    """A person who faces the right edge shows the right side to the camera. One who faces the left edge shows the left side."""
     seen = {"right": [], "left": []}
     for r in renders:
         if abs(side_of(r)) > 0.06:
@@ -248,7 +251,8 @@ def test_a_profile_shows_the_near_side(renders):
 
 
 def test_left_and_right_are_the_persons(renders):
-    """Facing the camera, the person's right shoulder, hip and eye lie at smaller x; seen from behind, at larger."""
+    """The right shoulder, hip and eye of a person who faces the camera lie at smaller x than the left ones. From behind they lie
+    at larger x."""
     for r in renders:
         if r.visible[[JOINT["right_eye"], JOINT["left_eye"]]].all() and abs(side_of(r)) > 0.2:
             assert side_of(r) > 0
@@ -267,10 +271,10 @@ def test_a_visible_joint_is_not_behind_a_hand_or_the_other_side(renders):
             for joint in (JOINT[f"{side}_{name}"] for name in ("shoulder", "hip", "knee", "ankle")):
                 if r.visible[joint]:
                     x, y = np.round(r.joints[joint]).astype(int)
-                    part = people.PARTS[r.surface.part[y, x]]
+                    part = body.PARTS[r.surface.part[y, x]]
                     covered.append(part.startswith(other) or part.endswith(("hand", "forearm", "bag", "backpack")))
     assert len(covered) > 1000
-    assert np.mean(covered) < 0.008  # rounding to the pixel beside; 0.002 to 0.004 measured for four seeds
+    assert np.mean(covered) < 0.008  # rounding may give the pixel beside; four seeds gave 0.002 to 0.004
 
 
 def test_every_person_is_seen_from_all_sides(renders):
@@ -314,7 +318,8 @@ def test_other_sizes_are_the_same_scene(factor):
         one, other = people.render(SMALL, person, index), people.render(replace(SMALL, **size), person, index)
         assert other.image.shape == (size["height"], size["width"], 3)
         assert other.image.dtype == np.uint8
-        assert other.joints + 0.5 == pytest.approx((one.joints + 0.5) * factor, abs=1e-3)  # edges, not centres, scale
+        # Distances from the image's edge are what is scaled, and the edge lies at -0.5.
+        assert other.joints + 0.5 == pytest.approx((one.joints + 0.5) * factor, abs=1e-3)
         assert other.body.sum() == pytest.approx(one.body.sum() * factor**2, rel=0.06)
 
 
@@ -338,7 +343,7 @@ def test_flow_of_an_image_with_itself_is_zero(renders):
 
 
 def test_warping_the_source_by_the_flow_shows_the_target(evenly_lit):
-    """Bilinear (OpenCV), against no flow and against the flow shifted by 3 pixels."""
+    """The error after warping (bilinear, by OpenCV) is compared with that without flow, and with a flow shifted by 3 pixels."""
     y, x = np.mgrid[0:128, 0:64].astype(np.float32)
     errors = []
     for source, target in same_camera_pairs(evenly_lit):
@@ -381,7 +386,10 @@ def test_forward_and_backward_flow_meet(renders):
 
 
 def test_flow_carries_joints_to_joints(renders):
-    """Near a joint that both images show, the flow points to about the same joint (a joint lies inside the flesh)."""
+    """Near a joint that both images show, the flow points to a place near the same joint.
+
+    It cannot be the same place, because the joint lies inside the flesh, and the flow is that of the surface.
+    """
     off, at_rest = [], []
     for source, target in same_camera_pairs(renders):
         if side_of(source) * side_of(target) < 0:
@@ -397,19 +405,19 @@ def test_flow_carries_joints_to_joints(renders):
     assert len(off) > 40
     assert np.median(off) < 0.55 * np.median(at_rest)
     assert np.median(off) < 3.5
-    # The thickness of a knee at most; the rest is where the joint's pixel, rounded, shows the limb beside it.
+    # The distance is the thickness of a knee at most. Where it is larger, the rounded pixel of the joint shows the limb beside it.
     assert np.percentile(off, 97) < 0.1 * 128
 
 
 def test_points_turned_away_are_not_visible(renders):
-    """The face cannot be found in a picture from behind, nor the back of the torso in one from the front."""
-    torso = people.PART["torso"]
+    """A picture from behind does not show the face, and one from the front does not show the back of the torso."""
+    torso = body.PART["torso"]
     checked, noses = 0, []
     for a in renders:
         for b in (r for r in renders if r.person == a.person):
             if side_of(a) > 0.36 and side_of(b) < -0.36:
                 _, visible = people.exact_flow(source=b, target=a)
-                noses += list(visible[a.surface.part == people.PART["nose"]])
+                noses += list(visible[a.surface.part == body.PART["nose"]])
                 assert visible[a.surface.part == torso].mean() < 0.25
                 checked += 1
     assert checked > 5
@@ -422,10 +430,10 @@ def test_points_turned_away_are_not_visible(renders):
 def test_a_backpack_is_seen_from_behind_and_not_from_the_front(renders):
     front, back = [], []
     for r in renders:
-        if people.PART["backpack"] not in r.surface.ids:
-            assert not (r.surface.part == people.PART["backpack"]).any()
+        if body.PART["backpack"] not in r.surface.ids:
+            assert not (r.surface.part == body.PART["backpack"]).any()
             continue
-        share = (r.surface.part == people.PART["backpack"]).sum() / r.body.sum()
+        share = (r.surface.part == body.PART["backpack"]).sum() / r.body.sum()
         if side_of(r) > 0.33:
             front.append(share)
         elif side_of(r) < -0.33:
@@ -438,23 +446,23 @@ def test_a_backpack_is_seen_from_behind_and_not_from_the_front(renders):
 
 def test_the_torso_shows_its_colour_class(evenly_lit):
     names, colours = list(SEEN_COLOURS), np.array(list(SEEN_COLOURS.values()))
-    assert tuple(names) == people.UPPER_COLOURS
+    assert tuple(names) == clothes.UPPER_COLOURS
     hits = []
     for r in evenly_lit:
-        cloth = r.image[(r.surface.part == people.PART["torso"]) | (r.surface.part == people.PART["hem"])]
+        cloth = r.image[(r.surface.part == body.PART["torso"]) | (r.surface.part == body.PART["hem"])]
         nearest = np.linalg.norm(colours - np.median(cloth, axis=0), axis=1).argmin()
         hits.append(nearest == r.upper_colour)
-    assert np.mean(hits) > 0.6  # chance: 0.1; second colours and bags cost the rest
+    assert np.mean(hits) > 0.6  # by chance it would be 0.1; second colours and bags hide the colour in the other images
 
 
 def test_a_strap_runs_down_to_its_bag(evenly_lit):
-    """The strap is painted, the bag is a part: the strap's lower end must be on the bag's side, front and back."""
+    """The strap is painted and the bag is a part, so the strap's lower end must be on the bag's side, in front and behind."""
     ends = []
     for r in evenly_lit:
-        bag, torso = (r.surface.part == people.PART[part] for part in ("bag", "torso"))
+        bag, torso = (r.surface.part == body.PART[part] for part in ("bag", "torso"))
         shoulder, hip = r.joints[JOINT["neck"]], (r.joints[JOINT["right_hip"]] + r.joints[JOINT["left_hip"]]) / 2
         at_hip = bag.any() and abs(np.nonzero(bag)[0].mean() - hip[1]) < 8
-        if not at_hip or bag.sum() < 8 or abs(side_of(r)) < 0.28 or people.PART["backpack"] in r.surface.ids:
+        if not at_hip or bag.sum() < 8 or abs(side_of(r)) < 0.28 or body.PART["backpack"] in r.surface.ids:
             continue
         colour = np.median(r.image[bag], axis=0)
         row, column = np.nonzero(torso & (abs(r.image.astype(float) - colour).max(axis=2) < 25))
@@ -470,6 +478,6 @@ def test_a_strap_runs_down_to_its_bag(evenly_lit):
 
 
 def test_classes_are_balanced_over_a_deck():
-    looks = [people._look(0, person) for person in range(1, 61)]
+    looks = [people.look_of(0, person) for person in range(1, 61)]
     labels = [(look.upper_colour, look.lower_colour) for look in looks]
-    assert len(set(labels)) == 60 == len(people.UPPER_COLOURS) * len(people.LOWER_COLOURS)
+    assert len(set(labels)) == 60 == len(clothes.UPPER_COLOURS) * len(clothes.LOWER_COLOURS)

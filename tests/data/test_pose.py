@@ -14,7 +14,7 @@ def test_mirror_is_an_involution_that_swaps_sides() -> None:
 
 
 def test_joint_order_is_openpose_coco_18() -> None:
-    """OpenPose, POSE_COCO_BODY_PARTS: 14 REye, 15 LEye, 16 REar, 17 LEar; peers swap these labels, not the indices."""
+    """OpenPose, POSE_COCO_BODY_PARTS: 14 REye, 15 LEye, 16 REar, 17 LEar. Other methods swap these names, not the numbers."""
     assert [pose.JOINT[n] for n in ("nose", "neck", "right_shoulder", "left_shoulder")] == [0, 1, 2, 5]
     assert [pose.JOINT[n] for n in ("right_hip", "left_ankle", "right_eye", "left_ear")] == [8, 13, 14, 17]
 

@@ -1,4 +1,4 @@
-"""Masks and heat maps against definitions written out pixel by pixel, and the lit-pixel property."""
+"""Masks and heat maps, compared with their definitions, which are drawn pixel by pixel."""
 
 import json
 import math
@@ -26,7 +26,7 @@ def square(size: int) -> np.ndarray:
 
 
 def limb_mask_by_definition(joints: np.ndarray, height: int, width: int, radius: int) -> np.ndarray:
-    """PG2's _getPoseMask drawn a second time, one pixel at a time; scikit-image's morphology."""
+    """PG2's _getPoseMask, drawn a second time, one pixel at a time, with scikit-image's morphology."""
     mask = np.zeros((height, width), np.uint8)
     limbs = [
         (1, 2),
@@ -67,8 +67,8 @@ def test_limb_mask_equals_its_definition(joints, radius) -> None:
 
 @pytest.mark.parametrize(("length", "radius"), [(75, 5), (154, 7), (176, 8)])
 def test_a_sample_on_a_whole_pixel_stays_there(length, radius) -> None:
-    """A share that is rounded first (i / n, then times the length) falls below the whole pixel and is truncated to the one
-    before. With radius 4 the closing hides it; PG2 uses 7 and 8 too."""
+    """Dividing before multiplying (i / n, then times the length) would round to below the whole pixel, which is then truncated
+    to the pixel before. With radius 4 the closing hides the error, but PG2 also uses the radii 7 and 8."""
     joints = np.full((18, 2), np.nan, np.float32)
     joints[[2, 3]] = [(30, 10), (30, 10 + length)]
     found = pose_rendering.limb_mask(joints, 200, 64, radius)
@@ -85,7 +85,7 @@ def test_full_mask_holds_the_limb_mask_and_is_binary(joints) -> None:
 
 
 def standing() -> np.ndarray:
-    """A person in front view on 256 x 256, by hand: (x, y)."""
+    """A person who faces the camera, in an image of 256 x 256 pixels, written by hand as (x, y)."""
     return np.array(
         [(128, 40), (128, 66), (104, 68), (92, 108), (90, 146), (152, 68), (164, 108), (166, 146), (112, 144), (110, 194),
          (108, 240), (144, 144), (146, 194), (148, 240), (123, 35), (133, 35), (114, 38), (142, 38)], np.float32)  # fmt: skip
@@ -121,7 +121,7 @@ def test_equal_ends_and_joints_outside_do_not_raise() -> None:
 
 
 def metric_mask_by_definition(joints: np.ndarray, height: int, width: int, grow: float = 0.0) -> np.ndarray:
-    """Deformable GAN's produce_ma_mask, drawn with scikit-image as theirs.
+    """Deformable GAN's produce_ma_mask, drawn with scikit-image, as Deformable GAN does.
 
     grow: pixels by which every side of a rectangle is moved outward."""
     mask = np.zeros((height, width), np.uint8)
@@ -165,7 +165,7 @@ NAMED_LIMBS = [tuple(JOINT[name] for name in limb.split("-")) for limb in LIMB_N
 
 @pytest.fixture(scope="module")
 def thousand_poses(shared) -> list[list[tuple[int, int] | None]]:
-    """(x, y) whole pixels of 1,000 people of the published test table, None = missing; read without the package."""
+    """(x, y) whole pixels of 1,000 people of the published test table, None where missing. They are read without the package."""
     lines = (shared / "published" / "market-annotation-test.csv").read_text().splitlines()[1:]
     poses = []
     for line in lines:
@@ -184,8 +184,8 @@ def closed(mask: np.ndarray) -> np.ndarray:
 
 
 def test_pg2s_masks_of_1000_published_poses_are_the_same_in_whole_numbers(thousand_poses) -> None:
-    """Every pixel of 1,000 masks. The samples of a limb are whole pixels by integer division, the discs an exact
-    distance transform (SciPy), the closing SciPy's filters; no code and no library is shared with the implementation."""
+    """Every pixel of 1,000 masks is compared. Here the samples of a limb come from division of whole numbers, the discs from
+    SciPy's exact distances, and the closing from SciPy's filters. The package uses none of this code, nor SciPy, for masks."""
     radius, margin = 4, 8
     for pose in thousand_poses:
         centre = np.ones((128 + 2 * margin, 64 + 2 * margin), bool)
@@ -203,12 +203,12 @@ def test_pg2s_masks_of_1000_published_poses_are_the_same_in_whole_numbers(thousa
 
 
 def test_deformable_gans_masks_of_1000_published_poses_differ_from_scikit_images_on_edges_only(thousand_poses) -> None:
-    """Deformable GAN draws with skimage.draw.polygon, which leaves a pixel centre that lies *exactly* on a slanted edge
-    to the rounding of the corners: some such pixels are in, some out. Ours takes all of them in.
+    """Deformable GAN draws with skimage.draw.polygon. There rounding decides whether a pixel whose centre lies *exactly* on a
+    slanted edge is inside. In our masks all such pixels are inside.
 
-    Whether a pixel lies on an edge is decided in whole numbers (cross^2 = 16 length^2). Of 8.2 million pixels some 200
-    differ, and with the pixels that are exactly on an edge added to scikit-image's drawing, before the closing, none
-    does. Without scikit-image: the rectangles and discs in whole numbers give our mask, to the pixel.
+    Whole numbers tell whether a pixel lies on an edge (cross^2 = 16 length^2). Some 200 of 8.2 million pixels differ. If the
+    pixels that are exactly on an edge are added to scikit-image's drawing before the closing, no pixel differs. Rectangles and
+    discs that are drawn in whole numbers, without scikit-image, also give our mask, to the pixel.
     """
     row, column = np.mgrid[:128, :64]
     differing = 0
@@ -239,7 +239,7 @@ def test_deformable_gans_masks_of_1000_published_poses_differ_from_scikit_images
 
 
 def test_metric_mask_has_the_width_of_its_rectangles() -> None:
-    """One vertical limb far from the border: half-width 4 around x = 30, discs of radius 4 at the ends."""
+    """There is one vertical limb, far from the border. It has half-width 4 around x = 30, and discs of radius 4 at its ends."""
     joints = np.full((18, 2), np.nan, np.float32)
     joints[[2, 3]] = [(30, 30), (30, 80)]
     mask = pose_rendering.metric_mask(joints, 128, 64)
@@ -263,7 +263,7 @@ def test_heat_maps_equal_the_dense_formula(joints, sigma) -> None:
 
 @pytest.mark.parametrize("new", [(64, 32), (256, 128), (128, 128)])
 def test_a_lit_pixel_and_its_joint_land_together(new) -> None:
-    """OpenPifPaf's test of transforms: resize an image with one bright blob; the scaled joint must be its centre."""
+    """An image with one bright spot is resized, and the scaled joint must be the spot's centre, as in OpenPifPaf's own tests."""
     image = np.zeros((128, 64, 3), np.uint8)
     image[72:80, 24:32] = 255  # centre (27.5, 75.5)
     out = resize(image, new)[..., 0].astype(float)

@@ -1,4 +1,4 @@
-"""`potgan verify`: ok, partial, wrong version, absent, with what differs. Fact sheets are shrunk to the made archives."""
+"""`potgan verify`: its four states, and what it says about differences. The facts are changed to fit small archives."""
 
 import json
 import zipfile
@@ -14,7 +14,7 @@ from potgan.settings.schema import Dataset
 
 @pytest.fixture
 def facts(monkeypatch) -> dict:
-    """Market-1501's fact sheet, as if the six made images were all of it."""
+    """The facts about Market-1501, changed as if its images were the six that this test makes."""
     sheet = archives.facts_of("market1501") | {
         "checksum": None,
         "counts": {"train": 3, "test": 3},
@@ -140,7 +140,7 @@ def test_the_verb_prints_the_answer_and_exits_with_2_unless_ok(tmp_path) -> None
 
 
 def test_the_published_names_have_the_digests_of_the_fact_sheets(shared) -> None:
-    """The digests are facts of the repository. The lists are the authors' own; without them the test is skipped."""
+    """The repository holds the SHA-256 of the names. The lists are the authors' own; without them the test is skipped."""
     for kind, names_of in (
         ("market1501", lambda s: [line.split(":")[0] for line in
                                   (shared / f"published/market-annotation-{s}.csv").read_text().splitlines()[1:]]),

@@ -143,11 +143,11 @@ def test_out_replaces_an_earlier_scoring_and_nobodys_files(tmp_path) -> None:
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["per-pair.csv", "scores.json"]
     assert score(tmp_path, "--as-they-are", protocol="all").returncode == 0
     (tmp_path / "out" / "patn" / "notes.txt").write_text("mine")
-    assert "holds patn, which no scoring wrote" in one_error(score(tmp_path))
+    assert "holds patn, which scoring did not write" in one_error(score(tmp_path))
     assert (tmp_path / "out" / "patn" / "notes.txt").read_text() == "mine"
     before = sorted((tmp_path / "results").iterdir())
     line = one_error(score(tmp_path, "--out", "results"))
-    assert "which no scoring wrote, and would be replaced; name a new folder" in line
+    assert "which scoring did not write and would remove; name a new folder" in line
     assert sorted((tmp_path / "results").iterdir()) == before
     assert "is a file, and --out names a folder" in one_error(score(tmp_path, "--out", "pairs.csv"))
 

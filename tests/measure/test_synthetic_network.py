@@ -16,6 +16,7 @@ import torch
 from potgan.common.errors import UserError
 from potgan.common.typed import build
 from potgan.data.synthetic import people as synthetic_people
+from potgan.data.synthetic.clothes import LOWER_COLOURS
 from potgan.measure import synthetic_network
 from potgan.measure.inception import frechet_distance, inception_score
 from potgan.measure.synthetic_network import (
@@ -75,7 +76,7 @@ def test_the_recorded_accuracy_is_that_of_the_saved_network(small):
     )
     renders = list(synthetic_people.render_split(people, "test"))
     _, logits = network(np.stack([render.image for render in renders]))
-    upper, lower = np.divmod(logits.argmax(axis=1), len(synthetic_people.LOWER_COLOURS))
+    upper, lower = np.divmod(logits.argmax(axis=1), len(LOWER_COLOURS))
     recorded = json.loads((folder / "network.json").read_text())["held_out_accuracy"]
     assert np.mean([u == r.upper_colour for u, r in zip(upper, renders, strict=True)]) == pytest.approx(
         recorded["upper"], abs=0.01
@@ -148,13 +149,10 @@ def stub(monkeypatch):
 
     nowhere = (np.full((18, 2), np.nan, np.float32), np.zeros(18, np.float32))
     # Without joints a mask is empty: half of the images are black, and what can be learnt is learnt from the others.
-    monkeypatch.setattr(
-        synthetic_network,
-        "people",
-        SimpleNamespace(
-            render=render, annotate=lambda _: nowhere, UPPER_COLOURS=("dark", "bright"), LOWER_COLOURS=("black", "red")
-        ),
-    )
+    stand_in = SimpleNamespace(render=render, annotate=lambda _: nowhere)
+    monkeypatch.setattr(synthetic_network, "people", stand_in)
+    monkeypatch.setattr(synthetic_network, "UPPER_COLOURS", ("dark", "bright"))
+    monkeypatch.setattr(synthetic_network, "LOWER_COLOURS", ("black", "red"))
     return calls
 
 

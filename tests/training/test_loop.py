@@ -388,12 +388,23 @@ def test_two_processes_at_half_the_batch_train_as_one_at_the_whole(one_process, 
     assert json.loads((folder / "done.json").read_text())["processes"] == 2
 
 
-def test_two_processes_told_to_stop_save_together_and_go_on(one_process, tmp_path) -> None:
+#: Lines of a script that make its training slow enough for a signal to find it in the middle.
+SLOW_STEPS = "step = torch.optim.Adam.step; torch.optim.Adam.step = lambda self, *a, **k: (time.sleep(.05), step(self, *a, **k))[1]"
+
+
+def ignore_what_nohup_ignores() -> None:
+    """Called in a new process: SIGHUP is ignored, as under `nohup`, and SIGINT, as in the background of a shell."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@pytest.mark.parametrize("in_new_process", [None, ignore_what_nohup_ignores], ids=["terminal", "background"])
+def test_two_processes_told_to_stop_save_together_and_go_on(one_process, tmp_path, in_new_process) -> None:
     folder = tmp_path / "two" / "train"
-    slow = "step = torch.optim.Adam.step; torch.optim.Adam.step = lambda self, *a, **k: (time.sleep(.05), step(self, *a, **k))[1]"
     process = subprocess.Popen(
-        in_two_processes(folder, "test_loop.TWENTY_STEPS", slow), stderr=subprocess.PIPE, text=True
-    )
+        in_two_processes(folder, "test_loop.TWENTY_STEPS", SLOW_STEPS), stderr=subprocess.PIPE, text=True,
+        preexec_fn=in_new_process,
+    )  # fmt: skip
     wait_for_state(process, folder.parent)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
@@ -401,6 +412,20 @@ def test_two_processes_told_to_stop_save_together_and_go_on(one_process, tmp_pat
     assert 2 <= saved_iteration(folder.parent) < 20
     done = subprocess.run(in_two_processes(folder, "test_loop.TWENTY_STEPS"), capture_output=True, check=False)
     assert done.returncode == 0
+    np.testing.assert_allclose(losses_of(folder), losses_of(one_process), atol=1e-5)
+
+
+def test_two_processes_in_the_background_outlive_the_terminal(one_process, tmp_path) -> None:
+    folder = tmp_path / "two" / "train"
+    process = subprocess.Popen(
+        in_two_processes(folder, "test_loop.TWENTY_STEPS", SLOW_STEPS), stderr=subprocess.PIPE, text=True,
+        preexec_fn=ignore_what_nohup_ignores,
+    )  # fmt: skip
+    wait_for_state(process, folder.parent)
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
     np.testing.assert_allclose(losses_of(folder), losses_of(one_process), atol=1e-5)
 
 

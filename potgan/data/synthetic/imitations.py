@@ -1,18 +1,19 @@
-"""Archives in the layout of the real data sets, filled with synthetic people: the real paths run without the real data.
+"""Archives in the layouts of the real data sets, filled with synthetic people, so that their code runs without the real data.
 
-What is imitated is what a reader of the data meets: archive and folder names, file-name grammars, files that are no
-images, image sizes, key-point tables and pair lists as the peers publish them (docs/decisions.md, D1, D11). What is not: how
-real people look, and the counts. People come from the renderer of the embedded data set, with seeds of their own.
+An imitation has all that the code which reads a data set meets: names of archives and folders, grammars of file names, files that
+are no images, sizes of images, tables of key points and pair lists as they are published (docs/decisions.md, D1, D11). It does not
+have the look of real people, nor the numbers of images. The people come from the renderer of the embedded data set, with seeds of
+their own.
 
-    market1501   128 x 64; junk (-1) and distractors (0000) in the test folder, a Thumbs.db beside the images, names of one
-                 person that end in `.jpg.jpg`
-    dukemtmc     images of all sizes, ids with gaps, eight cameras, people of one camera only among the test images,
-                 a few grey images
-    deepfashion  256 x 256 with white bars of 40 columns, a plain studio, the tree <gender>/<category>/id_<item>/, several
-                 outfits of an item, some of them in train and some in test (as in PATN's lists), clothes without a person
+    market1501   images of 128 x 64 pixels; junk (-1) and distractors (0000) in the test folder, a Thumbs.db beside the images,
+                 names of one person that end in `.jpg.jpg`
+    dukemtmc     images of all sizes, ids with gaps, eight cameras, people that only one camera has seen among the test images, a
+                 few grey images
+    deepfashion  images of 256 x 256 pixels with white bars of 40 columns, a plain studio, the tree <gender>/<category>/id_<item>/,
+                 several outfits of an item, some in train and some in test (as in PATN's lists), clothes without a person
 
-Differs: the outfits of an item are different people, and a category does not say what they wear; the renderer dresses
-each person once. All encoders' marks (versions of OpenCV and zlib) are those of this machine.
+The outfits of an item are different people, and a category does not tell what they wear, because the renderer dresses each person
+once. The bytes of images and archives depend on the versions of OpenCV and zlib.
 """
 
 from __future__ import annotations
@@ -25,13 +26,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
 from potgan.common.errors import UserError
-from potgan.common.files import new_folder, sha256_of, write_bytes, write_json, write_text
+from potgan.common.files import Json, new_folder, sha256_of, write_bytes, write_json, write_text
 from potgan.data.keypoint_files import annotation_csv
 from potgan.data.pairs import pairs_csv, patn_pairs, sample
 from potgan.data.pose import JOINTS, Keypoints
@@ -39,23 +39,27 @@ from potgan.data.synthetic import people
 from potgan.settings.schema import SyntheticSettings
 
 DEFAULTS = SyntheticSettings(train_identities=12, test_identities=6, images_per_identity=6)
-#: In the written folder: what stands where, and that these are no real data.
+#: The file in the written folder that says what stands where, and that these are no real data.
 RECORD = "imitation.json"
 NOTICE = "An imitation with synthetic people, written by potgan; not the data set whose layout it has.\n"
-#: First seed of each kind, so that no person appears in two of them, nor in the embedded data set (seed 0 and on).
+#: The first seed of each kind. No person appears in two of them, nor in the embedded data set, whose seeds begin with 0.
 _FIRST_SEED = {"market1501": 1_501_000, "dukemtmc": 1_812_000, "deepfashion": 7_982_000}
 _ARCHIVES = {"market1501": "Market-1501-v15.09.15.zip", "dukemtmc": "DukeMTMC-reID.zip", "deepfashion": "Img/img.zip"}
-_PARTITION = "Eval/list_eval_partition.txt"  # DeepFashion's official split, for retrieval
-#: How the peers' tables of a kind begin (PATN's README; Duke: this project's name, since none are published).
+#: DeepFashion's official split, which is for retrieval.
+_PARTITION = "Eval/list_eval_partition.txt"
+#: How the names of a kind's published tables begin (PATN's README). None are published for Duke, so this is a name of ours.
 _TABLES = {"market1501": "market", "dukemtmc": "duke", "deepfashion": "fasion"}
-_PUBLISHED_SAMPLE = 12_000  # test pairs of Deformable GAN's and PATN's lists
+#: How many pairs Deformable GAN's and PATN's test lists have.
+_PUBLISHED_SAMPLE = 12_000
 _JPEG_QUALITY = 95
-#: What Windows leaves in a folder of pictures: the mark of an OLE file, and nothing.
+#: A file that Windows leaves in a folder of pictures: the first bytes of an OLE file, and nothing else.
 _THUMBS = bytes.fromhex("d0cf11e0a1b11ae1") + bytes(1528)
-_MATLAB = b"MATLAB 5.0 MAT-file, written by potgan".ljust(124) + b"\0\1IM"  # a header without a variable
+#: A MATLAB file: the header, and no variable.
+_MATLAB = b"MATLAB 5.0 MAT-file, written by potgan".ljust(124) + b"\0\1IM"
 
-_STUDIO, _BAR = 240, 40  # grey of DeepFashion's background; white columns left and right of the 176 of the picture
-#: DeepFashion's views of a person: sides that show it (in this order of preference), the picture's rows before the crop.
+#: The grey of DeepFashion's background, and how many white columns are left and right of the 176 columns of the picture.
+_STUDIO, _BAR = 240, 40
+#: DeepFashion's views of a person -> the sides that may show it, the best first, and the rows of the picture before it is cut.
 _VIEWS = {
     "1_front": (("front", "side", "back"), 352),
     "3_back": (("back", "side", "front"), 352),
@@ -74,7 +78,11 @@ _CATEGORIES = (
 
 @dataclass(frozen=True)
 class _Picture:
-    """One JPEG. path: in the archive; name: in tables; joints: (18, 2) in its pixels, NaN = missing, None = in no table."""
+    """One JPEG file.
+
+    path: inside the archive. name: in tables. content: its bytes. joints: (18, 2) in its pixels, NaN where missing; None if the
+    picture is in no table.
+    """
 
     path: str
     name: str
@@ -84,29 +92,33 @@ class _Picture:
 
 @dataclass
 class _Contents:
-    """What a kind's folder gets. pictures: "train", "test" or "" (others) -> pictures; the rest: path -> content."""
+    """What the folder of an imitation gets.
+
+    pictures: split -> pictures; "" stands for pictures of no split. inside: other files in the archive, path -> content. beside:
+    files beside the archive and the tables, path -> content.
+    """
 
     pictures: dict[str, list[_Picture]] = field(default_factory=lambda: {"train": [], "test": [], "": []})
-    inside: dict[str, bytes] = field(default_factory=dict)  # of the archive, beside the pictures
-    beside: dict[str, bytes] = field(default_factory=dict)  # of the folder, beside archive and tables
+    inside: dict[str, bytes] = field(default_factory=dict)
+    beside: dict[str, bytes] = field(default_factory=dict)
 
 
 def write_archive(
     kind: str, out_folder: str | Path, settings: SyntheticSettings = DEFAULTS, seed: int = 0
-) -> dict[str, Any]:
-    """Write an imitation of a data set into `out_folder`, a folder of its own, which appears whole or not at all.
+) -> dict[str, Json]:
+    """Write an imitation of a data set into the folder `out_folder`, which appears whole or not at all.
 
-    kind: market1501 | dukemtmc | deepfashion. settings: how many train_identities, test_identities (DeepFashion: outfits)
-    and images_per_identity (DeepFashion: at most 5 views, and a sixth without a person for some); its other values are the
-    kind's own here. The same arguments give the same bytes. The people are as described in this module's head.
+    kind: market1501, dukemtmc or deepfashion. settings: only the numbers train_identities, test_identities (for DeepFashion, of
+    outfits) and images_per_identity count (for DeepFashion at most 5 views, and for some people a sixth without a person). The
+    other values are those of the kind. seed: 0 to 999. The same arguments give the same bytes.
 
-    The folder holds the archive, `<name>-annotation-{train,test}.csv`, for Market-1501 and DeepFashion
-    `<name>-pairs-{train,test}.csv`, for DeepFashion also `Eval/list_eval_partition.txt`, `train.lst` and `test.lst`, and
-    `imitation.json`, which is returned: kind, seed, archive, lists, tables and pairs by split (paths inside the folder),
-    images by split, and the SHA-256 of every file. Tables are the renderer's exact joints, truncated to
-    whole pixels of the stored image as the peers' are, in no order, as theirs.
+    The folder holds the archive and the tables `<name>-annotation-{train,test}.csv`; for Market-1501 and DeepFashion the lists
+    `<name>-pairs-{train,test}.csv`; for DeepFashion also `Eval/list_eval_partition.txt`, `train.lst` and `test.lst`. The tables
+    have the renderer's exact joints, truncated to whole pixels of the stored image, in no order, as the published ones.
+    `imitation.json` is returned: kind, seed, archive; lists, tables and pairs per split (paths inside the folder); the number of
+    images per split; and the SHA-256 of every file.
 
-    Raises UserError for an unknown kind, numbers out of range, and a folder that holds anything but such an imitation.
+    Raises UserError for an unknown kind, numbers out of range, and a folder that holds anything else than such an imitation.
     """
     if kind not in _MAKERS:
         raise UserError(f"no data set is known as {kind!r}; there are {', '.join(_MAKERS)}")
@@ -134,7 +146,7 @@ def write_archive(
         for split in ("train", "test")
         for shuffled in [_shuffled([p for p in contents.pictures[split] if p.joints is not None], random)]
     }
-    record: dict[str, Any] = {
+    record: dict[str, Json] = {
         "imitation_of": kind,
         "notice": NOTICE.strip(),
         "seed": seed,
@@ -162,9 +174,10 @@ def write_archive(
 
 
 def _refuse_other_content(folder: Path, kind: str) -> None:
-    """A whole folder is replaced, so it must be ours: real archives took somebody an agreement and a day.
+    """Raise UserError for a folder that holds anything else than an imitation of this kind.
 
-    The archive's comment decides. `imitation.json` is no mark, since Snakemake removes an output before it makes it anew.
+    The whole folder is replaced, and a real archive in it may have cost somebody an agreement and a day. An imitation is known by
+    the comment in its archive, and not by `imitation.json`, because Snakemake removes that file before it runs the rule again.
     """
     if not folder.exists():
         return
@@ -181,6 +194,7 @@ def _refuse_other_content(folder: Path, kind: str) -> None:
 
 
 def _is_imitation(path: Path) -> bool:
+    """Whether an archive was written by this module."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.comment == NOTICE.encode()
@@ -189,13 +203,14 @@ def _is_imitation(path: Path) -> bool:
 
 
 def _files_of(kind: str) -> set[str]:
+    """The paths of all files of an imitation, besides its record."""
     lists = {"train.lst", "test.lst", _PARTITION} if kind == "deepfashion" else set()
     tables = {f"{_TABLES[kind]}-{what}-{split}.csv" for what in ("annotation", "pairs") for split in ("train", "test")}
     return {_ARCHIVES[kind], *lists, *tables}
 
 
 def _write_zip(path: Path, contents: _Contents) -> None:
-    """All times are 1980-01-01, the first that a zip archive knows: the bytes depend on the content alone."""
+    """Write the archive. All times in it are 1980-01-01, the earliest in a zip archive, so that its bytes do not vary."""
     members = {p.path: p.content for split in contents.pictures.values() for p in split}
     if len(members) != sum(map(len, contents.pictures.values())):
         raise AssertionError("two pictures of an imitation have one name")
@@ -217,7 +232,7 @@ def _shuffled(items: list, random: np.random.Generator) -> list:
 
 
 def _encode(image: np.ndarray) -> bytes:
-    """JPEG of an RGB or grey image."""
+    """The bytes of a JPEG file of a (H, W, 3) RGB or (H, W) grey image."""
     image = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
 
@@ -231,7 +246,7 @@ def _render(seed: int, person: int, index: int, height: int, width: int, cameras
 
 
 def _cut(render: people.Render, top: int, left: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """A window of a render: its image, and the joints that an estimator would report in its pixels."""
+    """A window of a render: its image, and the (18, 2) joints in its pixels that an estimator would report."""
     joints = people.annotate(render)[0] - np.float32([left, top])
     joints[~((joints >= 0) & (joints <= (width - 1, height - 1))).all(axis=1)] = np.nan
     return render.image[top : top + height, left : left + width], joints
@@ -242,7 +257,7 @@ def _nobody() -> np.ndarray:
 
 
 def _ids(count: int, largest: int, random: np.random.Generator) -> Iterator[int]:
-    """Ids with gaps, in no order, so that those of train and test lie between each other."""
+    """Different ids from 1 to `largest`, in no order, so that those of train and test are mixed."""
     return iter((random.choice(largest, count, replace=False) + 1).tolist())
 
 
@@ -257,7 +272,7 @@ def _market1501(seed: int, train: int, test: int, images: int, random: np.random
     used: Counter[str] = Counter()
 
     def name_of(render: people.Render, person: str, box: str | None = None) -> str:
-        """Market-1501's grammar; the boxes of a frame are counted, since all junk is one "person"."""
+        """A name in Market-1501's grammar. The boxes of a frame are numbered, because all junk counts as one person."""
         start = f"{person}_{render.name[5:16]}"
         used[start] += 1
         return f"{start}_{box or f'{used[start]:02d}'}.jpg"
@@ -265,14 +280,16 @@ def _market1501(seed: int, train: int, test: int, images: int, random: np.random
     persons = [("train", "bounding_box_train")] * train + [("test", "bounding_box_test")] * test
     for person, (split, folder) in enumerate(persons, 1):
         identity = f"{next(ids):04d}"
-        # As in the published test table, whose person 1488 has it; copies of the archive differ.
+        # In the published test table the names of person 1488 end so. In copies of the archive they may not.
         suffix = ".jpg" if person == train + test else ""
         for index in range(images):
             render = _render(seed, person, index, 128, 64)
             name = name_of(render, identity) + suffix
             joints = people.annotate(render)[0]
             contents.pictures[split].append(_Picture(f"{top}/{folder}/{name}", name, _encode(render.image), joints))
-        render = _render(seed, person, images, 128, 64)  # boxes drawn by hand; for test people also the queries
+        render = _render(
+            seed, person, images, 128, 64
+        )  # boxes that were drawn by hand, which are also the queries of test people
         name, content = name_of(render, identity, "00"), _encode(render.image)
         contents.pictures[""].append(_Picture(f"{top}/gt_bbox/{name}", name, content))
         if split == "test":
@@ -280,7 +297,7 @@ def _market1501(seed: int, train: int, test: int, images: int, random: np.random
             for quality in ("good", "junk"):
                 contents.inside[f"{top}/gt_query/{name.removesuffix('.jpg')}_{quality}.mat"] = _MATLAB
 
-    # What a person detector finds wrongly. In most of it the estimator finds nobody.
+    # What a person detector finds by mistake. In most of it an estimator finds nobody.
     for i in range(max(4, test * images // 4)):
         render = _render(seed, 1000 + i, 0, 128, 192)
         beside, joints = _cut(render, 0, 0 if i % 2 else 128, 128, 64)  # what stands beside a person
@@ -300,13 +317,13 @@ def _market1501(seed: int, train: int, test: int, images: int, random: np.random
 def _dukemtmc(seed: int, train: int, test: int, images: int, random: np.random.Generator) -> _Contents:
     top = "DukeMTMC-reID"
     contents = _Contents()
-    distractors = max(2, test // 2)  # people of one camera only: valid people, but no query
+    distractors = max(2, test // 2)  # people that only one camera has seen: they are valid people, but no queries
     ids = _ids(train + test + distractors, 7140, random)
 
     def picture(person: int, index: int, identity: str, folder: str) -> _Picture:
         height = int(120 * 2.5 ** random.uniform())  # 120 to 300
         render = _render(seed, person, index, height, int(height * random.uniform(0.36, 0.56)))
-        # Two more cameras than the renderer has: half of the people pass the first two places under other numbers.
+        # The data set has two more cameras than the renderer: for half of the people the first two have other numbers.
         camera = render.camera + 6 if render.camera <= 2 and person % 2 else render.camera
         frame = int(re.fullmatch(r".*_(\d{6})_\d\d\.jpg", render.name)[1])
         grey = (person + index) % 11 == 0
@@ -318,7 +335,7 @@ def _dukemtmc(seed: int, train: int, test: int, images: int, random: np.random.G
         identity = f"{next(ids):04d}"
         split = "train" if person <= train else "test"
         of_one_camera = person > train + test
-        for index in range(min(images, 3) if of_one_camera else images):  # three images in a row are one camera's
+        for index in range(min(images, 3) if of_one_camera else images):  # three images in a row come from one camera
             contents.pictures[split].append(picture(person, index, identity, f"bounding_box_{split}"))
         if split == "test" and not of_one_camera:
             contents.pictures[""].append(picture(person, images, identity, "query"))
@@ -330,8 +347,8 @@ def _dukemtmc(seed: int, train: int, test: int, images: int, random: np.random.G
 def _deepfashion(seed: int, train: int, test: int, images: int, random: np.random.Generator) -> _Contents:
     contents = _Contents()
     items = [f"{item:08d}" for item in _ids(train + test, 7982, random)]
-    # Outfits of each item: (split, item, outfit of the item). Every third training item has two; every second test outfit
-    # is one more of a training item, every other one of an item of its own.
+    # Outfits are (split, item, number of the outfit). Every third training item has two outfits. Every second test outfit is a
+    # further outfit of a training item, and the others have items of their own.
     outfits: list[tuple[str, int, int]] = []
     item = 0
     while len(outfits) < train:
@@ -356,7 +373,7 @@ def _deepfashion(seed: int, train: int, test: int, images: int, random: np.rando
             flat = f"fashion{gender}{category}id{items[item]}{outfit:02d}_{view.replace('_', '')}.jpg"
             lists[split].append(flat)
             contents.pictures[split].append(_Picture(path, flat, _encode(image), joints))
-            # The official retrieval split goes by items. Peers do not use it.
+            # The official split for retrieval separates items. No method that is compared uses it.
             status = "train" if item % 2 else ("query" if view == "1_front" else "gallery")
             partition.append((path, f"id_{items[item]}", status))
     for split, names in lists.items():
@@ -368,7 +385,7 @@ def _deepfashion(seed: int, train: int, test: int, images: int, random: np.rando
 
 
 def _studio_views(seed: int, person: int, count: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """The first `count` views of a person: name, (256, 256, 3) uint8 image, (18, 2) joints."""
+    """The first `count` views of a person, each with its name, its (256, 256, 3) uint8 image and its (18, 2) joints."""
     sides = [_side(_render(seed, person, index, 64, 32, cameras=1)) for index in range(8)]
     for view, (wanted, rows) in list(_VIEWS.items())[:count]:
         index = min((wanted.index(side), i) for i, side in enumerate(sides) if side in wanted)[1]
@@ -382,21 +399,27 @@ def _studio_views(seed: int, person: int, count: int) -> Iterator[tuple[str, np.
 
 
 def _side(render: people.Render) -> str:
-    """front | side | back: how wide the shoulders are beside the trunk's length, and which is on the left."""
+    """The side of the person that a render shows ("front", "side" or "back").
+
+    It follows from the distance of the shoulders in lengths of the trunk, and from which shoulder is on the left.
+    """
     right, left, hip = render.joints[[JOINTS.index(n) for n in ("right_shoulder", "left_shoulder", "left_hip")]]
     breadth = (left[0] - right[0]) / (hip[1] - left[1])
     return "front" if breadth > 0.35 else "back" if breadth < -0.35 else "side"
 
 
 def _studio(render: people.Render) -> np.ndarray:
-    """The person before a plain light background; one pixel of the old edge is given up, since that is mixed in it."""
+    """The person before a plain light background.
+
+    The outermost pixels of the person are left out, because they are mixed with the old background.
+    """
     body = cv2.erode(render.body.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(np.float32)
     share = cv2.GaussianBlur(body, (3, 3), 0)[:, :, None]
     return np.round(render.image * share + _STUDIO * (1 - share)).astype(np.uint8)
 
 
 def _flat_clothes(random: np.random.Generator) -> np.ndarray:
-    """(256, 256, 3) uint8: a shirt that lies on the studio's floor."""
+    """(256, 256, 3) uint8: a shirt that lies on the floor of the studio."""
     image = np.full((256, 256, 3), 255, np.uint8)
     image[:, _BAR : _BAR + 176] = _STUDIO
     half = np.array([(0, 62), (22, 52), (66, 84), (52, 112), (40, 104), (44, 208), (0, 212)])

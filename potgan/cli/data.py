@@ -1,0 +1,196 @@
+"""Verbs for data sets: images, their key points, pair lists, and archives of synthetic people."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from potgan.cli.pipeline import run_stage
+from potgan.cli.verb import CONFIG, ROOT, Option, option, verb
+from potgan.common.errors import EXIT_BAD_INPUT, UserError
+from potgan.data.keypoint_files import FORMATS
+from potgan.settings.layout import Layout
+from potgan.settings.schema import PUBLISHED_KINDS, Dataset
+
+CONFIGURED_DATASET = option("--dataset", help="a data set of the configuration")
+
+
+def _copy_options(optional: bool) -> tuple[Option, ...]:
+    """Options that say which copy of which published data set is meant, without a configuration.
+
+    optional: whether KIND may be left out.
+    """
+    kinds = ", ".join(PUBLISHED_KINDS)
+    sources = ", or the published sources" if optional else ""
+    return (
+        option("kind", metavar="KIND", nargs="?" if optional else None, choices=PUBLISHED_KINDS,
+               help=f"the data set: {kinds}"),
+        option("--source", "--archive", dest="source",
+               help=f"archive, folder or address; default: the data folder ($POTGAN_DATA, or else data){sources}"),
+        option("--checksum", help="sha256:<digits> of the archive; default: the published one"),
+        option("--splits", type=Path, nargs=2, metavar=("TRAIN.LST", "TEST.LST"), help="DeepFashion's lists (PATN)"),
+    )  # fmt: skip
+
+
+def _copy_of(arguments: argparse.Namespace, **settings: object) -> tuple[Dataset, str, Path]:
+    """The data set that `_copy_options` name, its name, and the data folder."""
+    from potgan.data.archives import facts_of
+
+    kind = arguments.kind
+    lists = dict(zip(("train", "test"), map(str, arguments.splits), strict=True)) if arguments.splits else {}
+    dataset = Dataset(kind, facts_of(kind)["label"], source=arguments.source, checksum=arguments.checksum, splits=lists,
+                      **settings)  # fmt: skip
+    return dataset, kind, Layout(kind).data
+
+
+@verb(
+    "images",
+    "fetch, unpack or render the images of a data set, or of one archive (KIND)",
+    CONFIG,
+    ROOT,
+    CONFIGURED_DATASET,
+    *_copy_options(optional=True),
+    option("--out", type=Path, help="the folder to fill (with KIND); it appears whole or not at all"),
+    option("--complete", action="store_true", help="refuse a part of the data set (with KIND)"),
+    option("--skip-unreadable", action="store_true", help="leave out and count images that cannot be decoded"),
+)
+def images(arguments: argparse.Namespace) -> None:
+    if arguments.kind is None:
+        if arguments.dataset is None:
+            raise UserError("images: name a data set of the configuration (--dataset), or KIND, --source and --out")
+        run_stage(arguments)
+        return
+    from potgan.common.files import refuse_to_replace
+    from potgan.common.progress import say
+    from potgan.data.images import prepare_images
+
+    if arguments.out is None:
+        raise UserError("images: --out is missing; name the folder to fill")
+    unpacked = all((arguments.out / name).is_file() for name in ("images.csv", "images.json"))
+    ours = {"images.csv", "images.json", "train", "test"} if unpacked else set()
+    refuse_to_replace(arguments.out, "unpacking", lambda path: path.name in ours)
+    dataset, name, data = _copy_of(
+        arguments,
+        allow_partial=not arguments.complete,
+        unreadable_images="skip" if arguments.skip_unreadable else "stop",
+    )
+    record = prepare_images(dataset, name, arguments.out, data)
+    part = "; a part of the published data set" if record["partial"] else ""
+    say(f"{arguments.out}: {_counts(record)} images{part}")
+
+
+def _counts(record: dict) -> str:
+    """The number of images of each split, in words."""
+    return " and ".join(f"{count:,} {split}" for split, count in record["images"].items())
+
+
+@verb(
+    "verify",
+    "tell whether a copy of a data set is the published one, and what differs if it is not",
+    *_copy_options(optional=False),
+    option("--names", type=Path, nargs="+", default=[], metavar="TABLE",
+           help="compare single files with images.csv of an earlier run, key-point tables or lists"),
+    option("--quick", action="store_true", help="do not decode the images"),
+    option("--out", type=Path, help="write the whole answer, with all names, as JSON"),
+)  # fmt: skip
+def verify(arguments: argparse.Namespace) -> int:
+    """Print what the verification found. The exit code is 0 where all is well, and else 2."""
+    import dataclasses
+
+    from potgan.common.files import write_json
+    from potgan.data.verification import verify
+
+    dataset, name, data = _copy_of(arguments)
+    answer = verify(dataset, name, data, arguments.names, arguments.quick)
+    if arguments.out:
+        write_json(arguments.out, dataclasses.asdict(answer))
+    print(answer.text())
+    return 0 if answer.state == "ok" else EXIT_BAD_INPUT
+
+
+@verb(
+    "convert",
+    "write a table of key points in another format, without loss where the format allows it",
+    option("table", type=Path, help="a file or folder in any format that is read; its content tells the format"),
+    option("out", type=Path, help="the file (or, for openpose, the folder) to write"),
+    option("--to", required=True, choices=FORMATS, help="the format to write"),
+    option("--images", type=Path, help="folder of the stage `images`, from which coco17 gets the images' sizes"),
+)
+def convert(arguments: argparse.Namespace) -> None:
+    from potgan.common.progress import say
+    from potgan.data.images import ImageFolder
+    from potgan.data.keypoint_files import read_keypoints, write_keypoints
+
+    keypoints = read_keypoints(arguments.table)
+    sizes = None
+    if arguments.images:
+        folder = ImageFolder(arguments.images)
+        sizes = {name: folder.size(name) for name in keypoints.names if name in folder.table.index}
+    write_keypoints(keypoints, arguments.out, arguments.to, sizes)
+    say(f"{arguments.out}: key points of {len(keypoints):,} images")
+
+
+@verb(
+    "pairs",
+    "build the pair lists of a data set, or of one key-point table (--keypoints)",
+    CONFIG,
+    ROOT,
+    CONFIGURED_DATASET,
+    option("--keypoints", type=Path, help="instead of a data set: a keypoints.csv or a published annotation table"),
+    option("--rule", default="patn", help="the pair rule, patn or pg2; default: %(default)s"),
+    option(
+        "--kind",
+        choices=PUBLISHED_KINDS,
+        default="market1501",
+        help="whose file names the table has; default: %(default)s",
+    ),
+    option("--sample", type=int, help="draw so many pairs without replacement, as for the published lists"),
+    option("--sample-seed", type=int, default=0, help="the seed of that draw; default: %(default)s"),
+    option("--out", type=Path, help="the pair list to write (with --keypoints)"),
+)
+def pairs(arguments: argparse.Namespace) -> None:
+    if arguments.keypoints is None:
+        if arguments.dataset is None:
+            raise UserError("pairs: name --dataset (of the configuration) or --keypoints (a table) and --out")
+        run_stage(arguments)
+        return
+    from potgan.common.files import write_text
+    from potgan.common.progress import say
+    from potgan.data.keypoint_files import read_keypoints
+    from potgan.data.pairs import PAIR_RULES, pairs_csv
+
+    if arguments.out is None:
+        raise UserError("pairs: --out is missing; name the pair list to write")
+    if arguments.sample is not None and arguments.sample < 1:
+        raise UserError(f"pairs: --sample must be at least 1, and is {arguments.sample}")
+    if arguments.rule not in PAIR_RULES:
+        raise UserError(f"pairs: no rule {arguments.rule!r}; there are {', '.join(PAIR_RULES)}")
+    rule = PAIR_RULES[arguments.rule]
+    every = rule.pairs(read_keypoints(arguments.keypoints), arguments.kind)
+    chosen = rule.sample(every, arguments.sample, arguments.sample_seed)
+    write_text(arguments.out, pairs_csv(chosen))
+    say(f"{arguments.out}: {len(chosen):,} pairs" + (f" of {len(every):,}" if arguments.sample else ""))
+
+
+@verb(
+    "imitate",
+    "write an archive in the layout of a real data set, filled with synthetic people",
+    option("kind", choices=PUBLISHED_KINDS, help="the data set whose layout is imitated"),
+    option("--out", type=Path, required=True, help="the folder to write archive, tables and lists into"),
+    option("--train-identities", type=int, default=12, help="people to train on; default: %(default)s"),
+    option("--test-identities", type=int, default=6, help="people to test on; default: %(default)s"),
+    option("--images-per-identity", type=int, default=6, help="images of each of them; default: %(default)s"),
+    option("--seed", type=int, default=0, help="another seed gives other people; default: %(default)s"),
+)
+def imitate(arguments: argparse.Namespace) -> None:
+    from potgan.common.progress import say
+    from potgan.data.synthetic.imitations import write_archive
+    from potgan.settings.schema import SyntheticSettings
+
+    settings = SyntheticSettings(
+        train_identities=arguments.train_identities,
+        test_identities=arguments.test_identities,
+        images_per_identity=arguments.images_per_identity,
+    )
+    record = write_archive(arguments.kind, arguments.out, settings, arguments.seed)
+    say(f"{arguments.out}: {record['archive']}, {_counts(record)} images of synthetic people, and their tables")

@@ -1,0 +1,52 @@
+"""Verbs that measure released results and compare scores."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from potgan.cli.verb import option, options_of, verb
+from potgan.settings.schema import RESULT_LAYOUTS
+
+
+@verb(
+    "score",
+    "measure a folder of results that somebody has released, as they are",
+    option("--images", type=Path, required=True, help="the folder of result images"),
+    option("--layout", required=True, choices=RESULT_LAYOUTS, help="how its files are named: plain <from>___<to>.png; "
+           "deform <from>_<to>.png; patn <from>___<to>_vis.jpg; gfla <from>_2_<to>_vis.jpg"),
+    option("--pairs", dest="pair_list", type=Path, required=True, metavar="PAIRS",
+           help="the pair list (CSV with the columns from and to)"),
+    option("--targets", type=Path, help="folder of the data set's own images, for results without targets"),
+    option("--keypoints", dest="keypoint_tables", type=Path, nargs="+", default=[], metavar="TABLE",
+           help="key points of the images; without them no masked metric is measured"),
+    option("--protocol", required=True, help="a protocol's id, or all"),
+    option("--use", choices=("result", "source"), default="result",
+           help="measure the results, or the sources in strips as if they were results; default: %(default)s"),
+    option("--as-they-are", dest="waive", action="store_true",
+           help="measure also what a protocol refuses (JPEG files, targets from strips); the id then says so"),
+    option("--out", type=Path, required=True, help="the folder to write; it appears whole or not at all"),
+)  # fmt: skip
+def score(arguments: argparse.Namespace) -> None:
+    from potgan.measure.score import score_folder
+
+    print(score_folder(**options_of(arguments)), end="")
+
+
+@verb(
+    "compare",
+    "print what differs between runs, in settings and in scores",
+    option("runs", type=Path, nargs="+", metavar="RUN",
+           help="results/<benchmark>/<data set>/<method>/seed<k>, a folder of `score`, or a scores.json"),
+    option("--json", type=Path, help="also write the comparison into this file"),
+    option("--published", metavar="DATASET", help="add the published results on this data set"),
+)  # fmt: skip
+def compare(arguments: argparse.Namespace) -> None:
+    from potgan.common.files import write_json
+    from potgan.report.compare import as_tree, read_runs, text
+
+    runs = read_runs(arguments.runs)
+    comparison = text(runs, arguments.published)
+    if arguments.json:
+        write_json(arguments.json, as_tree(runs))
+    print(comparison, end="")
