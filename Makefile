@@ -54,7 +54,7 @@ lock: $(READY)  ## compile requirements.lock from pyproject.toml
 slurm: $(READY)  ## Snakemake's executor for Slurm, into the environment
 	uv pip install --quiet --no-deps --require-hashes -r $(SLURM_LOCK)
 
-# For tests/test_slurm.py: beside the environment, so that the other tests stay quick.
+# For tests/pipeline/test_slurm.py: beside the environment, so that the other tests stay quick.
 build/slurm-plugin: $(READY) $(SLURM_LOCK)
 	uv pip install --quiet --no-deps --require-hashes --target $@ -r $(SLURM_LOCK)
 	touch $@

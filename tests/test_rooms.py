@@ -1,22 +1,9 @@
-"""The rooms of the package, and the one law of imports."""
+"""The rooms of the package, and the one law of imports (docs/architecture.md)."""
 
 import ast
 from graphlib import TopologicalSorter
 
-ROOMS = [
-    "common",
-    "settings",
-    "data",
-    "methods",
-    "measure",
-    "training",
-    "results",
-    "apply",
-    "report",
-    "pipeline",
-    "cli",
-]
-ROOMS += ["__main__", "__init__"]
+ROOMS = "common settings data methods measure training results apply report pipeline cli __main__ __init__".split()
 
 
 def test_a_module_imports_only_from_its_own_room_and_from_rooms_before_it(repository) -> None:
@@ -25,7 +12,7 @@ def test_a_module_imports_only_from_its_own_room_and_from_rooms_before_it(reposi
     imports: dict[str, set[str]] = {name: set() for name in modules}
     for name, path in modules.items():
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and not node.level:
+            if isinstance(node, ast.ImportFrom):
                 inner = {f"{node.module}.{alias.name}" for alias in node.names}
                 imports[name] |= inner & set(modules) or {node.module} & set(modules)
     room = {name: ROOMS.index(name.split(".")[1] if "." in name else "__init__") for name in modules}
@@ -33,6 +20,7 @@ def test_a_module_imports_only_from_its_own_room_and_from_rooms_before_it(reposi
     TopologicalSorter(imports).prepare()  # raises CycleError, with the circle
 
 
-def test_no_room_holds_more_than_fourteen_modules(repository) -> None:
-    for folder in [repository / "potgan", *(p for p in (repository / "potgan").rglob("*") if p.is_dir())]:
-        assert len(list(folder.glob("*.py"))) <= 14, folder
+def test_imports_are_absolute_and_no_room_holds_more_than_fourteen_modules(repository) -> None:
+    for path in (repository / "potgan").rglob("*.py"):
+        assert not any(isinstance(n, ast.ImportFrom) and n.level for n in ast.walk(ast.parse(path.read_text()))), path
+        assert len(list(path.parent.glob("*.py"))) <= 14, path.parent

@@ -193,7 +193,7 @@ def _inception() -> tuple[Any, str]:
 
 
 def _table(records: list[dict[str, Any]]) -> str:
-    """Markdown: a row a protocol, a column a metric; a dash where nothing was measured, with the reasons below."""
+    """Markdown: one row per protocol and one column per metric; a dash where nothing was measured, with the reasons below."""
     names = [
         name for name in METRIC_LABELS if any(r["metrics"].get(name, {}).get("value") is not None for r in records)
     ]

@@ -46,7 +46,7 @@ HEADER = """\
 # versions results and shows metrics, parameters and plots). Outputs persist: DVC's default would delete them, and with
 # them days of training, before asking Snakemake whether anything needs to run. Folders with a file for each image are
 # versioned as one archive each (potgan/pipeline/packing.py); the workflow unpacks them.
-# Written by `potgan dvc-stages` from {configuration}; tests/test_workflow.py keeps the two in step.
+# Written by `potgan dvc-stages` from {configuration}; a test keeps the two in step.
 """
 
 

@@ -972,12 +972,12 @@ def metrics_tree(scores: pd.DataFrame) -> dict[str, dict[str, dict[str, float | 
     return tree
 
 
-#: What `dvc metrics show` lists of each method, a line each: the headline of each kind of metric.
+#: What `dvc metrics show` lists of each method: the headline of each kind of metric.
 SUMMARY = ("ssim", "mask_ssim", "is", "fid", "l1")
 
 
 def summary_path(layout: Layout, dataset: str, method: str) -> Path:
-    """A file a method, since DVC prints a line a file and a column a number."""
+    """One file per method, because DVC prints one line per file and one column per number."""
     return layout.reports / "metrics" / dataset / f"{method}.json"
 
 

@@ -43,7 +43,7 @@ def fp32_twin(benchmark: Benchmark, model: str) -> str | None:
 
 
 def measured(path: Path = MEASURED_PRECISION) -> pd.DataFrame:
-    """What is known: a row a precision and metric, COLUMNS. Empty where the file is not part of the installation."""
+    """What is known: one row per precision and metric, with COLUMNS. Empty where the file is not part of the installation."""
     import pandas as pd  # half a second that parsing the workflow need not pay
 
     if not path.exists():
