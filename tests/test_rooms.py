@@ -3,7 +3,8 @@
 import ast
 from graphlib import TopologicalSorter
 
-ROOMS = "common settings data methods measure training results apply report pipeline cli __main__ __init__".split()
+LAW = "common < settings < data < methods < measure < training < results < apply < report < pipeline < cli"
+ROOMS = [*LAW.split(" < "), "__main__", "__init__"]
 
 
 def test_a_module_imports_only_from_its_own_room_and_from_rooms_before_it(repository) -> None:
@@ -24,3 +25,7 @@ def test_imports_are_absolute_and_no_room_holds_more_than_fourteen_modules(repos
     for path in (repository / "potgan").rglob("*.py"):
         assert not any(isinstance(n, ast.ImportFrom) and n.level for n in ast.walk(ast.parse(path.read_text()))), path
         assert len(list(path.parent.glob("*.py"))) <= 14, path.parent
+
+
+def test_the_document_states_this_law(repository) -> None:
+    assert f"`{LAW}`" in (repository / "docs" / "architecture.md").read_text()
