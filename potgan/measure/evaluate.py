@@ -20,7 +20,7 @@ from potgan.common.records import JsonRecord
 from potgan.data.pixels import read_image
 from potgan.data.pose_rendering import limb_mask, metric_mask
 from potgan.measure.generate import TrainingSummary
-from potgan.measure.inception import measure_distribution
+from potgan.measure.inception import FeatureNetwork, measure_distribution
 from potgan.measure.ssim import all_ssim
 from potgan.methods.potgan.generator import SCALES
 from potgan.methods.potgan.tps import interpolation_matrix, resting_points
@@ -35,7 +35,7 @@ def evaluate(
     targets: np.ndarray,
     masks: np.ndarray | None,
     pairs: pd.DataFrame,
-    network: Any,
+    network: FeatureNetwork | None,
     protocol: Protocol,
     train_images: Iterator[np.ndarray] | None = None,
     absent: str = "",

@@ -15,6 +15,7 @@ from potgan.common.typed import build
 from potgan.data.keypoint_files import match_names, read_keypoints
 from potgan.data.pairs import read_pairs
 from potgan.measure import evaluate as evaluation
+from potgan.measure.inception import FeatureNetwork
 from potgan.measure.released import Results, read_results
 from potgan.settings.protocols import METRIC_LABELS, PROTOCOLS, Protocol, as_they_are, unmet_demands
 
@@ -120,7 +121,7 @@ def _measure(
     real: np.ndarray,
     joints: tuple[np.ndarray, np.ndarray] | None,
     pairs: pd.DataFrame,
-    network: Any,
+    network: FeatureNetwork | None,
     absent: str,
     results: Results,
     images: Path,
@@ -179,7 +180,7 @@ def _joints(tables: list[Path] | tuple[Path, ...], pairs: pd.DataFrame) -> tuple
     return tuple(np.stack([found[name_of[name]] for name in pairs[column]]) for column in ("from", "to"))
 
 
-def _inception() -> tuple[Any, str]:
+def _inception() -> tuple[FeatureNetwork | None, str]:
     """(network, "") or (None, why not): without its weights the other metrics are still worth having."""
     from potgan.common.device import pick_device
     from potgan.common.weights import weight_file

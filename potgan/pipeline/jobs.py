@@ -9,7 +9,6 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from potgan.common.download import is_address
 from potgan.pipeline.code import code_fingerprint
@@ -29,7 +28,7 @@ OUTPUTS = {
     "evaluate": ("scores.json", "per-pair.csv", "sensitivity.csv"),
 }
 
-Key = tuple[Any, ...]  # stage, and what it is of: data set, method, seed
+Key = tuple[str | int, ...]  # stage, and what it is of: data set, method, seed
 TABULATE: Key = ("tabulate",)
 
 
@@ -76,7 +75,7 @@ def jobs(benchmark: Benchmark, layout: Layout) -> dict[Key, Job]:
     def add(
         key: Key,
         folder: Path,
-        settings: Any,
+        settings: object,
         before: tuple[Key, ...],
         given: tuple[str | None, ...] = (),
         method: str | None = None,
@@ -170,7 +169,7 @@ def _only(tree: dict, *names: str) -> dict:
     return {name: tree[name] for name in names}
 
 
-def _generation_settings(benchmark: Benchmark, dataset: str, method: str, run: RunSettings | None) -> Any:
+def _generation_settings(benchmark: Benchmark, dataset: str, method: str, run: RunSettings | None) -> list[object]:
     size = benchmark.datasets[dataset].image_size
     if method in benchmark.external_methods:
         entry = benchmark.external_methods[method]

@@ -11,7 +11,7 @@ import datetime
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,7 +29,16 @@ from potgan.pipeline.records import recorded, refuse_strangers
 from potgan.settings.layout import Layout
 from potgan.settings.protocols import PROTOCOLS, Protocol, unmet_demands
 from potgan.settings.reading import dump
-from potgan.settings.schema import REFERENCE_METHODS, Benchmark
+from potgan.settings.schema import REFERENCE_METHODS, Benchmark, Dataset, SyntheticSettings
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    from potgan.data.batches import PairData
+    from potgan.data.pose import Keypoints
+    from potgan.data.synthetic.people import Render
+    from potgan.measure.inception import FeatureNetwork
 
 # Imports that bring torch (about 2 s) stand inside the stages that need it.
 
@@ -96,13 +105,13 @@ def pairs(benchmark: Benchmark, layout: Layout, dataset: str) -> None:
         say(f"{dataset}: {counts['pairs']} {split} pairs of {counts['identities']} identities")
 
 
-def _write_flow(settings: Any, test_pairs: Any, path: Path) -> None:
+def _write_flow(settings: SyntheticSettings, test_pairs: pd.DataFrame, path: Path) -> None:
     from potgan.data.synthetic import people
 
     where = people.find(settings)
-    renders: dict[str, Any] = {}
+    renders: dict[str, Render] = {}
 
-    def render(name: str) -> Any:
+    def render(name: str) -> Render:
         if name not in renders:
             renders[name] = people.render(settings, *where[name])
         return renders[name]
@@ -339,7 +348,7 @@ def _external_fingerprint(benchmark: Benchmark, method: str) -> str:
     return fingerprint([*origin, benchmark.datasets[entry.dataset].image_size, PROTOCOLS[benchmark.protocol].targets])
 
 
-def _dataset(benchmark: Benchmark, dataset: str) -> Any:
+def _dataset(benchmark: Benchmark, dataset: str) -> Dataset:
     if dataset not in benchmark.datasets:
         raise UserError(
             f"no data set {dataset!r} in benchmark {benchmark.benchmark}; it has {', '.join(benchmark.datasets)}"
@@ -347,20 +356,22 @@ def _dataset(benchmark: Benchmark, dataset: str) -> Any:
     return benchmark.datasets[dataset]
 
 
-def _keypoints(layout: Layout, dataset: str) -> Any:
+def _keypoints(layout: Layout, dataset: str) -> Keypoints:
     path = layout.keypoints(dataset) / "keypoints.csv"
     if not path.exists():
         raise UserError(f"{path}: missing; run `potgan keypoints` first")
     return read_keypoints(path)
 
 
-def _pairs(layout: Layout, dataset: str, split: str) -> Any:
+def _pairs(layout: Layout, dataset: str, split: str) -> pd.DataFrame:
     from potgan.data.pairs import read_pairs
 
     return read_pairs(layout.pairs(dataset) / f"pairs-{split}.csv")
 
 
-def _pair_data(benchmark: Benchmark, layout: Layout, dataset: str, split: str, device: Any, model: str) -> Any:
+def _pair_data(
+    benchmark: Benchmark, layout: Layout, dataset: str, split: str, device: torch.device | str, model: str
+) -> PairData:
     """The pairs of a split with the masks and heat maps that `model` is given (an ablation may set its own)."""
     from potgan.data.batches import load_pairs
 
@@ -386,7 +397,7 @@ def _data_hashes(layout: Layout, dataset: str) -> dict[str, str]:
     }
 
 
-def _feature_network(benchmark: Benchmark, layout: Layout) -> Any:
+def _feature_network(benchmark: Benchmark, layout: Layout) -> FeatureNetwork:
     if PROTOCOLS[benchmark.protocol].feature_network == "synthetic-classifier":
         from potgan.measure.synthetic_network import load_feature_network
 
