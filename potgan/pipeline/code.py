@@ -13,12 +13,17 @@ The content-addressed code of Unison (https://www.unison-lang.org) is the same i
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import itertools
+import json
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from potgan.common.errors import UserError
+from potgan.common.files import write_json
 from potgan.common.paths import PACKAGE
 from potgan.methods import METHODS
 from potgan.settings.schema import METHOD_OPTIONS
@@ -42,6 +47,8 @@ STAGE_FILES = {
 }
 #: Functions and classes that only speak to people -> how many of their arguments decide something.
 WORDS = {"setting": 1, "say": 0, "UserError": 0, "Interrupted": 0, "progress": 1}
+#: What an earlier process found, since Snakemake asks at each start and reading the whole code takes seconds.
+MEMORY = Path(".snakemake", "potgan", "code.json")
 #: Tables that name alternatives. The one that is chosen is followed from an entry of its own.
 ALTERNATIVES = {"METHODS", "METHOD_OPTIONS"}
 
@@ -52,7 +59,13 @@ def code_fingerprint(stage: str, method: str | None = None) -> str:
 
     method: the method that is trained, or whose generator makes the images. Its code counts, and no other method's does.
     """
-    return fingerprint_of(entries_of(stage, method), STAGE_FILES.get(stage, ()), _package())
+    known, name = _remembered(), f"{stage} {method or ''}".strip()
+    if name not in known:
+        known[name] = fingerprint_of(entries_of(stage, method), STAGE_FILES.get(stage, ()), _package())
+        if MEMORY.parent.parent.is_dir():  # where Snakemake works already
+            with contextlib.suppress(UserError):
+                write_json(MEMORY, {"sources": _sources(), "fingerprints": known})
+    return known[name]
 
 
 def entries_of(stage: str, method: str | None = None) -> tuple[str, ...]:
@@ -62,6 +75,26 @@ def entries_of(stage: str, method: str | None = None) -> tuple[str, ...]:
     options = METHOD_OPTIONS[method]
     settings = [] if options is None else [f"{options.__module__.removeprefix('potgan.')}:{options.__qualname__}"]
     return (*ENTRIES[stage], METHODS[method], *settings)
+
+
+@functools.cache
+def _remembered() -> dict[str, str]:
+    """Stage and method -> fingerprint, as an earlier process found them for the very same source files."""
+    try:
+        memory = json.loads(MEMORY.read_bytes())
+        return dict(memory["fingerprints"]) if memory["sources"] == _sources() else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+@functools.cache
+def _sources() -> str:
+    """SHA-256 over the bytes of all that a fingerprint may depend on. To hash them takes a hundredth of reading the code."""
+    digest = hashlib.sha256(repr(sys.version_info[:2]).encode())
+    patterns = {pattern for patterns in STAGE_FILES.values() for pattern in patterns}
+    for path in sorted({*PACKAGE.rglob("*.py"), *(path for p in patterns for path in PACKAGE.parent.glob(p))}):
+        digest.update(f"{path.relative_to(PACKAGE.parent)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 @functools.cache

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ast
 import builtins
+import json
+import os
 import random
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,6 +102,34 @@ def test_every_data_file_exists(repository) -> None:
 def test_the_fingerprint_of_a_stage_is_that_of_its_entries(before) -> None:
     found = {stage: code_fingerprint(stage, "potgan" if stage in ("train", "generate") else None) for stage in STAGES}
     assert found == before
+
+
+def test_a_remembered_fingerprint_is_taken_for_the_very_same_sources_only(copy, tmp_path) -> None:
+    """The copy's own package is asked, in a folder where Snakemake works."""
+    work = tmp_path / "work"
+    (work / ".snakemake").mkdir(parents=True)
+    memory = work / ".snakemake/potgan/code.json"
+
+    def ask() -> str:
+        command = "from potgan.pipeline.code import code_fingerprint; print(code_fingerprint('images'))"
+        run = subprocess.run(
+            [sys.executable, "-c", command], cwd=work, env=os.environ | {"PYTHONPATH": str(copy.parent)},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return run.stdout.strip()
+
+    first = ask()
+    assert json.loads(memory.read_text())["fingerprints"] == {"images": first}
+    memory.write_text(memory.read_text().replace(first, "remembered"))
+    assert ask() == "remembered"
+    edit(copy, "data/images.py", "JPEG_QUALITY = 95", "JPEG_QUALITY = 96")
+    changed = ask()
+    assert changed not in ("remembered", first)
+    memory.write_text("half of a fi")
+    assert ask() == changed
+    shutil.rmtree(work / ".snakemake")
+    assert ask() == changed
+    assert list(work.iterdir()) == []  # nothing is written where Snakemake does not work
 
 
 # ---------------------------------------------------------------------------------------------------------------------
