@@ -104,6 +104,12 @@ def test_the_fingerprint_of_a_stage_is_that_of_its_entries(before) -> None:
     assert found == before
 
 
+def test_no_stage_holds_the_code_that_takes_the_fingerprint() -> None:
+    for stage, entries in ENTRIES.items():
+        reached = {module for module, _ in Package(PACKAGE).reached(entries)}
+        assert not reached & {"pipeline.code", "pipeline.jobs", "pipeline.digests"} or stage == "tabulate", stage
+
+
 def test_a_remembered_fingerprint_is_taken_for_the_very_same_sources_only(copy, tmp_path) -> None:
     """The copy's own package is asked, in a folder where Snakemake works."""
     work = tmp_path / "work"
