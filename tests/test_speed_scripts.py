@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from potgan.methods.potgan.method import PoTGAN
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 SPEED = REPOSITORY / "benchmarks" / "speed"
 TINY = [
@@ -135,11 +137,11 @@ def test_the_plain_version_is_the_same_training(workers) -> None:
     plain = workers.PlainStep(settings, device)
     batches = [next(ours.batches) for _ in range(3)]
     for parts in batches:
-        expected = {name: value.item() for name, value in ours.step(parts, 1.0).items()}
+        expected = {name: value.item() for name, value in ours.method.update(parts, 0).items()}
         found = plain(parts[0])
         assert found == pytest.approx(expected, rel=2e-3)
     for name in ("generator", "discriminator"):
-        for a, b in zip(getattr(ours.step, name).parameters(), getattr(plain, name).parameters(), strict=True):
+        for a, b in zip(ours.method.networks[name].parameters(), getattr(plain, name).parameters(), strict=True):
             # Adam's first steps are of the size of the rate, 2e-4, whatever the gradient; signs of tiny ones may differ.
             assert (a - b).abs().max() < 3 * 2 * 2e-4 * 1.1
             assert (a - b).abs().mean() < 2e-5
@@ -148,12 +150,13 @@ def test_the_plain_version_is_the_same_training(workers) -> None:
 def test_plain_batches_are_pairs_as_the_model_takes_them(workers, tmp_path) -> None:
     settings = workers.paper_settings((32, 48), 2)
     files = workers.PairFiles(settings, tmp_path, images=5, pairs=3)
-    source, source_mask, target, target_mask, maps = files[2]
-    assert source.shape == target.shape == (3, 32, 48)
-    assert source.min() >= -1
-    assert source.max() <= 1
-    assert source_mask.shape == target_mask.shape == (1, 32, 48)
-    assert torch.equal(maps, files.data.batch([2]).target_heatmaps[0])
+    part = files[2]
+    assert set(part) == PoTGAN.needs
+    assert part["source_image"].shape == part["target_image"].shape == (3, 32, 48)
+    assert part["source_image"].min() >= -1
+    assert part["source_image"].max() <= 1
+    assert part["source_mask"].shape == part["target_mask"].shape == (1, 32, 48)
+    assert torch.equal(part["target_heatmaps"], files.data.batch([2]).target_heatmaps[0])
 
 
 def test_gpu_script_skips_what_is_done_and_keeps_no_half_written_numbers(tmp_path) -> None:

@@ -176,7 +176,7 @@ def waiting_share(timed: Ours, data: PairData, settings: RunSettings, steps: int
     """Share of the time of some steps in which they wait for their batch, the device being idle at the clock's readings."""
     device = timed.device
     positions = loop.batch_positions(len(data), settings, itertools.count(), Processes())
-    batches = training_batches(data, device, positions)
+    batches = training_batches(data, device, positions, needs=timed.method.needs)
     for _ in range(WARM_UP[device.type]):
         timed.method.update(next(batches), 0)
     waited = worked = 0.0
@@ -242,19 +242,19 @@ def wall_part(arguments: argparse.Namespace, device: torch.device) -> dict[str, 
     begun = moments[first] - start
     hours = (begun + each * (PAPER_ITERATIONS - first)) / 3600
     print(
-        f"train: {done['iterations']} iterations in {end - start:.1f} s, {each * 1e3:.2f} ms each over the last {counted}; the "
-        f"first {first} with start{' and compiling' if done['compiled'] else ''} {begun:.1f} s; {PAPER_ITERATIONS:,} would take "
+        f"train: {done.iterations} iterations in {end - start:.1f} s, {each * 1e3:.2f} ms each over the last {counted}; the "
+        f"first {first} with start{' and compiling' if done.compiled else ''} {begun:.1f} s; {PAPER_ITERATIONS:,} would take "
         f"{hours:.2f} hours (extrapolated from {counted} steps)"
     )
     return {
-        "iterations": done["iterations"],
-        "compiled": done["compiled"],
+        "iterations": done.iterations,
+        "compiled": done.compiled,
         "seconds_per_iteration": each,
         "counted_iterations": counted,
         "start_seconds": begun,
         "hours_of_90000": hours,
         "pairs_per_second": arguments.batch / each,
-        "peak_memory_bytes": done["peak_memory_bytes"],
+        "peak_memory_bytes": done.peak_memory_bytes,
     }
 
 

@@ -158,16 +158,16 @@ class PairFiles(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, position: int) -> tuple[torch.Tensor, ...]:
+    def __getitem__(self, position: int) -> dict[str, torch.Tensor]:
+        """Name of a part of `Batch` -> its values for one pair."""
         size, masks = self.settings.image_size, self.settings.masks
-        found = []
-        for row in (int(self.data.sources[position]), int(self.data.targets[position])):
+        found = {}
+        for role, rows in (("source", self.data.sources), ("target", self.data.targets)):
+            row = int(rows[position])
             joints = self.data.joints[row]
-            found += [
-                to_model(torch.from_numpy(read_image(self.files[row])).permute(2, 0, 1)),
-                torch.from_numpy(pose_mask(joints.numpy(), *size, masks.limb_radius))[None].float(),
-            ]
-        return *found, heatmaps(joints[None], *size, masks.heatmap_sigma)[0]
+            found[f"{role}_image"] = to_model(torch.from_numpy(read_image(self.files[row])).permute(2, 0, 1))
+            found[f"{role}_mask"] = torch.from_numpy(pose_mask(joints.numpy(), *size, masks.limb_radius))[None].float()
+        return found | {"target_heatmaps": heatmaps(joints[None], *size, masks.heatmap_sigma)[0]}
 
 
 def loaded_batches(settings: RunSettings, device: torch.device) -> Iterator[list[Batch]]:
@@ -183,8 +183,8 @@ def loaded_batches(settings: RunSettings, device: torch.device) -> Iterator[list
             persistent_workers=True,
         )
         while True:
-            for tensors in loader:
-                yield [Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))]
+            for parts in loader:
+                yield [Batch(**{name: part.to(device, non_blocking=True) for name, part in parts.items()})]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -142,7 +142,7 @@ def test_commands_that_show_results(project) -> None:
     for model in CONFIGURATION["models"]:
         assert f"metrics/synthetic/{model}.json" in shown
     runs = [f"results/embedded/synthetic/{model}/seed0" for model in ("potgan", "no-recon")]
-    assert "ssim" in run(project, "potgan", "compare", *runs)
+    assert "SSIM (potgan-synthetic)" in run(project, "potgan", "compare", *runs)
     folder = project / runs[0] / "generate"
     names = sorted(path.name for path in folder.rglob("*"))
     shutil.rmtree(folder)

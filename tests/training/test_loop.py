@@ -34,6 +34,7 @@ from potgan.settings.schema import (
 )
 from potgan.training import loop
 from potgan.training import state as training_state
+from potgan.training.record import TrainingRecord
 
 SETTINGS = RunSettings(
     dataset="dots",
@@ -546,7 +547,7 @@ def test_bf16_trains_close_to_fp32_and_warps_stay_exact(one_process, tmp_path) -
         torch.testing.assert_close(points, rest.expand_as(points), rtol=0, atol=1e-6)  # bf16 would be off by 2e-3
     folder = tmp_path / "half" / "train"
     record = loop.train(dots(), None, half, folder, {}, torch.device("cpu"))
-    assert record["precision"] == "bf16"
+    assert record.precision == "bf16"
     np.testing.assert_allclose(losses_of(folder), losses_of(one_process), rtol=0.02)
     assert np.abs(losses_of(folder) - losses_of(one_process)).max() > 1e-6  # it is another arithmetic
 
@@ -625,7 +626,7 @@ def test_a_finished_training_is_taken_over_and_nothing_else_is(tmp_path, monkeyp
     trained = len(steps)
     (folder / "done.json").unlink()
     assert run_here(folder) == first
-    assert json.loads((folder / "done.json").read_text()) == first
+    assert TrainingRecord.read(folder / "done.json") == first
     assert len(steps) == trained
     assert "is taken over; to train it again, remove" in capfd.readouterr().err
     # A generator that is not the one that was written.
