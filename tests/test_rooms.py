@@ -21,9 +21,12 @@ def test_a_module_imports_only_from_its_own_room_and_from_rooms_before_it(reposi
     TopologicalSorter(imports).prepare()  # raises CycleError, with the circle
 
 
-def test_imports_are_absolute_and_no_room_holds_more_than_fourteen_modules(repository) -> None:
+def test_imports_are_absolute_and_by_name_and_no_room_holds_more_than_fourteen_modules(repository) -> None:
     for path in (repository / "potgan").rglob("*.py"):
-        assert not any(isinstance(n, ast.ImportFrom) and n.level for n in ast.walk(ast.parse(path.read_text()))), path
+        for node in ast.walk(ast.parse(path.read_text())):
+            assert not (isinstance(node, ast.ImportFrom) and node.level), path
+            # The law's test reads `from potgan... import ...` only.
+            assert not (isinstance(node, ast.Import) and any(n.name.startswith("potgan") for n in node.names)), path
         assert len(list(path.parent.glob("*.py"))) <= 14, path.parent
 
 
