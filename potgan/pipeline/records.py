@@ -37,6 +37,7 @@ _CONTENT = {
     "tabulate": (),  # nothing is made from it
 }
 _NO_CONTENT = ("decided_by", "training")
+_DECIDED_BY = {"settings", "code", "inputs", "result"}
 
 Record = dict[str, Any]  # a job's JSON file, of whichever stage
 
@@ -80,9 +81,11 @@ def stale(everything: dict[Key, Job], layout: Layout) -> Iterator[tuple[Job, str
     for job in everything.values():
         record = _record(job)
         if record is None:
+            if _record_bytes(job) is not None:
+                yield job, "its record cannot be read", True
             continue
         found = record.get("decided_by")
-        if found is None:
+        if not (isinstance(found, dict) and _DECIDED_BY <= found.keys() and isinstance(found["inputs"], dict)):
             yield job, "has no record of what decided it", True
             continue
         now = _decided_by(job, everything, layout)
@@ -115,7 +118,7 @@ def refuse_strangers(benchmark: Benchmark, layout: Layout) -> None:
             continue
         if more_than_code:
             raise UserError(
-                f"{job.record}: belongs to another run ({why} than the configuration's now); run the workflow again "
+                f"{job.record}: belongs to another run than the configuration's now ({why}); run the workflow again "
                 "(snakemake --cores 8 all), or this stage by hand"
             )
         say(f"{job.name}: was made by other code than the present; the workflow makes it again")
@@ -136,9 +139,9 @@ def _decided_by(job: Job, others: dict[Key, Job], layout: Layout) -> Record:
 def _content(job: Job) -> str | None:
     """Fingerprint of the part of a job's results that later ones depend on; None where it is not there."""
     if job.stage == "train":
-        # Not of the record itself: the time that a training took is no part of what it found.
+        # The record also holds the time that the training took, which is no part of what it found.
         record = _record(job)
-        return fingerprint(record["generators"]) if record else None
+        return fingerprint(record.get("generators")) if record else None
     if job.stage not in _CONTENT:
         record = _record(job)
         return fingerprint({k: v for k, v in record.items() if k not in _NO_CONTENT}) if record else None
@@ -171,23 +174,30 @@ def _digest_once(job: Job, name: str, size: int, time: int) -> bytes:
 
 
 def _record(job: Job) -> Record | None:
-    content = packing.read(job, job.record.relative_to(job.folder).as_posix())
+    content = _record_bytes(job)
     return None if content is None else _json(content)
 
 
+def _record_bytes(job: Job) -> bytes | None:
+    return packing.read(job, job.record.relative_to(job.folder).as_posix())
+
+
 def _json(content: bytes) -> Record | None:
+    """The mapping that the bytes hold, or None where they hold no mapping."""
     try:
-        return json.loads(content)
+        found = json.loads(content)
     except ValueError:
         return None
+    return found if isinstance(found, dict) else None
 
 
 def _missing_file(job: Job, record: Record) -> str | None:
     """A file that the record names, is no declared output, and is not there."""
     if job.stage == "train":
-        return next((name for name in record["generators"] if not (job.folder / name).exists()), None)
+        return next((name for name in record.get("generators", ()) if not (job.folder / name).exists()), None)
     if job.stage == "generate" and not packing.waits(job):  # an archive is whole, or is refused
         folder = job.folder / "images"
         count = sum(1 for _ in os.scandir(folder)) if folder.is_dir() else 0
-        return None if count >= record["images"] else f"{record['images'] - count} of {record['images']} images"
+        wanted = record.get("images")
+        return None if not isinstance(wanted, int) or count >= wanted else f"{wanted - count} of {wanted} images"
     return None

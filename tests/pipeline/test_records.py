@@ -1,0 +1,48 @@
+"""The judgement over results by their records, where a record was damaged or belongs to another version of the program."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from test_workflow import TINY
+
+from potgan.common.errors import UserError
+from potgan.pipeline.jobs import Job, jobs
+from potgan.pipeline.records import refuse_strangers, stale
+from potgan.settings.layout import Layout
+from potgan.settings.reading import load
+
+DAMAGED = [
+    "",
+    "[]",
+    "{",
+    '{"version": 9}',
+    '{"decided_by": [1]}',
+    '{"decided_by": {"settings": 1, "code": 1, "inputs": 1, "result": 1}}',
+    '{"images": "x", "generators": ["a"], "decided_by": {"settings": 1, "code": 1, "inputs": {}, "result": 1}}',
+]
+
+
+@pytest.fixture(scope="module")
+def everything(finished, tmp_path_factory) -> tuple[dict[tuple, Job], Layout]:
+    root = Path(shutil.copytree(finished, tmp_path_factory.mktemp("records") / "root", symlinks=True))
+    layout = Layout("tiny", root)
+    return jobs(load(TINY), layout), layout
+
+
+@pytest.mark.parametrize("damaged", DAMAGED)
+def test_a_job_whose_record_is_damaged_is_made_again_whichever_job_it_is(everything, damaged) -> None:
+    found, layout = everything
+    assert list(stale(found, layout)) == []
+    for job in found.values():
+        whole, times = job.record.read_bytes(), job.record.stat()
+        job.record.write_text(damaged)
+        listed = {one.key: more_than_code for one, _, more_than_code in stale(found, layout)}
+        assert listed[job.key], job.name
+        if job.stage != "tabulate":
+            with pytest.raises(UserError, match="belongs to another run than the configuration's now"):
+                refuse_strangers(load(TINY), layout)
+        job.record.write_bytes(whole)
+        os.utime(job.record, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert list(stale(found, layout)) == []
