@@ -85,7 +85,7 @@ def stale(everything: dict[Key, Job], layout: Layout) -> Iterator[tuple[Job, str
                 yield job, "its record cannot be read", True
             continue
         found = record.get("decided_by")
-        if not (isinstance(found, dict) and _DECIDED_BY <= found.keys() and isinstance(found["inputs"], dict)):
+        if not (isinstance(found, dict) and found.keys() >= _DECIDED_BY and isinstance(found["inputs"], dict)):
             yield job, "has no record of what decided it", True
             continue
         now = _decided_by(job, everything, layout)
