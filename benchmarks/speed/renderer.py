@@ -23,7 +23,7 @@ def main() -> None:
     settings = SyntheticSettings(
         train_identities=persons, test_identities=0, height=arguments.height, width=arguments.width
     )
-    for index in range(8):  # the cameras' backgrounds are drawn once a process
+    for index in range(8):  # the cameras' backgrounds are drawn once per process
         people.render(settings, 1, index)
         people.render(settings, persons, index)
     rates = []

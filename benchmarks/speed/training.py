@@ -9,7 +9,7 @@ profile    time of an uncompiled step by kind of operation
 loader     share of a step in which it waits for its batch, with pairs on the device and on the host. The device is idle
            while the clock runs, so this is an upper bound
 wall       `train` itself for --iterations, and 90,000 of them extrapolated from its steady state
-inference  images a second of `generate.synthesise`, for batches of 1, 8 and 32
+inference  images per second of `generate.synthesise`, for batches of 1, 8 and 32
 scaling    steps for batches of 8 to 512 at 128 x 64 and 256 x 256, with peak memory, each in a process of its own, until
            memory or --limit ends it
 """

@@ -435,7 +435,7 @@ class Worker:
 
 
 def serve() -> None:
-    """The process of a Worker: one JSON command a line in, one JSON answer a line out."""
+    """The process of a Worker: it reads one JSON command per line and writes one JSON answer per line."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
     warnings.simplefilter("ignore")

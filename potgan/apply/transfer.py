@@ -363,7 +363,7 @@ def strip(
 
 
 def frames(source: np.ndarray, results: np.ndarray, poses: Sequence[Pose], overlay: bool) -> list[np.ndarray]:
-    """One picture a pose for an animation: source, pose, result side by side (or, `overlay`, source and drawn-on result)."""
+    """One picture per pose for an animation: source, pose, result side by side (or, `overlay`, source and drawn-on result)."""
     zoom = zoom_of(source.shape[0])
     shown = []
     for result, pose in zip(results, poses, strict=True):

@@ -130,7 +130,7 @@ def sensitivity(
     target_joints: np.ndarray | None,
     strip_targets: np.ndarray | None = None,
 ) -> pd.DataFrame:
-    """The same images under every protocol, as far as images alone decide: one row a protocol.
+    """The same images under every protocol, as far as images alone decide: one row per protocol.
 
     Columns: protocol, ssim, mask_ssim, foreground_ssim (means over pairs), mask_area. joints: (N, 18, 2), or None.
     strip_targets: the targets of released strips; without them, protocols that measure against those are left out. NaN

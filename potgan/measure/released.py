@@ -1,6 +1,6 @@
 """The result folders that the peers release, read as they are: one image or one strip of panels for each pair.
 
-    plain    one image a pair, `<from>___<to>`, `<from>_2_<to>` or `<from>_<to>`; targets lie in another folder
+    plain    one image per pair, `<from>___<to>`, `<from>_2_<to>` or `<from>_<to>`; targets lie in another folder
     deform   Deformable GAN's test.py: strips source | target | result, `<from>_<to>.png`
     patn     PATN's util/visualizer.py and its followers: `<from>___<to>_vis.jpg` or `.png`, strips of five panels
              (source, its pose, target, its pose, result) or of three (source, target, result)
@@ -64,7 +64,7 @@ class Results:
     """A result folder in memory, in the order of the pair list.
 
     generated, and where they were asked for and are there strip_targets and strip_sources: (N, H, W, 3) uint8 RGB.
-    targets: (N, H, W, 3) uint8 from the folder of targets, or None. file_format: png | jpeg. panels: 1, 3 or 5 a file.
+    targets: (N, H, W, 3) uint8 from the folder of targets, or None. file_format: png | jpeg. panels: of each file (1, 3 or 5).
     sha256: of the names and bytes of all files.
     """
 

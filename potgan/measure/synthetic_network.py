@@ -253,7 +253,7 @@ def _tensors_sha256(weights: dict[str, torch.Tensor]) -> str:
 
 
 def load_feature_network(folder: Path) -> FeatureNetwork:
-    """The network that `train_feature_network` wrote into `folder`: features (N, feature_dimension), one logit a class.
+    """The network that `train_feature_network` wrote into `folder`: features (N, feature_dimension), one logit per class.
 
     Raises UserError where a file is missing or damaged, or the weights are not those that network.json names.
     """

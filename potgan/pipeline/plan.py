@@ -25,7 +25,7 @@ from potgan.settings.schema import Benchmark, Dataset, RunSettings
 #: JPEG files as in Market-1501's archive.
 PNG_SHARE, RENDERED_SHARE, JPEG_SHARE = 0.7, 0.2, 0.12
 DISK = (
-    "Disk: synthesised images at 0.7 bytes a value, JPEG files at 0.12; a training keeps its generators, and while it "
+    "Disk: synthesised images at 0.7 bytes per value, JPEG files at 0.12; a training keeps its generators, and while it "
     "runs its state; DVC's cache holds everything once more."
 )
 

@@ -1,7 +1,7 @@
 """The per-pair browser of the report: every test pair with its images and scores, in files beside the page.
 
 `write_pairs` writes the folder pairs/<data set>/ of a report: `pairs.js`, the names and scores of all pairs as a script
-(a page opened from a disk may load scripts, and may not fetch data), and one strip of pictures a pair,
+(a page opened from a disk may load scripts, and may not fetch data), and one strip of pictures per pair,
 `strips/<thousand>/<number>.jpg`: source, each method's image, target, side by side. Thus a page of a list sorted by anything
 loads as many small files as it shows pairs. `templates/report.js` draws the list.
 
@@ -173,7 +173,7 @@ def _write_strips(
     files: dict[str, dict[tuple[str, str], Path]],
     size: tuple[int, int],
 ) -> None:
-    """One JPEG a pair. An image of the data set is read once for each pair it is in: keeping all would fill the memory."""
+    """One JPEG per pair. An image is read again for each pair that it is in, because keeping all would fill the memory."""
     blank = np.full((*size, 3), 127, np.uint8)
     both = list(zip(pairs["from"], pairs["to"], strict=True))
     for index, pair in enumerate(progress(both, len(both), "strips of the pair browser", "pairs")):

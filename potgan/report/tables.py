@@ -1,6 +1,6 @@
 """TABLE I-IV and the ablation comparison, from every `scores.json` of a benchmark and the numbers the paper prints.
 
-The order of the house: `collect` reads the scores into one long frame, `build_tables` lays them out as the paper does,
+The order of this module: `collect` reads the scores into one long frame, `build_tables` lays them out as the paper does,
 `markdown` and `latex` print a table, `compare` and `ablations` look at paired differences, `sensitivity` sets the same
 images under all protocols side by side, `write_tables` writes all.
 

@@ -33,7 +33,7 @@ WARM_UP = {"cpu": 2, "cuda": 10}
 #: Random images that steps are timed on: enough for no batch to fit a cache, few enough for any memory.
 IMAGES = 256
 NOT_COUNTED = (
-    "Not counted: reading images, compiling (minutes at most, once a training), validation, writing checkpoints, generation and "
+    "Not counted: reading images, compiling (minutes at most, once per training), validation, writing checkpoints, generation and "
     "evaluation."
 )
 

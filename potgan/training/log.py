@@ -145,7 +145,7 @@ class TrainingLog:
 
 @torch.no_grad()
 def samples(generator: PoseGenerator, data: PairData, count: int = SAMPLES) -> np.ndarray:
-    """A picture of the same pairs at every call, one a row: source, target pose, synthesised image, target.
+    """A picture of the same pairs at every call, one pair per row: source, target pose, synthesised image, target.
 
     Returns (rows, columns, 3) uint8 RGB.
     """

@@ -610,7 +610,7 @@ def test_files_are_complete_and_the_same_every_time(tmp_path):
     paths = tables.write_tables(Results(benchmark, layout))
     names = {f"table{n}.{kind}" for n in (1, 2, 3, 4) for kind in ("csv", "md", "tex")}
     names |= {"ablations.csv", "ablations.md", "sensitivity.csv", "sensitivity.md", "tables.tex"}
-    few = {p for p in paths if p.parent.parent.name == "metrics"}  # a file a method, for DVC
+    few = {p for p in paths if p.parent.parent.name == "metrics"}  # one file per method, for DVC
     assert {p.name for p in paths if p not in few} == names | {"metrics.json"}
     assert {p.stem for p in few} == set(benchmark.methods)
     assert {p.name for p in (layout.reports / "tables").iterdir()} == names  # and no temporary file

@@ -241,6 +241,6 @@ def _synchronised(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 def _last_only(module: nn.Module, last: bool) -> Any:
-    """Gradients are exchanged once a step, with the last part of the batch."""
+    """Gradients are exchanged once per step, with the last part of the batch."""
     wrapped = isinstance(module, nn.parallel.DistributedDataParallel)
     return module.no_sync() if wrapped and not last else contextlib.nullcontext()
