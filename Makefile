@@ -18,10 +18,11 @@ all: $(READY)  ## set up, then run the embedded benchmark: images to TABLE I-IV
 	snakemake --cores $(CORES) -- all
 
 # OpenPifPaf's environment is a part of the set-up where it can be built (a C++ compiler, Python 3.10 or 3.11); elsewhere
-# its tests are skipped, and say so.
+# its tests are skipped, and say so. The files of tests are shared out to processes, whole, because the tests of a file often
+# share one run of the workflow. A process needs up to 2 GB.
 test: $(READY)  ## set up, then run every test
 	@bash workflow/envs/openpifpaf/build.sh $(OPENPIFPAF) || echo "going on without OpenPifPaf: its tests are skipped"
-	python -m pytest -q
+	python -m pytest -q -n $$(( $(CORES) < 4 ? $(CORES) : 4 )) --dist loadfile
 
 openpifpaf: $(READY)  ## the environment of OpenPifPaf, which finds key points where none are published
 	bash workflow/envs/openpifpaf/build.sh $(OPENPIFPAF)
