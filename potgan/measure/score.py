@@ -19,7 +19,7 @@ from potgan.measure.inception import FeatureNetwork
 from potgan.measure.released import Results, read_results
 from potgan.settings.protocols import METRIC_LABELS, PROTOCOLS, Protocol, as_they_are, unmet_demands
 
-#: The protocols that `all` stands for. The synthetic classifier is missing, because it belongs to one benchmark.
+#: The protocols that `all` stands for. The synthetic classifier is missing, because each benchmark has its own.
 SCORED = tuple(name for name, p in PROTOCOLS.items() if p.feature_network != "synthetic-classifier")
 #: The files that a scored folder holds, at its top or in the sub-folder of a protocol.
 _SCORES = ("scores.json", "per-pair.csv")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-#: The slope of every leaky ReLU below 0. DCGAN introduced the value; Deformable GAN and PG2 use it too.
+#: The slope of every leaky ReLU below 0. The value is that of DCGAN, which Deformable GAN and PG2 use too.
 SLOPE = 0.2
 
 

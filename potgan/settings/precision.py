@@ -1,8 +1,8 @@
 """The difference that training in another precision than fp32 makes to the results.
 
 The paper implies that it trains in fp32. So no result of a model in bf16 or tf32 stands in a table without its difference to
-fp32. Either the same benchmark has a twin of the model in fp32, and the ablation report compares the two. Or the report states
-the difference that was measured on the embedded benchmark over three seeds (`benchmarks/precision.csv`, written by
+fp32. If the same benchmark has a twin of the model in fp32, the ablation report compares the two. If not, the report states the
+difference that was measured on the embedded benchmark over three seeds (`benchmarks/precision.csv`, written by
 `benchmarks/precision.py`).
 """
 

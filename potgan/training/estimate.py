@@ -225,7 +225,7 @@ def _what_is_timed(settings: RunSettings) -> RunSettings:
 
 
 def _in_a_process(settings: RunSettings, steps: int, what: str) -> Measured:
-    # This is no executor, because an executor would write to the process after a kill. The command line ends at a broken pipe.
+    # No executor is used here, because it would write to a process that was killed. A broken pipe would end the command line.
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_measure_and_send, args=(sender, settings, steps), daemon=True)
