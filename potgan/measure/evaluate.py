@@ -1,4 +1,7 @@
-"""The stage `evaluate`: a folder of generated images + its pairs + a named protocol -> `scores.json`, `per-pair.csv`."""
+"""The stage `evaluate`.
+
+It measures a folder of generated images and their pairs under a named protocol, and writes `scores.json` and `per-pair.csv`.
+"""
 
 from __future__ import annotations
 
@@ -41,15 +44,18 @@ def evaluate(
     absent: str = "",
     cache: Path | None = None,
 ) -> tuple[dict[str, dict[str, Any]], pd.DataFrame]:
-    """All metrics of a protocol.
+    """Measure all metrics of a protocol.
 
-    generated, targets: (N, H, W, 3) uint8 RGB, in the order of `pairs`; masks: (N, H, W) of the protocol's mask owner, or
-    None where nobody knows the poses; network: the protocol's feature network, or None where its weights are not there
-    (`absent` says why); train_images: for protocols whose FID looks at all training images, parts (n, H, W, 3); cache:
-    where features of targets are kept from row to row.
-    Returns metric -> {value, protocol, n, ...}, where a metric that cannot be measured has the value None and a `reason`,
-    and the per-pair table (from, to, and a column for each metric of an image and its target).
-    Raises UserError as the metrics do, e.g. where the protocol demands more images for FID.
+    generated, targets: (N, H, W, 3) uint8 RGB, in the order of `pairs`.
+    masks: (N, H, W), drawn from the poses of the protocol's mask owner, or None if the poses are not known.
+    network: the protocol's feature network, or None if its weights are not there.
+    train_images: parts (n, H, W, 3) of all training images, for protocols whose FID compares with these.
+    absent: why there is no feature network.
+    cache: the folder in which the features of targets are kept from one row of the table to the next.
+
+    Returns metric -> {value, protocol, n, ...} and the per-pair table. A metric that cannot be measured has the value None and a
+    `reason`. The table has the columns `from` and `to`, and one column for each metric that compares an image with its target.
+    Raises UserError as the metrics do, e.g. if the protocol demands more images for FID.
     """
     if len(generated) != len(targets) or len(generated) != len(pairs):
         raise UserError(
@@ -79,7 +85,10 @@ NO_FOREGROUND = "no mask has a pixel at which the window lies in the image"
 
 
 def _mean_of_pairs(values: np.ndarray) -> dict[str, Any]:
-    """value and n of the pairs that have one: where a mask has no pixel, there is no SSIM inside it."""
+    """Return the mean value, and the number n of pairs that have a value.
+
+    A pair whose mask has no pixel has no SSIM inside the mask.
+    """
     there = values[~np.isnan(values)]
     if not len(there):
         return {"value": None, "n": 0, "reason": NO_FOREGROUND}
@@ -89,10 +98,10 @@ def _mean_of_pairs(values: np.ndarray) -> dict[str, Any]:
 def image_metrics(
     generated: np.ndarray, targets: np.ndarray, masks: np.ndarray | None, protocol: Protocol
 ) -> dict[str, np.ndarray]:
-    """Metric -> (N,) float64 values of each image against its target; masked ones only where there are masks.
+    """Return metric -> (N,) float64 values of each image against its target. Masked metrics need masks.
 
-    l1: mean absolute difference in grey levels. psnr: in dB for a range of 255; two equal images, whose PSNR is infinite,
-    get that of images that differ by one level in one value, so that a mean exists.
+    l1: the mean absolute difference in grey levels. psnr: in dB, for a range of 255. The PSNR of two equal images is infinite. So
+    that a mean exists, they get the PSNR of images that differ by one level in one value.
     """
     found = all_ssim(targets, generated, masks, protocol.ssim)
     l1, mse = np.empty(len(generated)), np.empty(len(generated))
@@ -103,7 +112,10 @@ def image_metrics(
 
 
 def in_frame(images: np.ndarray | None, protocol: Protocol, fill: int = 255) -> np.ndarray | None:
-    """Images (N, H, W, 3) or masks (N, H, W) in the frame that the protocol measures in."""
+    """Return images (N, H, W, 3) or masks (N, H, W) in the frame that the protocol measures in.
+
+    fill: the value of the pixels that are added.
+    """
     if images is None or protocol.frame != "pad-256" or images.shape[1:3] != (256, 176):
         return images
     padding = [(0, 0), (0, 0), (40, 40), (0, 0)][: images.ndim]
@@ -111,7 +123,7 @@ def in_frame(images: np.ndarray | None, protocol: Protocol, fill: int = 255) -> 
 
 
 def masks_of(joints: np.ndarray, size: tuple[int, int], protocol: Protocol) -> np.ndarray:
-    """(N, H, W) uint8: the protocol's masks of these (N, 18, 2) poses; equal poses are drawn once."""
+    """Return the protocol's masks (N, H, W) uint8 of the poses `joints` (N, 18, 2). Equal poses are drawn once."""
     draw = {"rectangles4": metric_mask, "pg2-r4": partial(limb_mask, radius=4)}[protocol.mask_id]
     drawn: dict[bytes, np.ndarray] = {}
     masks = np.empty((len(joints), *size), np.uint8)
@@ -130,12 +142,14 @@ def sensitivity(
     target_joints: np.ndarray | None,
     strip_targets: np.ndarray | None = None,
 ) -> pd.DataFrame:
-    """The same images under every protocol, as far as images alone decide: one row per protocol.
+    """Measure the same images under every protocol, with the metrics that need no feature network.
 
-    Columns: protocol, ssim, mask_ssim, foreground_ssim (means over pairs), mask_area. joints: (N, 18, 2), or None.
-    strip_targets: the targets of released strips; without them, protocols that measure against those are left out. NaN
-    where a protocol's window is larger than the images, or no pose is known. `potgan-synthetic` measures images as `potgan`
-    does, and is left out.
+    source_joints, target_joints: (N, 18, 2), or None if no pose is known. strip_targets: the targets of released strips. Without
+    them, the protocols that measure against such targets are left out. `potgan-synthetic` is left out too, because it measures
+    single images as `potgan` does.
+
+    Returns one row per protocol, with the columns protocol, ssim, mask_ssim, foreground_ssim (means over pairs) and mask_area. A
+    value is NaN if the protocol's window is larger than the images, or if it needs a pose that is not known.
     """
     rows = []
     for protocol in PROTOCOLS.values():
@@ -151,13 +165,17 @@ def sensitivity(
         framed = [in_frame(images, protocol) for images in (theirs, generated)]
         if min(framed[0].shape[1:3]) >= protocol.ssim.size:
             scores = all_ssim(*framed, in_frame(masks, protocol, 0), protocol.ssim)
-            row |= {name: float(pd.Series(values).mean()) for name, values in scores.items()}  # of those that have one
+            # The mean of a Series leaves out the pairs without a value.
+            row |= {name: float(pd.Series(values).mean()) for name, values in scores.items()}
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def read_generated(folder: Path, pairs: pd.DataFrame) -> np.ndarray:
-    """The images of a `generate` folder in the order of `pairs`: (N, H, W, 3) uint8. Surplus or missing is an error."""
+    """Return the images of a `generate` folder in the order of `pairs`: (N, H, W, 3) uint8.
+
+    Raises UserError if an image is missing, belongs to no pair or has another size than the others.
+    """
     try:
         table = pd.read_csv(folder / "generated.csv", dtype=str)
     except FileNotFoundError:
@@ -181,12 +199,14 @@ def read_generated(folder: Path, pairs: pd.DataFrame) -> np.ndarray:
 def warp_errors(
     control_points: np.ndarray, flow: np.ndarray, visible: np.ndarray, settings: GeneratorSettings
 ) -> list[dict[str, float]]:
-    """End-point error of each scale's learned warp against the true flow, with the identity warp beside it.
+    """Return, for each scale, the end-point errors of the learned warp and of the identity warp against the true flow.
 
-    control_points: (N, 4, F, 2) normalised; flow: (N, H, W, 2) true target -> source displacement in pixels; visible:
-    (N, H, W) bool, body pixels of the target whose surface point is seen in the source. The mean runs over all of these
-    pixels of all pairs. The spline is evaluated at the pixels themselves, in the coordinates of each scale: cell i of
-    stride s is centred at pixel s i + (s - 1) / 2, so no interpolation of a coarse grid enters.
+    control_points: (N, 4, F, 2), normalised. flow: (N, H, W, 2), the true displacement from target to source, in pixels.
+    visible: (N, H, W) bool, the body pixels of the target whose surface point is seen in the source. The mean goes over all these
+    pixels of all pairs.
+
+    The spline is evaluated at the pixels themselves, in the coordinates of each scale. Cell i at stride s has its centre at pixel
+    s i + (s - 1) / 2. So no coarse grid has to be interpolated.
     """
     count, height, width = visible.shape
     y, x = np.mgrid[:height, :width].astype(np.float64)
@@ -223,13 +243,13 @@ def versions() -> dict[str, str]:
     for name in LIBRARIES:
         try:
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:  # a machine with another build, e.g. opencv-python
+        except importlib.metadata.PackageNotFoundError:  # the machine has another build, e.g. opencv-python
             found[name] = "not installed under this name"
     return found
 
 
 def folder_hash(folder: Path) -> str:
-    """SHA-256 over the names and bytes of the PNG files of a `generate` folder."""
+    """Return the SHA-256 over the names and bytes of the PNG files of a `generate` folder."""
     digest = hashlib.sha256()
     for path in sorted((folder / "images").glob("*.png")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
@@ -238,10 +258,11 @@ def folder_hash(folder: Path) -> str:
 
 @dataclass(frozen=True)
 class Measured:
-    """One metric of a set of images. value: None where it could not be measured; then `reason` says why.
+    """One metric of a set of images.
 
-    protocol: the metric's id. n: images or pairs behind the value. spread: of the Inception Score over its splits. interval: of
-    KID. n_real: real images, where their number differs.
+    value: None if the metric could not be measured; then `reason` says why. protocol: the id of the metric. n: the number of images
+    or pairs behind the value. spread: the standard deviation of the Inception Score over its splits. interval: the interval of KID.
+    n_real: the number of real images, if it differs from n.
     """
 
     value: float | None
@@ -256,7 +277,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class WarpError:
-    """Mean end-point error of the warp at one scale, and that of not moving, in pixels; pixels: how many were compared."""
+    """The mean end-point errors of the warp at one scale and of the identity warp, in pixels.
+
+    pixels: the number of pixels that were compared.
+    """
 
     scale: int
     stride: int
@@ -272,10 +296,10 @@ class WarpErrors:
 
 @dataclass(frozen=True)
 class Scores(JsonRecord):
-    """`scores.json` of one run, and of released results that were scored by themselves, which have no benchmark.
+    """The content of `scores.json`, for one run or for released results that were scored without a benchmark.
 
-    metrics: name -> what was measured. warp: None where the true flow is not known. settings: fingerprint of what decided the
-    images. hashes: of data, weights and images. versions: library -> version. origin: of released results.
+    metrics: name -> what was measured. warp: None if the true flow is not known. settings: the fingerprint of all that decided the
+    images. hashes: the hashes of data, weights and images. versions: library -> version. origin: where released results come from.
     """
 
     REMEDY = "run `potgan generate` and `potgan evaluate` for it"
@@ -300,7 +324,7 @@ class Scores(JsonRecord):
 
 
 def write_scores(out: Path, scores: Scores, per_pair: pd.DataFrame, under_all: pd.DataFrame | None = None) -> None:
-    """`scores.json` last, so that it is only there where the rest is."""
+    """Write the files of an evaluation. `scores.json` is written last, so that it is there only if the others are."""
     write_text(out / "per-pair.csv", per_pair.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
     if under_all is not None:
         write_text(out / "sensitivity.csv", under_all.to_csv(index=False, float_format="%.6f", lineterminator="\n"))

@@ -1,5 +1,8 @@
-"""The stage `generate`: one PNG per test pair, `<from stem>___<to stem>.png`, from a checkpoint, a reference method, or
-somebody else's released results, which are imported bit for bit."""
+"""The stage `generate`.
+
+It writes one PNG file per test pair, `<from stem>___<to stem>.png`. The images come from a checkpoint, from a reference method, or
+from the released results of somebody else. Released results are imported bit for bit.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from potgan.methods.method import PoseGenerator
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """What a training cost. parameters: network -> count; passes: over the pair list."""
+    """What a training cost. parameters: network -> number of parameters. passes: how often it went through the pair list."""
 
     wall_seconds: float
     iterations: int
@@ -35,10 +38,14 @@ class TrainingSummary:
 
 @dataclass(frozen=True)
 class GenerationRecord(JsonRecord):
-    """`generate.json`. iteration: of the generator; None for rows without one. settings: fingerprint of what decided the images.
+    """The content of `generate.json`.
 
-    Of released results: their folder (`origin`), its `layout`, `file_format` and number of `panels`, the SHA-256 of all files,
-    and whose `targets` they are measured against.
+    iteration: the iteration of the generator; None for rows without a generator. settings: the fingerprint of all that decided the
+    images.
+
+    Released results have further entries. origin, layout, file_format and panels describe their folder and its files: its name,
+    its layout, the format of the files and the number of panels in each. files_sha256: the SHA-256 over all files. targets: whose
+    targets they are measured against.
     """
 
     REMEDY = "run `potgan generate` first"
@@ -59,7 +66,10 @@ class GenerationRecord(JsonRecord):
 
 
 def file_name(source: str, target: str) -> str:
-    """PATN's grammar with a lossless suffix; the stems keep inner dots of names like `x.jpg.jpg`."""
+    """Return the name of the PNG file of a pair.
+
+    It follows PATN's grammar, but has a lossless suffix. The stems keep inner dots of names like `x.jpg.jpg`.
+    """
     return f"{source.removesuffix('.jpg')}___{target.removesuffix('.jpg')}.png"
 
 
@@ -67,7 +77,7 @@ def file_name(source: str, target: str) -> str:
 def synthesise(
     generator: PoseGenerator, data: PairData, batch_size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Yield, pair by pair, the image (H, W, 3) uint8 and the control points (4, F, 2) float32 (None without PoT)."""
+    """Yield, pair by pair, the image (H, W, 3) uint8 and the control points (4, F, 2) float32, or None if it has none."""
     generator.eval()
     for first in range(0, len(data), batch_size):
         out = generator.synthesise(data.batch(range(first, min(first + batch_size, len(data))), needs=generator.needs))
@@ -77,9 +87,9 @@ def synthesise(
 
 
 def reference_images(method: str, data: PairData, train_mean: np.ndarray | None) -> Iterator[tuple[np.ndarray, None]]:
-    """The rows that need no training, pair by pair.
+    """Yield, pair by pair, the images of a row that needs no training.
 
-    copy-source: X_a itself. real-data: X_b itself. mean-image: the mean of the training images, for every pair.
+    copy-source gives X_a itself. real-data gives X_b itself. mean-image gives the mean of the training images for every pair.
     """
     for source, target in zip(data.sources.tolist(), data.targets.tolist(), strict=True):
         match method:
@@ -95,18 +105,21 @@ def reference_images(method: str, data: PairData, train_mean: np.ndarray | None)
 
 
 def mean_image(data: PairData) -> np.ndarray:
-    """(H, W, 3) uint8: the mean over all images of `data`."""
+    """Return the mean over all images of `data`: (H, W, 3) uint8."""
     return data.images.double().mean(dim=0).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
 
 def imported_images(results: ResultFolder, size: tuple[int, int]) -> Iterator[tuple[np.ndarray, None]]:
-    """The results of a released folder, pair by pair, in the data set's frame (height, width): see `same_frame`."""
+    """Yield, pair by pair, the results of a released folder in the frame of the data set.
+
+    size: (height, width) of the data set's images. `same_frame` says how results are brought into this frame.
+    """
     for index, path in enumerate(results.files):
         yield same_frame(results.read(index)["result"], size, path), None
 
 
 def imported_targets(results: ResultFolder, whole: TargetFolder | None, size: tuple[int, int]) -> Iterator[np.ndarray]:
-    """The targets that belong to released results, pair by pair: from the folder `whole`, or else from the strips."""
+    """Yield, pair by pair, the targets of released results. They come from the folder `whole`, or without it from the strips."""
     for index, path in enumerate(results.files):
         if whole is None:
             yield same_frame(results.read(index)["target"], size, path)
@@ -122,11 +135,13 @@ def write_generated(
     out: Path,
     targets: Iterator[np.ndarray] | None = None,
 ) -> None:
-    """Write `out`: `images/*.png`, `generated.csv` (from, to, file), `warps.npz` where there are control points, and,
-    naming all that, `generate.json`. The folder appears whole or not at all.
+    """Write the folder `out`, which appears whole or not at all.
 
-    targets: what the images are to be measured against where that is not the data set's own image; they become
-    `targets/*.png`, and a column `target` of `generated.csv`.
+    It holds `images/*.png`, `generated.csv` (from, to, file) and `generate.json`, which is `record` with the number of images. If
+    there are control points, it holds `warps.npz` too.
+
+    targets: the images to measure against, if these are not the data set's own images. They are written to `targets/*.png`, and
+    `generated.csv` gets a column `target`.
     """
     with new_folder(out) as folder:
         (folder / "images").mkdir()
@@ -158,7 +173,10 @@ def write_generated(
 
 
 def read_targets(folder: Path) -> np.ndarray | None:
-    """(N, H, W, 3) uint8: the targets that lie beside imported results, in the order of `generated.csv`; None for none."""
+    """Return the targets that lie beside imported results, in the order of `generated.csv`: (N, H, W, 3) uint8.
+
+    Return None if there are none. Raises UserError if `generated.csv` is missing.
+    """
     try:
         table = pd.read_csv(folder / "generated.csv", dtype=str)
     except FileNotFoundError:

@@ -1,7 +1,7 @@
 """Inception Score and Frechet Inception Distance from one pass of a feature network (docs/decisions.md, D35, D36).
 
-The formulas do not care which network made their numbers; a reader does. So a network carries its id, and
-`measure_distribution` writes the protocol id of a metric beside each value.
+The formulas are the same for every network, but their values can be compared only if the network is the same. So each network
+carries an id, and `measure_distribution` writes the protocol id of a metric beside each value.
 """
 
 from __future__ import annotations
@@ -21,26 +21,28 @@ from potgan.common.files import sha256_of, write_bytes
 from potgan.common.progress import progress
 from potgan.settings.protocols import Protocol
 
-#: Raised whenever a network's features of the same image change.
+#: The number is raised whenever the features of a network for the same image change.
 _FEATURES_VERSION = 1
-_PROGRESS_FROM = 500  # images; below, a pass is over before its progress can be read
-_KERNEL_ROWS = 1024  # rows of a kernel matrix that are held at a time
-_RESAMPLES = 1000  # of the bootstrap
+#: The number of images above which progress is shown. A pass over fewer images ends before its progress can be read.
+_PROGRESS_FROM = 500
+_KERNEL_ROWS = 1024  # the number of rows of a kernel matrix that are held at a time
+_RESAMPLES = 1000  # the number of bootstrap resamples
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The two scores
 
 
 def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
-    """Frechet distance of two Gaussians fitted to features (N, D) and (M, D): at least 0, 0 for equal sets.
+    """Return the Frechet distance of two Gaussians that are fitted to features (N, D) and (M, D).
 
-    |mean_a - mean_b|^2 + tr(S_a) + tr(S_b) - 2 tr((S_a S_b)^(1/2)), with sample covariances S (N - 1), in float64.
+    It is |mean_a - mean_b|^2 + tr(S_a) + tr(S_b) - 2 tr((S_a S_b)^(1/2)), in float64. The sample covariances S are divided by
+    N - 1. The distance is at least 0, and it is 0 for equal sets.
 
-    With S = R^T R, the last trace is the sum of the singular values of R_a R_b^T, since the square of that product has
-    the eigenvalues of S_a S_b. Differs from pytorch-fid: no matrix square root and no offset on the diagonal, so that
-    singular covariances (fewer images than features) are no special case, and equal sets give 0.
+    With S = R^T R, the last trace is the sum of the singular values of R_a R_b^T, since their squares are the eigenvalues of
+    S_a S_b. This differs from pytorch-fid: there is no matrix square root, and nothing is added to the diagonal. So singular
+    covariances (fewer images than features) are no special case, and equal sets give 0.
 
-    Raises UserError where a set has fewer than 2 images. Source: Heusel et al. 2017, Eq. 6; docs/decisions.md, D36.
+    Raises UserError if a set has fewer than 2 images. Source: Heusel et al. 2017, Eq. 6; docs/decisions.md, D36.
     """
     if features_a.ndim != 2 or features_b.ndim != 2 or features_a.shape[1] != features_b.shape[1]:
         raise ValueError(f"features must be (N, D) and (M, D), and are {features_a.shape} and {features_b.shape}")
@@ -58,18 +60,18 @@ def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
         mean_b, root_b = _mean_and_covariance_root(features_b)
         trace_of_root = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
         distance = ((mean_a - mean_b) ** 2).sum() + (root_a**2).sum() + (root_b**2).sum() - 2 * trace_of_root
-    return max(float(distance), 0.0)  # rounding can leave -1e-13
+    return max(float(distance), 0.0)  # rounding can leave a value such as -1e-13
 
 
-#: Features from which on the eigenvalues of a symmetric matrix are worth it: 2,048 of them take a third of the time of
-#: singular values, and an eighth of SciPy's sqrtm (benchmarks/speed/inception.py).
+#: The number of features from which on the distance is computed by the eigenvalues of a symmetric matrix. For 2,048 features this
+#: takes a third of the time of singular values, and an eighth of the time of SciPy's sqrtm (benchmarks/speed/inception.py).
 _EIGENVALUES_FROM = 256
 
 
 def _distance_by_eigenvalues(features_a: np.ndarray, features_b: np.ndarray) -> float | None:
-    """The distance of two sets with more images than features; None where a covariance is singular all the same.
+    """Return the distance of two sets that have more images than features. Return None if the first covariance is singular.
 
-    With S_a = L L^T, the eigenvalues of S_a S_b are those of the symmetric L^T S_b L.
+    With S_a = L L^T, the eigenvalues of S_a S_b are those of the symmetric matrix L^T S_b L.
     """
     a, b = (torch.from_numpy(np.asarray(features, np.float64)) for features in (features_a, features_b))
     mean_a, mean_b = a.mean(dim=0), b.mean(dim=0)
@@ -84,14 +86,14 @@ def _distance_by_eigenvalues(features_a: np.ndarray, features_b: np.ndarray) -> 
 
 
 def _mean_and_covariance_root(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean (D,), and a triangular R (min(N, D), D) with R^T R the sample covariance."""
+    """Return the mean (D,) and a triangular R (min(N, D), D), for which R^T R is the sample covariance."""
     features = np.asarray(features, np.float64)
     mean = features.mean(axis=0)
     return mean, np.linalg.qr((features - mean) / np.sqrt(len(features) - 1), mode="r")
 
 
 def check_sample_size(n: int, d: int) -> str | None:
-    """A warning where FID of `n` images through `d` features has a singular covariance, else None."""
+    """Return a warning if FID of `n` images through `d` features has a singular covariance, else None."""
     if n > d:
         return None
     return (
@@ -100,13 +102,15 @@ def check_sample_size(n: int, d: int) -> str | None:
 
 
 def inception_score(logits: np.ndarray, splits: int) -> tuple[float, float]:
-    """Inception Score: mean and (population) standard deviation over the splits of exp(mean KL(p(y|x) || p(y))).
+    """Return the mean and the (population) standard deviation of the Inception Score over the splits.
 
-    logits: (N, C), before the softmax. splits: number of contiguous parts, in the order of the rows; part i holds the
-    rows [i N // splits, (i + 1) N // splits). Each part's score lies between 1 and C.
+    The score of a split is exp(mean KL(p(y|x) || p(y))). It lies between 1 and C.
 
-    Raises UserError where there are fewer images than splits. Source: Salimans et al. 2016, inception_score.py as the
-    peers use it; docs/decisions.md, D35.
+    logits: (N, C), before the softmax. splits: the number of contiguous parts, in the order of the rows. Part i holds the rows
+    [i N // splits, (i + 1) N // splits).
+
+    Raises UserError if there are fewer images than splits. Source: Salimans et al. 2016, inception_score.py as the peers use it;
+    docs/decisions.md, D35.
     """
     n = len(logits)
     if n < splits:
@@ -118,7 +122,7 @@ def inception_score(logits: np.ndarray, splits: int) -> tuple[float, float]:
     for i in range(splits):
         part = log_p[i * n // splits : (i + 1) * n // splits]
         log_marginal = torch.logsumexp(part, dim=0) - np.log(len(part))
-        # A class that nowhere has a probability gives 0 (-inf - -inf), whose limit is 0.
+        # A class with probability 0 everywhere would give 0 (-inf - -inf), which is NaN. The limit of the term is 0.
         terms = torch.where(part.exp() > 0, part.exp() * (part - log_marginal), 0.0)
         scores.append(terms.sum(dim=1).mean().exp().item())
     return float(np.mean(scores)), float(np.std(scores))
@@ -129,10 +133,10 @@ def inception_score(logits: np.ndarray, splits: int) -> tuple[float, float]:
 
 
 class FeatureNetwork:
-    """What turns images into features (for FID) and logits (for the Inception Score).
+    """A network that turns images into features (for FID) and logits (for the Inception Score).
 
-    A network sets `id` (as `Protocol.feature_network`), `dimension` (D), `weights_sha256` (64 hexadecimal digits) and
-    `device`, and writes `forward`.
+    A subclass sets `id` (as in `Protocol.feature_network`), `dimension` (D), `weights_sha256` (64 hexadecimal digits) and
+    `device`, and it defines `forward`.
     """
 
     id: str
@@ -141,16 +145,16 @@ class FeatureNetwork:
     device: torch.device
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features (B, D) and logits (B, C) of images (B, 3, H, W), uint8 on `device`."""
+        """Return features (B, D) and logits (B, C) of images (B, 3, H, W), which are uint8 on `device`."""
         raise NotImplementedError
 
     def __call__(
         self, images: np.ndarray, batch_size: int = 32, masks: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Features (N, D) and logits (N, C), float64, of images (N, H, W, 3) uint8 RGB.
+        """Return features (N, D) and logits (N, C), float64, of images (N, H, W, 3) uint8 RGB.
 
-        masks: (N, H, W) of 0 and 1 by which the images are multiplied first, batch by batch; None: no masks. More than
-        500 images show their progress.
+        masks: (N, H, W) of 0 and 1. The images are first multiplied by them, batch by batch. None means no masks. Progress is shown
+        for more than 500 images. Raises UserError if there are no images.
         """
         if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
             raise ValueError(f"images must be (N, H, W, 3) uint8, and are {images.shape} {images.dtype}")
@@ -175,11 +179,11 @@ class FeatureNetwork:
 class InceptionNetwork(FeatureNetwork):
     """The TensorFlow graph `inception-2015-12-05` in pytorch-fid's port: 2048 features, 1008 logits.
 
-    Images are scaled bilinearly to 299 x 299 and to [-1, 1] as pytorch-fid does. The logits are pool3 W^T *without* the
-    bias, as in the peers' Inception Score (docs/decisions.md, D35). Convolutions run in full float32 also on a GPU.
+    Images are scaled bilinearly to 299 x 299 and to [-1, 1], as pytorch-fid does. The logits are pool3 W^T *without* the bias, as
+    in the peers' Inception Score (docs/decisions.md, D35). Convolutions run in full float32 on a GPU too.
 
-    weights_path: the file that `potgan.common.weights.weight_file("inception-2015-12-05")` names; it is read, not fetched.
-    Raises UserError where the file does not hold this network's weights, or pytorch-fid is not installed.
+    weights_path: the file that `potgan.common.weights.weight_file("inception-2015-12-05")` names. It is read and not fetched.
+    Raises UserError if the file does not hold the weights of this network, or if pytorch-fid is not installed.
     """
 
     id = "inception-2015-12-05"
@@ -194,16 +198,17 @@ class InceptionNetwork(FeatureNetwork):
             network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         except FileNotFoundError:
             raise UserError(f"{path}: no such weight file; potgan.common.weights says where to get it") from None
-        except Exception as error:  # torch.load raises many kinds for a file that is no state dict
+        except Exception as error:  # torch.load raises many kinds of exceptions for a file that is no state dict
             reason = " ".join(str(error).split())[:100]
             raise UserError(f"{path}: does not hold the weights of {self.id} ({reason}); fetch the file anew") from None
         self._fully_connected = network.fc.weight.detach().to(self.device)
         network.fc = torch.nn.Identity()
         for module in network.modules():
-            if isinstance(getattr(module, "bn", None), torch.nn.BatchNorm2d):  # folded into the convolution before it
+            # Each batch norm is folded into the convolution before it.
+            if isinstance(getattr(module, "bn", None), torch.nn.BatchNorm2d):
                 module.conv = torch.nn.utils.fusion.fuse_conv_bn_eval(module.conv.eval(), module.bn.eval())
                 module.bn = torch.nn.Identity()
-        # With that, channels_last is what makes it fast on a CPU (benchmarks/speed/inception.py).
+        # Together with this, channels_last makes the network fast on a CPU (benchmarks/speed/inception.py).
         self._network = network.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -214,7 +219,10 @@ class InceptionNetwork(FeatureNetwork):
 
 
 def _inception_2015() -> torch.nn.Module:
-    """pytorch-fid's `fid_inception_v3` without its download: torchvision's Inception with TensorFlow's pooling."""
+    """Build pytorch-fid's `fid_inception_v3` without its download.
+
+    It is torchvision's Inception with the pooling of TensorFlow.
+    """
     try:
         from pytorch_fid import inception as blocks
         from torchvision.models import inception_v3
@@ -240,22 +248,25 @@ def _inception_2015() -> torch.nn.Module:
 def kernel_inception_distance(
     features_a: np.ndarray, features_b: np.ndarray, subsets: int = 100, subset_size: int = 1000, seed: int = 2020
 ) -> tuple[float, float, float]:
-    """KID: (value, low, high): the unbiased squared MMD under the kernel (x y / D + 1)^3, and a 95 % interval.
+    """Return KID as (value, low, high): the unbiased squared MMD under the kernel (x y / D + 1)^3, and a 95 % interval.
 
-    value: the mean over `subsets` pairs of random subsets of `subset_size` images (all of them, where there are fewer),
-    which are torch-fidelity's for the same seed. low, high: percentile bootstrap of the estimate from all images, 1,000
-    resamples of each side, in which an image is never compared with itself. (Quantiles over the subsets would shrink to a
-    point where a subset is the whole set.) Unlike FID it has no bias by the number of images, and may be a little below 0
-    for equal distributions; that takes images to be independent, which targets of several pairs are not quite.
-    Memory: 1,024 rows of a kernel matrix at a time.
+    value: the mean over `subsets` pairs of random subsets. A subset has `subset_size` images, or all images if there are fewer. The
+    subsets are those of torch-fidelity for the same seed.
 
-    Raises UserError where a side has fewer than 2 images. Source: Binkowski et al. 2018, Eq. 4; torch-fidelity's metric_kid.
+    low, high: the percentile bootstrap of the estimate from all images, with 1,000 resamples of each side. An image is never
+    compared with itself. Quantiles over the subsets would not do, because they shrink to a point if a subset is the whole set.
+
+    Unlike FID, KID has no bias by the number of images, and it may be a little below 0 for equal distributions. This holds for
+    independent images, and targets that belong to several pairs are not quite independent. 1,024 rows of a kernel matrix are in
+    memory at a time.
+
+    Raises UserError if a side has fewer than 2 images. Source: Binkowski et al. 2018, Eq. 4; torch-fidelity's metric_kid.
     """
     n, m = len(features_a), len(features_b)
     size = min(subset_size, n, m)
     if size < 2:
         raise UserError(f"KID: the sets have {n} and {m} images, and each needs at least 2")
-    random = np.random.RandomState(seed)  # torch-fidelity's, so that the subsets are the same
+    random = np.random.RandomState(seed)  # torch-fidelity uses this generator, so the subsets are the same
     chosen_a, chosen_b = np.zeros((n, subsets)), np.zeros((m, subsets))
     for i in range(subsets):
         chosen_a[random.choice(n, size, replace=False), i] = 1
@@ -271,16 +282,19 @@ def kernel_inception_distance(
         np.hstack([chosen_a, resampled_a]),
         np.hstack([chosen_b, resampled_b]),
     )
-    # Of two or three images a resample may hold only one, and has no estimate.
+    # A resample of two or three images may consist of one image only. It then has no estimate.
     low, high = np.nanquantile(estimates[subsets:], (0.025, 0.975))
     return float(estimates[:subsets].mean()), float(low), float(high)
 
 
 def _kernel_estimates(a: np.ndarray, b: np.ndarray, weights_a: np.ndarray, weights_b: np.ndarray) -> np.ndarray:
-    """(R,) unbiased squared MMDs of weighted samples; weights (N, R) and (M, R) say how often an image is in each."""
+    """Return the unbiased squared MMDs (R,) of R pairs of samples.
+
+    weights_a (N, R) and weights_b (M, R) say how often an image is in each sample.
+    """
 
     def forms(x: np.ndarray, y: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """(R,) sums over i, j of left_i kernel(x_i, y_j) right_j."""
+        """Return the sums (R,) over i and j of left_i kernel(x_i, y_j) right_j."""
         x, y, left, right = (torch.from_numpy(values) for values in (x, y, left, right))
         total = torch.zeros(left.shape[1], dtype=torch.float64)
         for start in range(0, len(x), _KERNEL_ROWS):
@@ -302,10 +316,10 @@ def _kernel_estimates(a: np.ndarray, b: np.ndarray, weights_a: np.ndarray, weigh
 def cached_features(
     network: FeatureNetwork, images: np.ndarray, masks: np.ndarray | None, cache: Path | None
 ) -> np.ndarray:
-    """Features (N, D) float64 of images, from `cache` if it has those of these very pixels, masks and weights.
+    """Return the features (N, D) float64 of images, from `cache` if they are there.
 
-    The key is a SHA-256 over all of them and over this module's version of the features, so that a changed image, another
-    order or other weights never meet an old entry. A damaged entry is measured anew. None: no cache.
+    The key of an entry is a SHA-256 over the pixels, the masks, the weights and `_FEATURES_VERSION`. So a changed image, another
+    order or other weights never find an old entry. A damaged entry is measured anew. If `cache` is None, there is no cache.
     """
     if cache is None:
         return network(images, masks=masks)[0]
@@ -336,19 +350,23 @@ def measure_distribution(
     train_images: Iterator[np.ndarray] | None = None,
     cache: Path | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """IS, FID, KID and, where there are masks, mask-IS and mask-FID of generated images.
+    """Measure IS, FID and KID of generated images, and mask-IS and mask-FID if there are masks.
 
-    generated, targets: (N, H, W, 3) uint8 RGB, in the order of the pair list (the splits of IS follow it; a target
-    counts as often as it stands there). masks: (N, H, W) of 0 and 1; they multiply both sides of the masked metrics.
-    train_images: parts (n, H, W, 3) of the real set where the protocol compares with all training images, which have no
-    masks here: mask-FID is then not measured. Each set goes through the network once. cache: a folder in which features of
-    targets are kept under a content hash, since every row of a table is measured against the same ones.
+    generated, targets: (N, H, W, 3) uint8 RGB, in the order of the pair list. The splits of IS follow this order, and a target
+    counts as often as it stands in the list.
+    masks: (N, H, W) of 0 and 1. The masked metrics multiply both the generated images and the targets by them.
+    train_images: parts (n, H, W, 3) of all training images, for protocols that compare with these. Training images have no masks
+    here, so mask-FID is then not measured.
+    cache: a folder in which the features of targets are kept under a content hash, since every row of a table is measured
+    against the same targets.
+    Each set goes through the network once.
 
-    Returns metric -> {"value", "protocol" (the metric's id), "n" (generated images), "spread" (IS: standard deviation over
-    the splits), "interval" (KID), "n_real" (where it differs), "warning", "reason" (where the value is None)}.
+    Returns metric -> {"value", "protocol" (the id of the metric), "n" (number of generated images), "spread" (IS: standard
+    deviation over the splits), "interval" (KID), "n_real" (number of real images, if it differs), "warning", "reason" (if the
+    value is None)}.
 
-    Raises UserError where N is less than 2, than the number of splits, or than the protocol demands for FID, and
-    ValueError where `network` is not the one that `protocol` names.
+    Raises UserError if N is less than 2, less than the number of splits, or less than the protocol demands for FID. Raises
+    ValueError if `network` is not the one that `protocol` names.
     """
     if network.id != protocol.feature_network:
         raise ValueError(f"protocol {protocol.id} measures through {protocol.feature_network}, not {network.id}")

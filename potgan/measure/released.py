@@ -1,16 +1,17 @@
-"""The result folders that the peers release, read as they are: one image or one strip of panels for each pair.
+"""Reads the result folders that the peers release. Such a folder holds one image or one strip of panels per pair.
 
     plain    one image per pair, `<from>___<to>`, `<from>_2_<to>` or `<from>_<to>`; targets lie in another folder
     deform   Deformable GAN's test.py: strips source | target | result, `<from>_<to>.png`
     patn     PATN's util/visualizer.py and its followers: `<from>___<to>_vis.jpg` or `.png`, strips of five panels
              (source, its pose, target, its pose, result) or of three (source, target, result)
-    gfla     GFLA's base_model.py, also DPTN: `<from>_2_<to>_vis.jpg`, the result alone, or strips as PATN's
+    gfla     GFLA's base_model.py, also DPTN: `<from>_2_<to>_vis.jpg`, the result alone, or strips as in PATN
 
-How many panels a strip has follows from its width, since a panel is half as wide as high (re-ID), 176 x 256 (DeepFashion
-without its margins) or square (DeepFashion with them). Image names hold `_` themselves, so that a file name is never
-split: the pair list says which names are looked for, each with and without the `.jpg` inside. Whether a file is PNG or JPEG
-is decided by its first bytes, whatever its name says.
-Source: docs/decisions.md, D38. GFLA's name and single panel: its model/base_model.py, save_results.
+The width of a strip decides how many panels it has. A panel is half as wide as high (re-ID), 176 x 256 (DeepFashion without its
+margins) or square (DeepFashion with them). Image names contain `_` themselves, so a file name is never split. Instead, the pair
+list says which names are looked for, each with and without the `.jpg` inside. The first bytes of a file decide whether it is PNG
+or JPEG, whatever its name says.
+
+Source: docs/decisions.md, D38. The names and the single panel of GFLA come from its model/base_model.py, save_results.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ from potgan.common.progress import progress
 from potgan.data.images import ImageFolder
 from potgan.data.pixels import decode_image
 
-#: Suffixes of image files; anything else in a folder (an index.html, a Thumbs.db) is passed over.
+#: The suffixes of image files. Any other file in a folder (an index.html, a Thumbs.db) is ignored.
 SUFFIXES = (".png", ".jpg", ".jpeg")
-#: Width over height of one panel: Market-1501 and DukeMTMC, DeepFashion cropped, DeepFashion as published.
+#: The width of one panel divided by its height: Market-1501 and DukeMTMC, DeepFashion cropped, DeepFashion as published.
 PANEL_SHAPES = (1 / 2, 176 / 256, 1)
-#: Number of panels -> where source, target and result stand among them.
+#: Number of panels -> the places of source, target and result among them.
 PANELS = {
     1: {"result": 0},
     3: {"source": 0, "target": 1, "result": 2},
@@ -44,9 +45,9 @@ PANELS = {
 class FolderLayout:
     """How the files of a result folder are named and what they hold."""
 
-    between: tuple[str, ...]  # what stands between the two image names
-    endings: tuple[str, ...]  # what may stand between the second name and the suffix
-    panels: tuple[int, ...]  # numbers of panels that are understood
+    between: tuple[str, ...]  # the texts that may stand between the two image names
+    endings: tuple[str, ...]  # the texts that may stand between the second name and the suffix
+    panels: tuple[int, ...]  # the numbers of panels that a file may have
     example: str
 
 
@@ -63,9 +64,9 @@ _MAGIC = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg"}
 class Results:
     """A result folder in memory, in the order of the pair list.
 
-    generated, and where they were asked for and are there strip_targets and strip_sources: (N, H, W, 3) uint8 RGB.
-    targets: (N, H, W, 3) uint8 from the folder of targets, or None. file_format: png | jpeg. panels: of each file (1, 3 or 5).
-    sha256: of the names and bytes of all files.
+    generated: (N, H, W, 3) uint8 RGB. strip_targets, strip_sources: the same for these panels, or None if they were not asked for
+    or are not there. targets: (N, H, W, 3) uint8 from the folder of targets, or None. file_format: png | jpeg. panels: the number
+    of panels per file, which is 1, 3 or 5. sha256: the SHA-256 over the names and bytes of all files.
     """
 
     generated: np.ndarray
@@ -78,12 +79,14 @@ class Results:
 
 
 class ResultFolder:
-    """A result folder matched with its pair list; images are decoded as they are asked for.
+    """A result folder that is matched with its pair list. An image is decoded when it is asked for.
 
-    files: the path of each pair, in the order of `pairs`; panels: how many a file has; size: (height, width) of a panel.
-    Raises UserError for a folder that is missing or has no image, a pair without an image, an image without a pair, names
-    that fit two pairs, PNG and JPEG files side by side, a first image that cannot be decoded, and a strip whose width is
-    no whole number of panels.
+    files: the path of the file of each pair, in the order of `pairs`. panels: the number of panels per file. size: (height, width)
+    of a panel.
+
+    Raises UserError for a folder that is missing or has no image, a pair without an image, an image without a pair, a name that
+    fits two pairs, PNG and JPEG files side by side, a first image that cannot be decoded, and a strip whose width is no whole
+    number of panels.
     """
 
     def __init__(self, folder: str | Path, layout: str, pairs: pd.DataFrame) -> None:
@@ -106,11 +109,14 @@ class ResultFolder:
 
     @property
     def has(self) -> tuple[str, ...]:
-        """Which panels there are: result, and in strips source and target."""
+        """The panels that a file has: result, and in strips also source and target."""
         return tuple(PANELS[self.panels])
 
     def read(self, index: int) -> dict[str, np.ndarray]:
-        """Panel -> (H, W, 3) uint8 RGB of one pair. UserError for a file of another size, or that cannot be decoded."""
+        """Return panel -> (H, W, 3) uint8 RGB for one pair.
+
+        Raises UserError for a file that has another size than the first one, or that cannot be decoded.
+        """
         path = self.files[index]
         strip = self._decode(path)
         if strip.shape[:2] != self.strip_size:
@@ -122,7 +128,7 @@ class ResultFolder:
         return {name: strip[:, place * width : (place + 1) * width] for name, place in PANELS[self.panels].items()}
 
     def sha256(self) -> str:
-        """Over the names and bytes of all files, in the order of names."""
+        """Return the SHA-256 over the names and bytes of all files, in the order of their names."""
         digest = hashlib.sha256()
         for path in sorted(set(self.files)):
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
@@ -154,7 +160,7 @@ class ResultFolder:
         wanted = list(dict.fromkeys(named))
         missing = [pair for pair in wanted if pair not in found]
         if len(missing) == len(wanted):
-            # `plain` knows the names of all others, and so comes last.
+            # `plain` accepts the names of all other layouts, so it is tried last.
             fitting = [name for name in reversed(LAYOUTS) if _fits(present, named, LAYOUTS[name], self.folder)]
             hint = f"under layout {fitting[0]} some would be" if fitting else "check that the pair list is theirs"
             raise UserError(
@@ -181,11 +187,12 @@ def read_results(
     targets: str | Path | None = None,
     want: tuple[str, ...] = ("result", "target"),
 ) -> Results:
-    """All images of a result folder in the order of `pairs` (columns `from` and `to`).
+    """Read all images of a result folder, in the order of `pairs` (columns `from` and `to`).
 
-    targets: a folder of the data set's own images, named by `to`, see `TargetFolder`. want: which panels are kept; each is
-    one array of N x H x W x 3 bytes, and nothing else of that size is made. Where the results have DeepFashion's margins
-    and the targets have not, or the other way round, see `same_frame`.
+    targets: a folder of the data set's own images, which are named by `to` (see `TargetFolder`). `same_frame` says which
+    differences in size between results and targets are allowed. want: the panels that are kept. Each of them is one array of
+    N x H x W x 3 bytes, and no other array of that size is made.
+
     Raises UserError as `ResultFolder`, its `read`, `TargetFolder` and `same_frame` do.
     """
     results = ResultFolder(folder, layout, pairs)
@@ -208,9 +215,10 @@ def read_results(
 
 
 class TargetFolder:
-    """The data set's own images of some names, from a folder: one of the stage `images`, or image files side by side.
+    """The data set's own images with some names, read from a folder.
 
-    Other images may lie there too. Raises UserError for a folder that is missing or lacks one of `names`.
+    The folder is one that the stage `images` wrote, or one with image files side by side. It may contain other images too. Raises
+    UserError if the folder is missing or lacks one of `names`.
     """
 
     def __init__(self, folder: str | Path, names: list[str]) -> None:
@@ -236,7 +244,7 @@ class TargetFolder:
             )
 
     def read(self, name: str) -> np.ndarray:
-        """(H, W, 3) uint8 RGB."""
+        """Return the image (H, W, 3) uint8 RGB. Raises UserError if it cannot be decoded."""
         if self._stage is not None:
             return self._stage.read(self.found[name])
         path = self.folder / self.found[name]
@@ -246,7 +254,7 @@ class TargetFolder:
         return image
 
     def images(self, size: tuple[int, int]) -> np.ndarray:
-        """(N, H, W, 3) uint8 in the order of the names, in the frame of results of `size` (height, width)."""
+        """Return (N, H, W, 3) uint8 in the order of the names, in the frame of results with `size` (height, width)."""
         images = np.empty((len(self.names), *size, 3), np.uint8)
         rows: dict[str, int] = {}
         for row, name in enumerate(self.names):
@@ -259,9 +267,10 @@ class TargetFolder:
 
 
 def same_frame(image: np.ndarray, size: tuple[int, int], path: Path) -> np.ndarray:
-    """(H, W, 3) in the frame of `size`: as it is, or DeepFashion's 256 x 256 without its margins (columns 40 to 215).
+    """Return the image (H, W, 3) in the frame of `size` (height, width).
 
-    Raises UserError for any other difference of sizes: nothing is resized to fit.
+    An image of this size is returned as it is. An image of 256 x 256 from DeepFashion loses its margins, so that columns 40 to 215
+    remain, if `size` is (256, 176). Raises UserError for any other difference in size, because no image is resized.
     """
     if image.shape[:2] == size:
         return image
@@ -273,9 +282,12 @@ def same_frame(image: np.ndarray, size: tuple[int, int], path: Path) -> np.ndarr
 
 
 def panel_count(size: tuple[int, int], layout: str, path: Path) -> int:
-    """How many panels a strip of `size` (height, width) has under a layout. UserError for an unexpected width."""
+    """Return the number of panels of a strip with `size` (height, width) under a layout.
+
+    Raises UserError for an unexpected width.
+    """
     if LAYOUTS[layout].panels == (1,):
-        return 1  # whatever its shape: the targets' size decides
+        return 1  # the shape does not matter here, because the targets must have the same size
     height, width = size
     fitting = [n for n in LAYOUTS[layout].panels for shape in PANEL_SHAPES if width == round(n * shape * height)]
     if len(fitting) == 1:
@@ -311,10 +323,10 @@ def _fits(present: list[Path], named: list, layout: FolderLayout, folder: Path) 
 
 
 def _match(present: list[Path], named: list, layout: FolderLayout, folder: Path) -> dict[tuple[str, str], Path]:
-    """Pair -> its file, for the pairs that have one.
+    """Return pair -> its file, for the pairs that have one.
 
-    The names as the list spells them come first, then without one `.jpg` (Market-1501's tables have names that end in
-    `.jpg.jpg`), then without any. UserError where one file name fits two pairs equally well, or one pair has two files.
+    The names are first tried as the list spells them, then without one `.jpg` (the tables of Market-1501 have names that end in
+    `.jpg.jpg`), and then without any. Raises UserError if one file name fits two pairs equally well, or if one pair has two files.
     """
     cores: dict[str, Path] = {}
     for path in present:
@@ -347,7 +359,7 @@ def _match(present: list[Path], named: list, layout: FolderLayout, folder: Path)
 
 
 def _bare(name: str) -> str:
-    """A name without any suffix of an image, however often."""
+    """Return a name without any suffixes of images, even if there are several."""
     while name.lower().endswith(SUFFIXES):
         name = name[: name.rindex(".")]
     return name
@@ -368,5 +380,5 @@ _SPELLINGS = (
 
 
 def _size(shape: tuple[int, ...]) -> str:
-    """height x width, as the messages say it."""
+    """Return the size of an image of `shape` (height, width, ...), as the messages state it."""
     return f"{shape[1]} x {shape[0]} pixels (width x height)"

@@ -1,4 +1,4 @@
-"""`potgan score`: a folder of results that somebody released, measured under any protocol, without a benchmark."""
+"""`potgan score` measures a folder of released results under any protocol, without a benchmark."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from potgan.measure.inception import FeatureNetwork
 from potgan.measure.released import Results, read_results
 from potgan.settings.protocols import METRIC_LABELS, PROTOCOLS, Protocol, as_they_are, unmet_demands
 
-#: What a person may ask for with `all`: the synthetic classifier belongs to a benchmark of its own.
+#: The protocols that `all` stands for. The synthetic classifier is missing, because each benchmark has its own.
 SCORED = tuple(name for name, p in PROTOCOLS.items() if p.feature_network != "synthetic-classifier")
-#: What a scored folder holds, at its top and in the sub-folder of a protocol.
+#: The files that a scored folder holds, at its top or in the sub-folder of a protocol.
 _SCORES = ("scores.json", "per-pair.csv")
 _WRITTEN = (*_SCORES, "sensitivity.csv", "sensitivity.md")
 
@@ -37,17 +37,20 @@ def score_folder(
     use: str = "result",
     waive: bool = False,
 ) -> str:
-    """Measure the results in `images` and write `out`, which appears whole or not at all; returns a table to print.
+    """Measure the results in `images`, write the folder `out`, and return a table to print.
 
-    layout: see `result_folders`. protocol: an id, or `all`: one folder for each under `out`, `sensitivity.{csv,md}` beside.
-    use: result | source, the strips' source panel measured as if it were the result. waive: measure also what a protocol
-    refuses (JPEG files, targets cut from strips, few images), under the id `<protocol>-as-they-are`. With one protocol
-    `out` holds `scores.json` and `per-pair.csv`.
+    layout: one of `potgan.measure.released.LAYOUTS`. protocol: an id, or `all`. use: result | source. With `source`, the source
+    panel of the strips is measured as if it were the result. waive: measure also what a protocol refuses (JPEG files, targets cut
+    from strips, few images), under the id `<protocol>-as-they-are`.
 
-    A metric that cannot be measured (no key points for masks, no weights of Inception) has no value but a reason.
-    Raises UserError for folders that do not fit the pair list, or that the protocol refuses; with `all`, a protocol that
-    refuses them is left out and said so, unless all do. Also for an `out` that holds what no scoring wrote, since it is
-    replaced.
+    With one protocol, `out` holds `scores.json` and `per-pair.csv`. With `all`, `out` holds one folder with these files per
+    protocol, and `sensitivity.{csv,md}` beside them. `out` appears whole or not at all.
+
+    A metric that cannot be measured (no key points for masks, no weights of Inception) has a reason in place of a value.
+
+    Raises UserError for folders that do not fit the pair list, or that the protocol refuses. With `all`, a protocol that refuses
+    them is left out, and a message says so. If all protocols refuse them, UserError is raised. It is also raised if `out` holds
+    anything that no scoring wrote, because `out` is replaced.
     """
     if protocol != "all" and protocol not in SCORED:
         raise UserError(f"score: no protocol {protocol!r}; there are all, {', '.join(SCORED)}")
@@ -88,14 +91,17 @@ def score_folder(
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether an earlier scoring wrote this entry of its folder."""
+    """Return whether an earlier scoring wrote `path`, which is an entry of the folder `out`."""
     if path.name in SCORED and path.is_dir():
         return all(inner.name in _SCORES and inner.is_file() for inner in path.iterdir())
     return path.name in _WRITTEN and path.is_file()
 
 
 def _targets(protocol: Protocol, results: Results, images: Path, waive: bool) -> tuple[Protocol, np.ndarray]:
-    """The protocol as it is measured, and the targets that it measures against; UserError where there are none."""
+    """Return the protocol as it is measured, and the targets that it measures against.
+
+    Raises UserError if there are no targets, or if the results do not meet the demands of the protocol and `waive` is not set.
+    """
     from_strips = results.targets is None
     real = results.targets
     if protocol.targets == "strip" and results.strip_targets is not None:
@@ -133,7 +139,7 @@ def _measure(
         owner = joints[protocol.mask_owner == "target"]
         masks = evaluation.masks_of(owner, generated.shape[1:3], protocol)
     if len(generated) < max(protocol.inception_splits, protocol.minimum_n) and network is not None:
-        # A few released images are still worth their SSIM.
+        # For a few released images, the metrics without a network are still worth measuring.
         network, absent = (
             None,
             f"protocol {protocol.id} wants at least {max(protocol.minimum_n, 10):,} images",
@@ -162,7 +168,10 @@ def _measure(
 
 
 def _joints(tables: list[Path] | tuple[Path, ...], pairs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray] | None:
-    """(N, 18, 2) joints of the sources and of the targets, or None without tables; UserError for images without a row."""
+    """Return the joints (N, 18, 2) of the sources and those of the targets. Return None if there are no tables.
+
+    Raises UserError if an image has no row in the tables.
+    """
     if not tables:
         return None
     found: dict[str, np.ndarray] = {}
@@ -181,7 +190,10 @@ def _joints(tables: list[Path] | tuple[Path, ...], pairs: pd.DataFrame) -> tuple
 
 
 def _inception() -> tuple[FeatureNetwork | None, str]:
-    """(network, "") or (None, why not): without its weights the other metrics are still worth having."""
+    """Return (network, ""), or (None, the reason) if the network cannot be loaded.
+
+    This is no error, because the other metrics can be measured without the network.
+    """
     from potgan.common.device import pick_device
     from potgan.common.weights import weight_file
     from potgan.measure.inception import InceptionNetwork
@@ -194,7 +206,10 @@ def _inception() -> tuple[FeatureNetwork | None, str]:
 
 
 def _table(records: list[dict[str, Any]]) -> str:
-    """Markdown: one row per protocol and one column per metric; a dash where nothing was measured, with the reasons below."""
+    """Return Markdown with one row per protocol and one column per metric.
+
+    A dash marks what was not measured. The reasons stand below the table.
+    """
     names = [
         name for name in METRIC_LABELS if any(r["metrics"].get(name, {}).get("value") is not None for r in records)
     ]

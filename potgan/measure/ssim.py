@@ -1,14 +1,15 @@
 """SSIM, mask-SSIM and foreground-SSIM of many image pairs at once (docs/decisions.md, D33, D34).
 
-The settings of `potgan.settings.protocols.SsimSettings` reproduce `skimage.metrics.structural_similarity`, in float64:
-in float32 the variances of flat patches cancel so badly that SSIM exceeds 1.
+With the settings of `potgan.settings.protocols.SsimSettings` the results are those of `skimage.metrics.structural_similarity`.
+Everything is computed in float64. In float32 the variances of flat patches lose so many digits that SSIM exceeds 1.
 
-How it is fast on one core, and flat in memory (`benchmarks/speed/ssim.py` measures both):
-- SSIM needs four window means of a pair, not five: of x, of y, of 2xy, and of x^2 + y^2.
-- Both passes of the separable window are matrix products with the blocks of its band matrix, each one product over all
-  planes of a step; the first writes its result transposed, so that the second finds its axis last.
-- The constants C1 and C2 are added to the planes before the windows, whose weights sum to 1, and not to the map after.
-- A step has few enough planes for its buffers to stay in the processor's cache; they are made once and written over.
+The code is fast on one core, and its use of memory does not grow (`benchmarks/speed/ssim.py` measures both):
+- SSIM needs only four window means per pair, and not five: those of x, of y, of 2xy, and of x^2 + y^2.
+- The window is separable. Both passes are matrix products with the blocks of its band matrix, and each product goes over all
+  planes of a step. The first pass writes its result transposed, so that the axis of the second pass is the last one.
+- The constants C1 and C2 are added to the planes before the windows, and not to the map after them. This gives the same result,
+  because the weights of a window sum to 1.
+- A step has so few planes that its buffers stay in the processor's cache. The buffers are made once and written over.
 """
 
 from __future__ import annotations
@@ -23,38 +24,38 @@ import torch
 from potgan.common.errors import UserError
 from potgan.settings.protocols import SsimSettings
 
-# Wang et al. (2004): C1 = (K1 L)^2 and C2 = (K2 L)^2 for a data range of L.
+# Wang et al. (2004) define C1 = (K1 L)^2 and C2 = (K2 L)^2 for a data range of L.
 _K1, _K2 = 0.01, 0.03
-_CHUNK = 32  # pairs that are turned from (H, W, 3) to planes together
-_STEP = 3 * 128 * 64  # pixels of the planes of one step, at least one plane: about 1.5 MB of buffers
-_BLOCK = 20  # positions of the window in one block of the band matrix
+_CHUNK = 32  # the number of pairs that are turned from (H, W, 3) to planes together
+_STEP = 3 * 128 * 64  # the number of pixels of one step, but at least one plane; the buffers then have about 1.5 MB
+_BLOCK = 20  # the number of window positions in one block of the band matrix
 
 
 def ssim(reference: np.ndarray, generated: np.ndarray, settings: SsimSettings) -> np.ndarray:
-    """(N,) float64: the SSIM of each pair of images, at most 1; the channels' mean of the map's mean.
+    """Return the SSIM of each pair of images: (N,) float64, at most 1. It is the mean of the SSIM map over pixels and channels.
 
-    reference, generated: (N, H, W, 3) uint8, arrays in memory or mapped files. The map is taken where the window lies
-    wholly in the image, which is the map of scikit-image after its crop of (size - 1) // 2 pixels. A pair's score does
+    reference, generated: (N, H, W, 3) uint8, arrays in memory or mapped files. The map holds the positions at which the whole
+    window lies in the image. This is the map of scikit-image after its crop of (size - 1) // 2 pixels. The score of a pair does
     not depend on the other pairs.
 
-    With `data_range="generated"` the range is max - min of each generated image over all pixels and channels
-    (Deformable GAN and PATN). A constant generated image has range 0, for which SSIM is undefined (0/0 where flat).
-    Differs: it is given a range of one grey level, the smallest that an 8-bit image which is not constant can have;
-    then equal flat images score 1, and a flat image against a textured one about 0.
+    With `data_range="generated"` the range is max - min of each generated image over all pixels and channels, as in Deformable GAN
+    and PATN. A constant generated image has range 0, for which SSIM is undefined (0/0 in flat regions). Here it gets a range of one
+    grey level, the smallest that an 8-bit image can have if it is not constant; this differs from the peers. Then equal flat
+    images score 1, and a flat image scores about 0 against a textured one.
 
-    Raises UserError where the window is larger than the images. Source: docs/decisions.md, D33.
+    Raises UserError if the window is larger than the images. Source: docs/decisions.md, D33.
     """
     return _scores(reference, generated, None, settings, ("ssim",))["ssim"]
 
 
 def masked_ssim(reference: np.ndarray, generated: np.ndarray, masks: np.ndarray, settings: SsimSettings) -> np.ndarray:
-    """(N,) float64: the SSIM of each pair of images after both are multiplied by the pair's mask.
+    """Return the SSIM of each pair of images after both are multiplied by the mask of the pair: (N,) float64.
 
-    reference, generated: (N, H, W, 3) uint8. masks: (N, H, W), each value 0 or 1. The mean goes over the *whole* image:
-    the background is black in both and counts as about 1, so the mask's area moves this score more than the images do.
-    With `data_range="generated"` the range is that of the *masked* generated image.
+    reference, generated: (N, H, W, 3) uint8. masks: (N, H, W), each value 0 or 1. The mean goes over the *whole* image. The
+    background is black in both images and counts as about 1, so this score depends on the area of the mask more than on the
+    images. With `data_range="generated"` the range is that of the *masked* generated image.
 
-    Raises as `ssim`. Source: Deformable GAN `create_masked_image`, PATN getMetrics_market.py; docs/decisions.md, D34.
+    Raises the errors of `ssim`. Source: Deformable GAN `create_masked_image`, PATN getMetrics_market.py; docs/decisions.md, D34.
     """
     return _scores(reference, generated, masks, settings, ("mask_ssim",))["mask_ssim"]
 
@@ -62,11 +63,12 @@ def masked_ssim(reference: np.ndarray, generated: np.ndarray, masks: np.ndarray,
 def foreground_ssim(
     reference: np.ndarray, generated: np.ndarray, masks: np.ndarray, settings: SsimSettings
 ) -> np.ndarray:
-    """(N,) float64: the SSIM map of each pair of *unmasked* images, averaged over the mask's pixels and the channels.
+    """Return the mean of the SSIM map of each pair of *unmasked* images over the pixels of the mask and the channels: (N,) float64.
 
-    Unlike `masked_ssim` it has no floor that grows as the mask shrinks. Only pixels at which the window lies wholly in
-    the image count; NaN for a mask that has none of those. Arguments, range and errors as in `masked_ssim`. No peer
-    measures this; docs/decisions.md, D34 says how mask-SSIM depends on the mask's area.
+    Unlike `masked_ssim`, this score has no lower bound that grows as the mask shrinks. Only pixels at which the whole window lies
+    in the image count. The score is NaN for a mask that has none of those. Arguments and errors are those of `masked_ssim`, and the
+    data range is that of the unmasked image. No peer measures this. docs/decisions.md, D34 says how mask-SSIM depends on the area
+    of the mask.
     """
     return _scores(reference, generated, masks, settings, ("foreground_ssim",))["foreground_ssim"]
 
@@ -74,7 +76,7 @@ def foreground_ssim(
 def all_ssim(
     reference: np.ndarray, generated: np.ndarray, masks: np.ndarray | None, settings: SsimSettings
 ) -> dict[str, np.ndarray]:
-    """`ssim` and, where there are masks, `mask_ssim` and `foreground_ssim` in one pass, by these names."""
+    """Return `ssim`, and `mask_ssim` and `foreground_ssim` if there are masks, by these names. One pass measures them all."""
     wanted = ("ssim",) if masks is None else ("ssim", "mask_ssim", "foreground_ssim")
     return _scores(reference, generated, masks, settings, wanted)
 
@@ -122,12 +124,12 @@ def _check_images(reference: np.ndarray, generated: np.ndarray, settings: SsimSe
 
 
 def _planes(images: np.ndarray) -> np.ndarray:
-    """(N, H, W, 3) uint8 -> (N, 3, H, W), contiguous."""
+    """Turn images (N, H, W, 3) uint8 into contiguous planes (N, 3, H, W)."""
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
 
 def _checked_masks(masks: np.ndarray) -> np.ndarray:
-    """(N, H, W) uint8 of 0 and 1."""
+    """Return the masks as (N, H, W) uint8. Raises ValueError if they hold anything but 0 and 1."""
     if not ((masks == 0) | (masks == 1)).all():
         raise ValueError("masks must hold 0 and 1 only")
     return masks.astype(np.uint8)
@@ -135,7 +137,10 @@ def _checked_masks(masks: np.ndarray) -> np.ndarray:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Products this small are slower on several threads, and a sum must not depend on how many there are."""
+    """Let torch use one thread in this context.
+
+    Small products are slower on several threads, and a sum must not depend on the number of threads.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -145,11 +150,11 @@ def _one_thread() -> Iterator[None]:
 
 
 class _WindowMeans:
-    """SSIM maps of planes (height, width) under one window. Its buffers are reused from step to step."""
+    """Computes SSIM maps of planes (height, width) under one window. It uses the same buffers in every step."""
 
     def __init__(self, height: int, width: int, settings: SsimSettings) -> None:
         self.height, self.width, self.settings = height, width, settings
-        self.planes = max(1, _STEP // (height * width))  # of one step
+        self.planes = max(1, _STEP // (height * width))  # the number of planes in one step
         self.rows, self.columns = (_blocks(size, settings) for size in (height, width))
         self.map_rows, self.map_columns = (size - settings.size + 1 for size in (height, width))
         self._steps: dict[int, _Step] = {}
@@ -157,17 +162,22 @@ class _WindowMeans:
     def compare(
         self, x: np.ndarray, y: np.ndarray, masks: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """(N,) mean of the map over the image, and over the masks' pixels. x, y: (N, 3, H, W) uint8; masks: (N, H, W)."""
+        """Return the means (N,) of the map over the image and over the pixels of the mask.
+
+        The second one is None without masks. x, y: (N, 3, H, W) uint8. masks: (N, H, W).
+        """
         count = 3 * len(x)
         if self.settings.data_range == "generated":
             flat = y.reshape(len(y), -1)
             data_range = np.maximum(flat.max(axis=1).astype(np.float64) - flat.min(axis=1), 1.0)
         else:
             data_range = np.full(len(y), float(self.settings.data_range))
-        pixels = self.settings.size**2  # scikit-image corrects by this count for the Gaussian window too
+        # scikit-image corrects by this count of pixels for the Gaussian window too.
+        pixels = self.settings.size**2
         correction = pixels / (pixels - 1) if self.settings.covariance == "sample" else 1.0
         c1 = torch.from_numpy(np.repeat((_K1 * data_range) ** 2, 3))
-        # The correction multiplies covariance and variances alike: dividing C2 by it instead leaves the ratio as it is.
+        # The correction multiplies the covariance and the variances by the same factor. Dividing C2 by this factor has the same
+        # effect on the ratio.
         c2 = torch.from_numpy(np.repeat((_K2 * data_range) ** 2 / correction, 3))
         x, y = (torch.from_numpy(planes.reshape(count, self.height, self.width)) for planes in (x, y))
         whole, inside, weights = torch.empty(count, dtype=torch.float64), None, None
@@ -184,7 +194,7 @@ class _WindowMeans:
             if weights is not None:
                 inside[part] = ssim_map.mul_(weights[:, part]).sum(dim=(0, 2))
         if weights is not None:
-            inside /= weights.sum(dim=(0, 2))  # 0 / 0 = NaN for a mask without a pixel
+            inside /= weights.sum(dim=(0, 2))  # a mask without a pixel gives 0 / 0 = NaN
         return tuple(None if t is None else t.view(-1, 3).mean(dim=1).numpy() for t in (whole, inside))
 
     def _step(self, planes: int) -> _Step:
@@ -194,26 +204,26 @@ class _WindowMeans:
 
 
 class _Step:
-    """The maps of a fixed number of planes, in two buffers."""
+    """Computes the maps of a fixed number of planes in two buffers."""
 
     def __init__(self, means: _WindowMeans, planes: int) -> None:
         height, width, columns, rows = means.height, means.width, means.map_columns, means.map_rows
         first = torch.empty(4 * planes * height * width, dtype=torch.float64)
         second = torch.empty(columns * 4 * planes * height, dtype=torch.float64)
         self.planes = first.view(4, planes, height, width)  # x, y, 2xy + C1 + C2, x^2 + y^2 + C1 + C2
-        # Along the columns, written transposed: (columns, 4 * planes * height).
+        # The first pass goes along the columns. Its result is written transposed: (columns, 4 * planes * height).
         signals, along = first.view(-1, width), second.view(columns, -1)
         self.products = [(block.T, signals[:, used].T, along[made]) for block, used, made in means.columns]
-        # Along the rows, into the first buffer, whose planes nobody needs any more.
+        # The second pass goes along the rows. It writes into the first buffer, whose planes are no longer needed.
         signals, along = second.view(-1, height), first[: columns * 4 * planes * rows].view(-1, rows)
         self.products += [(signals[:, used], block, along[:, made]) for block, used, made in means.rows]
         self.means = along.view(columns, 4, planes, rows).unbind(dim=1)
-        # The second buffer is free by then too.
+        # After the second pass the second buffer is free too.
         size = columns * planes * rows
         self.luminance = [second[i * size : (i + 1) * size].view(columns, planes, rows) for i in (0, 1)]
 
     def __call__(self, x: torch.Tensor, y: torch.Tensor, c1: torch.Tensor, c2: torch.Tensor) -> torch.Tensor:
-        """(columns, planes, rows) SSIM maps of planes x, y (planes, H, W) uint8; the next call writes over them."""
+        """Return the SSIM maps (columns, planes, rows) of x, y (planes, H, W) uint8. The next call writes over them."""
         both = (c1 + c2)[:, None, None]
         planes_x, planes_y, planes_xy, planes_squares = self.planes
         planes_x.copy_(x)
@@ -233,11 +243,11 @@ class _Step:
 
 
 def _blocks(size: int, settings: SsimSettings) -> list[tuple[torch.Tensor, slice, slice]]:
-    """The band matrix (size, positions) of the window along an axis, in blocks of about `_BLOCK` positions.
+    """Return the band matrix (size, positions) of the window along an axis, in blocks of about `_BLOCK` positions.
 
-    Each is (matrix, the pixels that it reads, the positions that it makes): `signal[used] @ matrix` is the signal's
-    weighted mean under the window at these positions. Blocks leave out the zeros of the band matrix; products are so
-    much faster than convolutions in float64 that the rest of them does no harm.
+    A block is (matrix, the pixels that it reads, the positions that it makes). `signal[used] @ matrix` is the weighted mean of the
+    signal under the window at these positions. The blocks leave out most zeros of the band matrix. The zeros that remain do no
+    harm, because products are much faster than convolutions in float64.
     """
     offsets = np.arange(settings.size) - settings.size // 2
     if settings.window == "gaussian":

@@ -1,10 +1,10 @@
-"""The feature network of protocol `potgan-synthetic`: a small classifier, trained here on synthetic people.
+"""The feature network of the protocol `potgan-synthetic`: a small classifier that is trained here on synthetic people.
 
-It stands in for Inception where no weights can be had. It tells the main colours of the upper and of the lower garment
-of rendered people; one class is one combination, so that the Inception Score has room up to their number. Its people
-are drawn from a seed of their own: it has seen no person and no camera of the benchmark.
+It takes the place of Inception if the weights of Inception cannot be had. It recognises the main colours of the upper and of the
+lower garment of rendered people. One class is one combination of two colours, and the Inception Score can reach the number of
+classes. Its people are drawn from a seed of their own, so it has seen no person and no camera of the benchmark.
 
-Scores through this network compare rows of one table with each other and nothing else: they are not Inception's.
+Scores through this network can only be compared with each other, within one table. They are not scores of Inception.
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ from potgan.data.synthetic.clothes import LOWER_COLOURS, UPPER_COLOURS
 from potgan.measure.inception import FeatureNetwork
 from potgan.settings.schema import FeatureNetworkSettings, SyntheticSettings
 
-_CHANNELS = (16, 32, 64)  # of the blocks before the last, whose width is the feature dimension
+_CHANNELS = (16, 32, 64)  # channels of all blocks but the last, which has as many as there are features
 
 
 class _Classifier(nn.Module):
-    """Four blocks that halve, a mean over the picture (the features), and one linear layer for each garment.
+    """Four blocks that halve the resolution, a mean over the picture (the features), and one linear layer per garment.
 
-    The logit of a combination is the sum of its upper colour's and its lower colour's, since the two are drawn
-    independently: each colour is learnt from all who wear it, not from the four people who wear one combination.
+    The logit of a combination is the sum of the logits of its upper colour and of its lower colour, since the two colours are drawn
+    independently. So each colour is learnt from all people who wear it, and not only from the four people who wear one
+    combination.
     """
 
     def __init__(self, feature_dimension: int, upper_colours: int, lower_colours: int) -> None:
@@ -60,15 +61,17 @@ class _Classifier(nn.Module):
         self.lower = nn.Linear(feature_dimension, lower_colours)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features (B, D) and logits (B, upper * lower) of images (B, 3, H, W) in [-1, 1]."""
+        """Return features (B, D) and logits (B, upper * lower) of images (B, 3, H, W) in [-1, 1]."""
         features = self.blocks(images).mean(dim=(2, 3))
         logits = self.upper(features)[:, :, None] + self.lower(features)[:, None, :]
         return features, logits.flatten(1)
 
 
 class SyntheticNetwork(FeatureNetwork):
-    """A trained network, on the CPU. Images of any size are scaled to the network's by OpenCV: INTER_AREA where neither
-    side grows, else INTER_LINEAR."""
+    """A trained network on the CPU.
+
+    OpenCV scales images of any size to the size of the network, with INTER_AREA if neither side grows and else with INTER_LINEAR.
+    """
 
     id = "synthetic-classifier"
     device = torch.device("cpu")
@@ -95,14 +98,14 @@ class SyntheticNetwork(FeatureNetwork):
 
 
 def train_feature_network(settings: FeatureNetworkSettings, out: Path) -> None:
-    """Render people, train the classifier and write `network.pt` (a state dict) and `network.json` into folder `out`.
+    """Render people, train the classifier and write `network.pt` (a state dict) and `network.json` into the folder `out`.
 
-    network.json holds the settings, the accuracy on people it was not trained on beside what guessing the commonest
-    class would give, the SHA-256 of the weights (of the tensors' bytes, not of the file) and the versions. It is
-    written last: a folder that has it is complete.
+    network.json holds the settings, the accuracy on people that the network was not trained on, the accuracy that guessing the
+    commonest class would give, the SHA-256 of the weights (of the bytes of the tensors, not of the file) and the versions. It is
+    written last, so a folder that has it is complete.
 
-    Equal settings give equal weights on one machine. The caller's random state and thread count are left as they were.
-    Raises UserError where the folder cannot be written.
+    Equal settings give equal weights on one machine. The random state and the thread count of the caller are left as they were.
+    Raises UserError if the folder cannot be written.
     """
     out = Path(out)
     (out / "network.json").unlink(missing_ok=True)
@@ -117,7 +120,7 @@ def train_feature_network(settings: FeatureNetworkSettings, out: Path) -> None:
         masked = (images * masks)[trained_on:]
         accuracy |= {f"masked {k}": v for k, v in _accuracy(classifier, masked, held_out, lower_colours).items()}
 
-    content = io.BytesIO()  # not a path, whose name torch.save would write into the file
+    content = io.BytesIO()  # given a path, torch.save would write its name into the file
     torch.save(classifier.state_dict(), content)
     write_bytes(out / "network.pt", content.getvalue())
     write_json(
@@ -144,8 +147,10 @@ def train_feature_network(settings: FeatureNetworkSettings, out: Path) -> None:
 
 
 def _people(settings: FeatureNetworkSettings) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Images (N, 3, H, W) uint8, pose masks (N, 1, H, W) uint8 and classes (N,), sorted by person; the last
-    `held_out_identities` are held out."""
+    """Return images (N, 3, H, W) uint8, pose masks (N, 1, H, W) uint8 and classes (N,), sorted by person.
+
+    The last `held_out_identities` people are those that are held out.
+    """
     appearance = SyntheticSettings(
         train_identities=settings.identities,
         test_identities=settings.held_out_identities,
@@ -168,7 +173,10 @@ def _people(settings: FeatureNetworkSettings) -> tuple[torch.Tensor, torch.Tenso
 
 @contextmanager
 def _repeatable(settings: FeatureNetworkSettings) -> Iterator[None]:
-    """Seeded, with the settings' number of threads (sums depend on it); afterwards as it was before."""
+    """Give a context with the seed and the number of threads of the settings. Sums depend on the number of threads.
+
+    Afterwards the random state and the number of threads are as they were before.
+    """
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
@@ -206,14 +214,14 @@ def _train(
 
 
 def _normalised(images: torch.Tensor) -> torch.Tensor:
-    """uint8 to float32 in [-1, 1]."""
+    """Turn uint8 images into float32 in [-1, 1]."""
     return images.float() / 127.5 - 1
 
 
 def _augmented(images: torch.Tensor, masks: torch.Tensor, settings: FeatureNetworkSettings) -> torch.Tensor:
-    """A batch in [-1, 1], each image masked or not, mirrored or not, and somewhat darker or brighter.
+    """Return a batch in [-1, 1], in which each image is masked or not, mirrored or not, and somewhat darker or brighter.
 
-    Without masked images among its training the network would answer one class for all of them, and mask-IS be 1.
+    A network that was trained without masked images would answer the same class for all of them, and mask-IS would be 1.
     """
     masked = torch.rand(len(images), 1, 1, 1) < settings.masked_share
     images = torch.where(masked, images * masks, images)
@@ -240,7 +248,7 @@ def _commonest(labels: torch.Tensor) -> float:
 
 
 def _tensors_sha256(weights: dict[str, torch.Tensor]) -> str:
-    """SHA-256 over name, type, shape and bytes of each tensor, sorted by name."""
+    """Return the SHA-256 over the name, type, shape and bytes of each tensor, sorted by name."""
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -253,9 +261,10 @@ def _tensors_sha256(weights: dict[str, torch.Tensor]) -> str:
 
 
 def load_feature_network(folder: Path) -> FeatureNetwork:
-    """The network that `train_feature_network` wrote into `folder`: features (N, feature_dimension), one logit per class.
+    """Return the network that `train_feature_network` wrote into `folder`.
 
-    Raises UserError where a file is missing or damaged, or the weights are not those that network.json names.
+    It gives features (N, feature_dimension), and one logit per class. Raises UserError if a file is missing or damaged, or if the
+    weights are not those that network.json names.
     """
     folder = Path(folder)
     remedy = "delete the folder and train the feature network again"
@@ -271,7 +280,7 @@ def load_feature_network(folder: Path) -> FeatureNetwork:
         classifier.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError:
         raise UserError(f"{path}: missing; {remedy}") from None
-    except Exception as error:  # torch.load raises many kinds for a file that is no state dict
+    except Exception as error:  # torch.load raises many kinds of exceptions for a file that is no state dict
         reason = " ".join(str(error).split())[:100]
         raise UserError(f"{path}: does not hold this network's weights ({reason}); {remedy}") from None
     found = _tensors_sha256(classifier.state_dict())

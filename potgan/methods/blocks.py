@@ -1,15 +1,19 @@
-"""The convolutional blocks that generator and discriminator are made of, and their initialisation."""
+"""The convolutional blocks of the generator and the discriminator, and their initialisation."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-SLOPE = 0.2  # of every leaky ReLU; DCGAN's, used by Deformable GAN and PG2
+#: The slope of every leaky ReLU below 0. The value is that of DCGAN, which Deformable GAN and PG2 use too.
+SLOPE = 0.2
 
 
 def normalization(kind: str, channels: int) -> nn.Module:
-    """`instance`: no affine part, no running statistics (docs/decisions.md, D20). `batch`: both. `none`: identity."""
+    """Return the normalization layer of a kind for a number of channels.
+
+    `instance` has no affine part and no running statistics (docs/decisions.md, D20). `batch` has both. `none` is the identity.
+    """
     match kind:
         case "instance":
             return nn.InstanceNorm2d(channels)
@@ -21,8 +25,8 @@ def normalization(kind: str, channels: int) -> nn.Module:
 
 
 def down_block(inputs: int, outputs: int, norm: str) -> nn.Sequential:
-    """Half the resolution: 4x4 stride-2 convolution, normalization, leaky ReLU."""
-    # A bias before a normalization is taken out again and would never receive gradient.
+    """Return a block that halves the resolution: 4x4 stride-2 convolution, normalization, leaky ReLU."""
+    # A normalization removes the bias of the convolution before it. Such a bias would never receive a gradient.
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=norm == "none"),
         normalization(norm, outputs),
@@ -31,7 +35,7 @@ def down_block(inputs: int, outputs: int, norm: str) -> nn.Sequential:
 
 
 def up_block(inputs: int, outputs: int, norm: str) -> nn.Sequential:
-    """Twice the resolution: 4x4 stride-2 transposed convolution, normalization, ReLU."""
+    """Return a block that doubles the resolution: 4x4 stride-2 transposed convolution, normalization, ReLU."""
     return nn.Sequential(
         nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=norm == "none"),
         normalization(norm, outputs),
@@ -40,12 +44,19 @@ def up_block(inputs: int, outputs: int, norm: str) -> nn.Sequential:
 
 
 def at_least_fp32(x: torch.Tensor) -> torch.Tensor:
-    """`x` in fp32 where autocast has made it coarser: warps, the guided filter and losses are never computed in bf16."""
+    """Return `x` in fp32 if autocast has made it bf16 or fp16; any other `x` is returned as it is.
+
+    Warps, the guided filter and the losses are never computed in a coarser precision than fp32.
+    """
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def initialise(module: nn.Module) -> None:
-    """Convolutions and linear layers: N(0, 0.02) weights, zero biases; batch norms: N(1, 0.02), zero (DCGAN, PATN)."""
+    """Draw new weights for every layer of `module`, as DCGAN and PATN do.
+
+    Convolutions and linear layers get weights from N(0, 0.02) and zero biases. Batch norms get weights from N(1, 0.02) and zero
+    biases. The second number is the standard deviation.
+    """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             nn.init.normal_(layer.weight, 0.0, 0.02)

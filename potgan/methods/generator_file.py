@@ -1,16 +1,18 @@
-"""A trained generator as one file: written at each kept checkpoint, exported with its scores, and loaded again to be used.
+"""A trained generator as one file.
 
-The file is a `torch.save`d dictionary of plain tensors, numbers and JSON strings, read with `weights_only=True`: opening
-one that somebody sent runs no code. A machine needs torch for it and no other package.
+A training writes such a file at each kept checkpoint. `potgan export` writes it with its scores, and `load_generator` reads it.
 
-    method                      its name (a file without it holds PoT-GAN)
-    generator_settings, masks   JSON: what the network is, and how its masks and heat maps are drawn
+The file is a dictionary of plain tensors, numbers and JSON strings, saved with `torch.save` and read with `weights_only=True`.
+So opening a file from somebody else runs no code. A machine needs torch to read it, and no other package.
+
+    method                      the name of the method (a file without it holds PoT-GAN)
+    generator_settings, masks   JSON: the settings of the network, and how its masks and heat maps are drawn
     image_size                  [height, width] in pixels
-    training_fingerprint        of the settings that it was trained with
-    iteration, state            the training's iteration and the weights
+    training_fingerprint        the fingerprint of the settings that it was trained with
+    iteration, state            the iteration of the training, and the weights
     run                         JSON: dataset, kind, label, model (null where not known), seed
-    data                        JSON: the hashes of images, key points and pair lists that it was trained on
-    scores                      JSON: what `potgan evaluate` measured of it; null until `potgan export`
+    data                        JSON: the hashes of the images, key points and pair lists that it was trained on
+    scores                      JSON: what `potgan evaluate` measured of its images; null until `potgan export`
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from potgan.methods.method import GeneratorSettings, Method, PoseGenerator
 from potgan.methods.registry import method_class
 from potgan.settings.schema import MaskSettings, RunSettings
 
-#: Keys of a file and their types. `scores` may be absent or null.
+#: The keys that a file must have, and their types. `scores` may be absent or null, and so is not listed.
 _KEYS = {
     "generator_settings": str,
     "masks": str,
@@ -48,10 +50,11 @@ _KEYS = {
 
 @dataclass(frozen=True)
 class TrainedGenerator:
-    """A generator in eval mode, with all that is needed to use it and to tell where it is from.
+    """A generator in eval mode, with everything that is needed to use it and to tell where it comes from.
 
-    image_size: (height, width) in pixels. data_hashes: what it was trained on. run: dataset, kind, label, model, seed; None
-    where not known. scores: protocol, n_pairs, metrics, generator_sha256, or None where the file has none.
+    image_size: (height, width) in pixels. data_hashes: the hashes of the data that it was trained on. run: dataset, kind, label,
+    model and seed; an entry is None if it is not known. scores: protocol, n_pairs, metrics and generator_sha256, or None if the
+    file has no scores.
     """
 
     generator: PoseGenerator
@@ -72,9 +75,9 @@ def save_generator(
     run: dict[str, Any] | None = None,
     scores: dict[str, Any] | None = None,
 ) -> None:
-    """Write a generator's weights with all that is needed to build it again.
+    """Write the weights of a generator, with everything that is needed to build it again.
 
-    run: what is known of it beyond the settings (kind, label, model); scores: as in TrainedGenerator.
+    run: what is known of it beyond the settings (kind, label, model). scores: as in TrainedGenerator.
     """
     known = {"dataset": settings.dataset, "kind": None, "label": None, "model": None, "seed": settings.seed}
     content = {
@@ -97,13 +100,13 @@ def save_generator(
 def load_generator(
     path: str | Path, settings: GeneratorSettings | None = None, device: torch.device | str = "cpu"
 ) -> TrainedGenerator:
-    """The generator of a file that `save_generator` wrote, on `device`.
+    """Load a file that `save_generator` wrote; the generator is put on `device`.
 
-    settings: of the generator, as a configuration has them now; without them the file's own hold. What decides no weight may
-    differ (PoT-GAN's guided filter, where it is no part of training); any other difference is a UserError that lists it.
-    Raises UserError, too, for a file that is
-    missing, damaged, or something else (a text, a training's state, another program's weights), and weights that do not
-    fit the settings.
+    settings: the generator settings of a configuration. Without them the settings in the file are used. The two may differ only
+    in what does not decide the weights, which is PoT-GAN's guided filter if it is no part of training.
+
+    Raises UserError for any other difference, and lists it. Raises UserError, too, for a file that is missing, damaged or of
+    another kind (a text, the state of a training, the weights of another program), and for weights that do not fit the settings.
     """
     path = Path(path)
     content = _read(path)
@@ -120,7 +123,7 @@ def load_generator(
     try:
         generator.load_state_dict(content["state"])
     except (RuntimeError, TypeError, AttributeError) as error:
-        # The first line says "Error(s) in loading"; the next one what.
+        # The first line of the error says only "Error(s) in loading". The last line says what is wrong.
         reason = " ".join((str(error).splitlines() or ["?"])[-1].split())[:160]
         raise UserError(f"{path}: its weights do not fit its own settings ({reason}); export it again") from None
     return TrainedGenerator(
@@ -137,7 +140,8 @@ def load_generator(
 def _read(path: Path) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a pickle that is not torch's; it is refused below
+            # torch warns about a pickle that torch did not write. Such a file is refused below.
+            warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint; run `potgan train` first") from None
@@ -145,7 +149,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: is a folder; name a file, such as `potgan export` makes of a run") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}); check the path and its rights") from None
-    except Exception:  # whatever the bytes of a foreign or damaged file make of the reader
+    except Exception:  # a foreign or damaged file can make the reader raise any exception
         raise UserError(
             f"{path}: is no generator file, or is damaged; name a generator-<iteration>.pt of a training or a file of "
             "`potgan export`"
@@ -184,7 +188,7 @@ def _method(content: dict[str, Any], path: Path) -> type[Method]:
 
 
 def _refuse_others(method: type[Method], stored: GeneratorSettings, wanted: GeneratorSettings, path: Path) -> None:
-    """UserError where weights made with `stored` cannot be used with `wanted`."""
+    """Raise UserError if weights that were made with `stored` cannot be used with `wanted`."""
     if not isinstance(wanted, method.settings_class):
         raise UserError(f"{path}: is of another method than the configuration's model; train it again")
     differing = [

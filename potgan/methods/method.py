@@ -1,9 +1,9 @@
-"""The contract between a method and all that trains and uses it.
+"""The contract between a method and the code that trains and uses it.
 
-A method is two things. Its `PoseGenerator` is the network that a checkpoint holds and that makes images at test time. Its
-`Method` is the training around it: all networks, losses and optimisers, and how one batch updates them. The training loop,
-the saved state, the log, generation, transfer and the estimate of costs know these two classes and nothing of any one
-method. docs/architecture.md tells how to add a method.
+A method consists of two classes. Its `PoseGenerator` is the network that a checkpoint holds and that makes images at test
+time. Its `Method` is the training around that network: all networks, losses and optimisers, and how one batch updates them.
+The training loop, the saved state, the log, generation, transfer and the estimate of costs know only these two classes. They
+know nothing of any particular method. docs/architecture.md tells how to add a method.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from potgan.settings.schema import RunSettings
 
 @dataclass
 class Synthesised:
-    """What a generator makes of a batch of B pairs.
+    """What a generator makes from a batch of B pairs.
 
-    image: (B, 3, H, W) in [-1, 1]. control_points: (B, S, F, 2) of methods that warp by splines at S scales; None for others.
+    image: (B, 3, H, W) in [-1, 1]. control_points: (B, S, F, 2), the F control points of the splines at S scales; None for
+    methods that do not warp by splines.
     """
 
     image: torch.Tensor
@@ -43,24 +44,26 @@ class PoseGenerator(nn.Module):
     needs: ClassVar[frozenset[str]]
 
     def synthesise(self, batch: Batch) -> Synthesised:
-        """The source persons of the batch in the target poses."""
+        """Return images of the source persons of the batch in the target poses."""
         raise NotImplementedError
 
 
-#: An instance of the dataclass that says what a method's generator is (`Method.settings_class`).
+#: An instance of `Method.settings_class`, the dataclass that describes the generator of a method.
 GeneratorSettings = Any
 
 
 class Method(ABC):
     """The training of one method.
 
-    settings_class: the dataclass that says what the generator is; it is stored beside the weights. needs: the parts of a
-    `Batch` that an update reads. losses: name of each loss term -> its short name in a progress line.
-    variants: columns of `progress.csv` beside `validation_ssim`, for images that are validated as well. networks: name ->
-    network, of all that are trained; "generator" is the one that is kept. compiled: whether the networks are compiled.
+    settings_class: the dataclass that describes the generator; an instance of it is stored beside the weights.
+    needs: the parts of a `Batch` that an update reads.
+    losses: name of each loss term -> its short name in a progress line.
+    variants: the columns of `progress.csv` beside `validation_ssim`, one for each further kind of image that is validated.
+    networks: name -> network, for all networks that are trained; "generator" is the one that is kept.
+    compiled: whether the networks are compiled.
 
-    Between two updates every network is in training mode. Where there are several processes, each is given its share of
-    every batch, and gradients are averaged over them.
+    Between two updates every network is in training mode. If there are several processes, each is given its share of every
+    batch, and the gradients are averaged over the processes.
     """
 
     settings_class: ClassVar[type]
@@ -78,51 +81,62 @@ class Method(ABC):
     @staticmethod
     @abstractmethod
     def build_networks(settings: RunSettings) -> dict[str, nn.Module]:
-        """All networks that are trained, newly initialised, on the current default device."""
+        """Build all networks that are trained, newly initialised, on the current default device."""
 
     @staticmethod
     @abstractmethod
     def build_generator(settings: GeneratorSettings, size: tuple[int, int]) -> PoseGenerator:
-        """The generator alone. settings: as `generator_settings` gives them; size: (height, width) in pixels."""
+        """Build the generator alone. settings: as `generator_settings` returns them. size: (height, width) in pixels."""
 
     @staticmethod
     @abstractmethod
     def generator_settings(settings: RunSettings) -> GeneratorSettings:
-        """What the generator is, of a run's settings."""
+        """Return the part of a run's settings that describes the generator."""
 
     @abstractmethod
     def update(self, parts: list[Batch], iteration: int) -> dict[str, torch.Tensor]:
-        """Update all networks by one batch; returns its loss terms: 0-d tensors on the device, means over the batch.
+        """Update all networks by one batch, and return its loss terms.
 
-        parts: the batch in equal parts, whose gradients are accumulated, so that a large batch fits a small device.
-        iteration: from 0; with `settings.training.iterations` it drives learning rates and stages.
+        Each loss term is a 0-d tensor on the device, a mean over the batch.
+
+        parts: the batch in equal parts. Their gradients are accumulated, so that a large batch fits a small device.
+        iteration: counted from 0. Together with `settings.training.iterations` it decides learning rates and stages.
         """
 
     @abstractmethod
     def learning_rate(self, iteration: int) -> float:
-        """The generator's learning rate at an iteration (from 0), for the log."""
+        """Return the learning rate of the generator at an iteration (counted from 0), for the log."""
 
     @property
     def generator(self) -> PoseGenerator:
-        """The generator that is kept. A method that averages its weights gives the average."""
+        """The generator that is kept. A method that averages the weights returns the average here."""
         return self.networks["generator"]
 
     def validation_images(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """Column of `progress.csv` -> images (B, 3, H, W) in [-1, 1], whose SSIM is that column. The generator is in eval mode."""
+        """Return column of `progress.csv` -> images (B, 3, H, W) in [-1, 1]. The column holds the SSIM of these images.
+
+        The caller has put the generator into eval mode.
+        """
         return {"validation_ssim": self.generator.synthesise(batch).image}
 
     def record(self) -> dict[str, str | None]:
-        """What the method adds to `done.json`: `perceptual_network_sha256`, where it has one, and what else is worth keeping."""
+        """Return what the method adds to `done.json`.
+
+        This is `perceptual_network_sha256` if the method has such a network, and whatever else is worth keeping.
+        """
         return {}
 
     @classmethod
     def differing(cls, stored: GeneratorSettings, wanted: GeneratorSettings) -> dict[str, tuple[Any, Any]]:
-        """Setting -> (in the file, wanted), of the generator settings that weights of one cannot be used with the other."""
+        """Return setting -> (value in the file, wanted value) for each difference that makes the weights unusable.
+
+        stored: the generator settings that the weights were made with. wanted: those that they are to be used with.
+        """
         here, there = dataclasses.asdict(wanted), dataclasses.asdict(stored)
         return {name: (there[name], here[name]) for name in here if there[name] != here[name]}
 
     def stateful(self) -> dict[str, Any]:
-        """Name -> everything with a `state_dict` that an exact continuation needs: networks, optimisers, averages."""
+        """Return name -> object with a `state_dict`, for all that an exact continuation needs: networks, optimisers, averages."""
         return dict(self.networks)
 
     def state_dict(self) -> dict[str, Any]:
@@ -134,7 +148,10 @@ class Method(ABC):
 
 
 def rate_factor(iteration: int, decay_from: int, iterations: int) -> float:
-    """The factor of a learning rate at `iteration` (from 0): 1, and from `decay_from` on linear to 0 at `iterations`."""
+    """Return the factor of a learning rate at `iteration` (counted from 0).
+
+    The factor is 1 before `decay_from`. From there it falls linearly, and it reaches 0 at `iterations`.
+    """
     if iteration < decay_from:
         return 1.0
     return (iterations - iteration) / (iterations - decay_from)

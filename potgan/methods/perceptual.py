@@ -9,7 +9,7 @@ from torch import nn
 
 from potgan.common.weights import weight_file
 
-#: torchvision's VGG-16 up to relu1_2: conv1_1, relu, conv1_2, relu.
+#: The number of layers of torchvision's VGG-16 up to relu1_2: conv1_1, relu, conv1_2, relu.
 _RELU1_2 = 4
 
 
@@ -20,10 +20,11 @@ _IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 
 class PerceptualNetwork(nn.Module):
-    """psi of Eq. (5): VGG-16 relu1_2, frozen. Images (B, 3, H, W) in [-1, 1] -> features (B, 64, H, W).
+    """psi of Eq. (5): VGG-16 up to relu1_2, frozen. Images (B, 3, H, W) in [-1, 1] -> features (B, 64, H, W).
 
-    kind `vgg16`: ImageNet weights, fetched once and checked by SHA-256. kind `random`: the same two layers with fixed,
-    seeded weights (Kaiming), for benchmarks that may not download; it measures local contrast in random directions.
+    kind `vgg16`: the network has ImageNet weights, which are fetched once and checked by SHA-256. kind `random`: the network has
+    the same two layers with fixed, seeded weights (Kaiming). This kind is for benchmarks that may not download anything; it
+    measures local contrast in random directions.
     """
 
     def __init__(self, kind: str) -> None:
@@ -53,7 +54,7 @@ class PerceptualNetwork(nn.Module):
         return self.layers(((image + 1) / 2 - self.mean) / self.deviation)
 
     def weights_sha256(self) -> str:
-        """SHA-256 of the parameters' bytes: says which network a run was trained with."""
+        """Return the SHA-256 of the parameters' bytes, which says which network a run was trained with."""
         digest = hashlib.sha256()
         for parameter in self.layers.parameters():
             digest.update(parameter.detach().cpu().numpy().tobytes())

@@ -1,4 +1,4 @@
-"""From the name of a method to the method."""
+"""Finds the class of a method by its name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from potgan.settings.schema import RunSettings
 
 
 def method_class(name: str) -> type[Method]:
-    """UserError for a name that no method has."""
+    """Return the class of the method. Raises UserError for a name that no method has."""
     if name not in METHODS:
         raise UserError(f"no method {name!r}; there are {', '.join(METHODS)}")
     module, _, found = METHODS[name].partition(":")
@@ -22,5 +22,5 @@ def method_class(name: str) -> type[Method]:
 
 
 def build_method(settings: RunSettings, device: torch.device, processes: Processes | None = None) -> Method:
-    """The method of `settings`, with newly initialised networks on `device`."""
+    """Return the method that `settings` names, with newly initialised networks on `device`."""
     return method_class(settings.method)(settings, device, processes)

@@ -1,6 +1,6 @@
-"""The table of keys in `config/README.md`, written from the fields of the configuration's dataclasses.
+"""Writes the tables of keys in `config/README.md` from the fields of the configuration's dataclasses.
 
-`python -m potgan.settings.describe config/README.md` writes it anew between the two marks of that file.
+`python -m potgan.settings.describe config/README.md` writes the tables anew between the two marks of that file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BEGIN, END = "<!-- keys: begin (written by python -m potgan.settings.describe) -
 
 
 def tables() -> str:
-    """Markdown: one table per section, the configuration itself first."""
+    """Return Markdown with one table per section. The table of the configuration itself comes first."""
     parts = [_table("The file", "", Benchmark)]
     parts += [_table(f"`{place}`", _first_sentence(cls), cls) for place, cls in _sections(Benchmark, "")]
     options = {name: cls for name, cls in METHOD_OPTIONS.items() if cls is not None}
@@ -33,14 +33,14 @@ def tables() -> str:
 
 
 def insert(text: str) -> str:
-    """A document with the tables between its two marks. Raises UserError where the marks are missing."""
+    """Return the document `text` with the tables between its two marks. Raises UserError if a mark is missing."""
     if BEGIN not in text or END not in text:
         raise UserError(f"the document has no {BEGIN!r} or no {END!r}; put both where the tables belong")
     return text.split(BEGIN)[0] + f"{BEGIN}\n\n{tables()}\n{END}" + text.split(END, 1)[1]
 
 
 def _sections(cls: type, place: str) -> Iterator[tuple[str, type]]:
-    """(key, dataclass) of every section below `cls`, each before its own sections."""
+    """Yield (key, dataclass) of every section below `cls`. Each section comes before the sections that it contains."""
     for name, kind in typing.get_type_hints(cls).items():
         inner = typing.get_args(kind)[1] if typing.get_origin(kind) is dict else kind
         at = f"{place}{name}" + (".<name>" if inner is not kind else "")

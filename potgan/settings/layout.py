@@ -1,4 +1,4 @@
-"""Where each stage's results lie."""
+"""The paths of each stage's results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths of a benchmark's results: results/<benchmark>/<data set>/<model>/seed<k>/<stage>/..."""
+    """The paths of a benchmark's results: results/<benchmark>/<data set>/<model>/seed<k>/<stage>/..."""
 
     benchmark: str
     root: Path = Path()
@@ -24,7 +24,7 @@ class Layout:
 
     @property
     def data(self) -> Path:
-        """The folder of archives, tables and weights that the user has or that were fetched."""
+        """The folder of archives, tables and weights, which the user put there or which were fetched."""
         return Path(os.environ["POTGAN_DATA"]) if os.environ.get("POTGAN_DATA") else self.root / "data"
 
     @property
@@ -37,62 +37,65 @@ class Layout:
 
     @property
     def feature_cache(self) -> Path:
-        """Features of target images, named by content hash; may be deleted at any time."""
+        """The folder of target images' features, in files named by content hash. It may be deleted at any time."""
         return self.results / "feature-cache"
 
     @property
     def test_set_log(self) -> Path:
-        """One line for each time that test pairs were scored."""
+        """The file that gets one line each time that test pairs are scored."""
         return self.results / "test-set.log"
 
     def images(self, dataset: str) -> Path:
-        """Folder of the image files, with `images.csv` in it."""
+        """The folder of the image files and of `images.csv`."""
         return self.results / dataset / "images"
 
     def keypoints(self, dataset: str) -> Path:
-        """Folder with `keypoints.csv` and `keypoints.json`."""
+        """The folder with `keypoints.csv` and `keypoints.json`."""
         return self.results / dataset / "keypoints"
 
     def pairs(self, dataset: str) -> Path:
-        """Folder with `pairs-{train,validation,test}.csv`, `pairs.json` and, where it is known, `flow.npz`."""
+        """The folder with `pairs-{train,validation,test}.csv`, `pairs.json` and, if the true flow is known, `flow.npz`."""
         return self.results / dataset / "pairs"
 
     def run(self, dataset: str, method: str, seed: int) -> Path:
         return self.results / dataset / method / f"seed{seed}"
 
     def train(self, dataset: str, model: str, seed: int) -> Path:
-        """Folder with `done.json`, `progress.csv` and `generator-<iteration>.pt`; `checkpoint/` beside it holds state."""
+        """The folder with `done.json`, `progress.csv` and `generator-<iteration>.pt`.
+
+        The folder `checkpoint/` beside it holds the state of a training.
+        """
         return self.run(dataset, model, seed) / "train"
 
     def generate(self, dataset: str, method: str, seed: int) -> Path:
-        """Folder with `generated.csv`, `images/<from stem>___<to stem>.png` and, for models, `warps.npz`."""
+        """The folder with `generated.csv`, `images/<from stem>___<to stem>.png` and, for models, `warps.npz`."""
         return self.run(dataset, method, seed) / "generate"
 
     def evaluate(self, dataset: str, method: str, seed: int) -> Path:
-        """Folder with `scores.json` and `per-pair.csv`."""
+        """The folder with `scores.json` and `per-pair.csv`."""
         return self.run(dataset, method, seed) / "evaluate"
 
     def stamp(self, stage: str, *of: str | int) -> Path:
-        """The file that tells Snakemake what decided a job's result; see `potgan.pipeline.snakemake`."""
+        """The file that tells Snakemake what decided the result of a job (see `potgan.pipeline.snakemake`)."""
         return self.memory / "decided" / self.benchmark / _place(stage, *of, suffix=".json")
 
     @property
     def memory(self) -> Path:
-        """Folder of what only speeds up or steers the next start here, and never travels with results."""
+        """The folder of files that only speed up or steer the next start here. They never travel with results."""
         return self.root / ".snakemake" / "potgan"
 
     @property
     def digests(self) -> Path:
-        """The remembered digests of the user's files; see `potgan.pipeline.digests`."""
+        """The file of the remembered digests of the user's files (see `potgan.pipeline.digests`)."""
         return self.memory / "digests.json"
 
     @property
     def times_folder(self) -> Path:
-        """Folder of what Snakemake measures of each job: seconds and memory."""
+        """The folder of what Snakemake measures for each job: seconds and memory."""
         return self.results / "benchmarks"
 
     def times(self, stage: str, *of: str | int) -> Path:
-        """What Snakemake measured of a job; the rules' `benchmark:` says the same."""
+        """The file of what Snakemake measured for a job. The `benchmark:` of the rules names the same file."""
         return self.times_folder / _place(stage, *of, suffix=".tsv")
 
 

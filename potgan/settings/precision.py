@@ -1,8 +1,9 @@
-"""What a training in another precision than fp32 differs by: no such number stands in a table without it.
+"""The difference that training in another precision than fp32 makes to the results.
 
-The paper trains in fp32 (implied). A model in bf16 or tf32 is shown beside its twin in fp32, which the same benchmark has
-and the ablation report compares it with, or else with what was measured on the embedded benchmark over three seeds
-(`benchmarks/precision.csv`, written by `benchmarks/precision.py`).
+The paper implies that it trains in fp32. So no result of a model in bf16 or tf32 stands in a table without its difference to
+fp32. If the same benchmark has a twin of the model in fp32, the ablation report compares the two. If not, the report states the
+difference that was measured on the embedded benchmark over three seeds (`benchmarks/precision.csv`, written by
+`benchmarks/precision.py`).
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ COLUMNS = ("precision", "metric", "fp32", "fp32_sd", "difference", "difference_s
 
 
 def precision_of(benchmark: Benchmark, model: str) -> str:
-    """The precision that a model is trained in, on the first data set where it is not fp32."""
+    """Return the precision that a model is trained in on the first data set where this is not fp32, or else "fp32"."""
     found = [benchmark.run_settings(dataset, model, 0).training.precision for dataset in benchmark.datasets]
     return next((precision for precision in found if precision != "fp32"), "fp32")
 
 
 def fp32_twin(benchmark: Benchmark, model: str) -> str | None:
-    """The model that is the same but for being trained in fp32, on every data set; None where there is none."""
+    """Return the model that differs, on every data set, only by being trained in fp32. Return None if there is none."""
 
     def in_fp32(dataset: str, name: str) -> dict:
         run = benchmark.run_settings(dataset, name, 0)
@@ -43,8 +44,11 @@ def fp32_twin(benchmark: Benchmark, model: str) -> str | None:
 
 
 def measured(path: Path = MEASURED_PRECISION) -> pd.DataFrame:
-    """What is known: one row per precision and metric, with COLUMNS. Empty where the file is not part of the installation."""
-    import pandas as pd  # half a second that parsing the workflow need not pay
+    """Return the measured differences: one row per precision and metric, with COLUMNS.
+
+    The table is empty if the file is not part of the installation. Raises UserError if the file has other columns.
+    """
+    import pandas as pd  # imported here, because it takes half a second and parsing the workflow does not need it
 
     if not path.exists():
         return pd.DataFrame(columns=list(COLUMNS))
@@ -55,7 +59,10 @@ def measured(path: Path = MEASURED_PRECISION) -> pd.DataFrame:
 
 
 def check_precisions(benchmark: Benchmark, where: str) -> None:
-    """UserError for a model in another precision than fp32 whose difference to fp32 is not known and will not be."""
+    """Raise UserError for a model in another precision than fp32 whose difference to fp32 would stay unknown.
+
+    where: the name of the configuration, for the message.
+    """
     for model in benchmark.models:
         precision = precision_of(benchmark, model)
         if precision == "fp32" or fp32_twin(benchmark, model) is not None:
@@ -68,7 +75,10 @@ def check_precisions(benchmark: Benchmark, where: str) -> None:
 
 
 def notes(benchmark: Benchmark) -> tuple[str, ...]:
-    """One sentence for each model that is not trained in fp32, with its difference to fp32 or where that stands."""
+    """Return one note for each model that is not trained in fp32.
+
+    The note gives the difference to fp32, or says where it is reported.
+    """
     found = []
     for model in benchmark.models:
         precision = precision_of(benchmark, model)

@@ -1,8 +1,8 @@
-"""The named measurement protocols. Facts only: this module imports nothing heavy.
+"""The named measurement protocols. This module holds only facts and imports nothing heavy.
 
-A protocol is a frozen description with an id and a hash. A variant of a metric is another protocol, never a flag, and
-every value in a table carries the id of its metric: a number measured through a network that is not Inception never
-stands under `fid`.
+A protocol is a frozen description with an id and a hash. A variant of a metric is another protocol and never a flag. Every
+value in a table carries the id of its metric. So a number that was measured through another network than Inception never
+carries the id of an FID through Inception.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from potgan.common.files import fingerprint
 
-#: Table columns in their order; "lower" metrics are better when smaller.
+#: Metric, in the order of the table columns -> whether a higher or a lower value is better.
 METRICS = {
     "ssim": "higher",
     "is": "higher",
@@ -37,19 +37,21 @@ METRIC_LABELS = {
     "psnr": "PSNR",
     "kid": "KID",
 }
-#: Metrics that compare an image with its target, and those of a whole set through a feature network.
+#: The metrics that compare an image with its target.
 IMAGE_METRICS = ("ssim", "mask_ssim", "foreground_ssim", "l1", "psnr")
+#: The metrics of a whole set of images through a feature network.
 SET_METRICS = ("is", "mask_is", "fid", "mask_fid", "kid")
+#: The metrics that need masks.
 MASKED_METRICS = ("mask_ssim", "foreground_ssim", "mask_is", "mask_fid")
 
 
 @dataclass(frozen=True)
 class SsimSettings:
-    """Window and range of SSIM (docs/decisions.md, D33)."""
+    """The window and the data range of SSIM (docs/decisions.md, D33)."""
 
     window: str  # gaussian | uniform
-    size: int  # taps
-    sigma: float  # of the Gaussian, in pixels
+    size: int  # number of taps along one side
+    sigma: float  # standard deviation of the Gaussian, in pixels
     covariance: str  # population | sample
     data_range: str  # "generated": max - min of each generated image (Deformable GAN, PATN) | "255"
 
@@ -59,35 +61,39 @@ class Protocol:
     """How a set of generated images is measured against the targets of its pairs."""
 
     id: str
-    version: int  # raised whenever the same id means something else
+    version: int  # it is raised whenever the meaning of the id changes
     description: str
-    frame: str  # as-is | pad-256: 256 x 176 images get 40 white columns left and right before anything is measured
-    targets: (
-        str  # dataset: the data set's own image | strip: the target panel of a released strip, JPEG and all | either
-    )
-    file_format: str  # any | png: what the images must have been saved as
-    ssim_id: str  # what the SSIM settings are called in a table
+    # frame: as-is | pad-256. With pad-256, images of 256 x 176 get 40 white columns left and right before anything is measured.
+    frame: str
+    # targets: dataset (the data set's own image) | strip (the target panel of a released strip, with its JPEG errors) | either
+    targets: str
+    file_format: str  # the format that the images must have been saved in: any | png
+    ssim_id: str  # the name of the SSIM settings in a table
     ssim: SsimSettings
-    mask_id: str  # recipe of the mask of masked metrics: rectangles4 (Deformable GAN) | pg2-r4
-    mask_owner: str  # target | source
+    mask_id: str  # the recipe of the masks: rectangles4 (Deformable GAN) | pg2-r4
+    mask_owner: str  # the image whose pose the mask is drawn from: target | source
     feature_network: str  # inception-2015-12-05 | synthetic-classifier
-    feature_id: str  # suffix of IS and FID ids
-    inception_splits: int  # contiguous, in the order of the pair list
-    fid_reference: str  # "targets": of the test pairs, with multiplicity | "train": every training image once
-    minimum_n: int  # images below which FID is refused; 0: measured, with a warning
+    feature_id: str  # the suffix of the ids of IS, FID and KID
+    inception_splits: int  # the number of splits; they are contiguous, in the order of the pair list
+    # fid_reference: "targets" (the targets of the test pairs, as often as they occur) | "train" (every training image once)
+    fid_reference: str
+    minimum_n: int  # FID of fewer images is refused; with 0 it is measured, with a warning
 
     @property
     def hash(self) -> str:
-        """Fingerprint of every field but the description, whose words measure nothing."""
+        """The fingerprint of every field but the description, whose words change no measurement."""
         return fingerprint({name: value for name, value in dataclasses.asdict(self).items() if name != "description"})
 
     @property
     def record(self) -> dict[str, str | int]:
-        """What `scores.json` says of it."""
+        """The entry of the protocol in `scores.json`."""
         return {"id": self.id, "version": self.version, "hash": self.hash, "description": self.description}
 
     def metric_id(self, metric: str) -> str:
-        """The protocol id of one metric, e.g. `ssim-deform`, `mask-fid-synthetic`: the same id only for the same settings."""
+        """Return the protocol id of one metric, e.g. `ssim-deform` or `mask-fid-synthetic`.
+
+        Two protocols give a metric the same id only if they measure it with the same settings.
+        """
         parts = [metric.replace("_", "-")]
         if metric in ("ssim", "mask_ssim", "foreground_ssim"):
             parts.append(self.ssim_id if _SSIM_IDS.get(self.ssim_id) == self.ssim else _spelled(self.ssim))
@@ -104,7 +110,7 @@ class Protocol:
             parts.append(self.fid_reference)
         if self.frame != "as-is":
             parts.append(self.frame)
-        # IS looks at generated images alone; everything else at targets too.
+        # IS looks only at generated images. All other metrics look at targets too.
         if self.targets != "dataset" and metric not in ("is", "mask_is"):
             parts.append({"strip": "strip", "either": "as-they-are"}[self.targets])
         if self.file_format != "any":
@@ -193,8 +199,8 @@ CLEAN = dataclasses.replace(
 
 PROTOCOLS = {protocol.id: protocol for protocol in (POTGAN, POTGAN_SYNTHETIC, PATN, PG2, GFLA, CLEAN)}
 
-#: What each short name stands for. Settings that are not its own are spelled out, so that a variant that is made with
-#: `dataclasses.replace` never keeps the name of what it was made from.
+#: The settings that each short name stands for. A variant that is made with `dataclasses.replace` has a short name whose
+#: settings are others. Its settings are then spelled out in the id, so that it never keeps the name of the original.
 _SSIM_IDS = {protocol.ssim_id: protocol.ssim for protocol in PROTOCOLS.values()}
 _FEATURE_IDS = {protocol.feature_id: protocol.feature_network for protocol in PROTOCOLS.values()}
 
@@ -205,16 +211,20 @@ def _spelled(ssim: SsimSettings) -> str:
 
 
 def as_they_are(protocol: Protocol) -> Protocol:
-    """The protocol without its demands on files and targets, under an id of its own: released strips as they are."""
+    """Return the protocol without its demands on files, targets and their number, under an id of its own.
+
+    It measures released strips as they are.
+    """
     return dataclasses.replace(
         protocol, id=f"{protocol.id}-as-they-are", targets="either", file_format="any", minimum_n=0
     )
 
 
 def unmet_demands(protocol: Protocol, file_format: str, from_strips: bool) -> list[str]:
-    """What of a protocol a set of images does not meet, as ends of the sentence "FOLDER: ..."; empty if all is met.
+    """Return the demands of a protocol that a set of images does not meet. The list is empty if all are met.
 
-    file_format: png | jpeg. from_strips: whether the targets are panels of the results' own strips.
+    Each item ends a sentence that begins with the name of a folder. file_format: png | jpeg. from_strips: whether the targets
+    are panels of the results' own strips.
     """
     found = []
     if protocol.file_format == "png" and file_format != "png":

@@ -1,4 +1,4 @@
-"""A configuration: YAML or a mapping -> a checked `Benchmark`, and back."""
+"""Turns a configuration, which is YAML or a mapping, into a checked `Benchmark`, and back."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ from potgan.settings.schema import (
 
 
 def load(source: str | Path | dict[str, typing.Any]) -> Benchmark:
-    """Read and check a configuration, from a YAML file or from a mapping, laid over the one that its key `base` names.
+    """Read and check a configuration from a YAML file or from a mapping.
 
-    Raises UserError for a file that is missing or no YAML, an unknown key, a wrong type or an impossible value.
+    If it has the key `base`, it is laid over the configuration that this key names. Raises UserError for a file that is missing
+    or is not YAML, an unknown key, a wrong type or an impossible value.
     """
     where = "configuration" if isinstance(source, dict) else str(source)
     tree: dict[str, typing.Any] = {}
@@ -37,7 +38,7 @@ def load(source: str | Path | dict[str, typing.Any]) -> Benchmark:
     tree.pop("base", None)
     for section in ("datasets", "models", "external_methods"):
         if isinstance(tree.get(section), dict):
-            # A file laid over another takes an entry away with `name: false`.
+            # A file that is laid over another can remove an entry of it with `name: false`.
             tree[section] = {name: entry for name, entry in tree[section].items() if entry is not False}
     benchmark = build(Benchmark, tree, where, root=True)
     _check(benchmark, where)
@@ -46,9 +47,10 @@ def load(source: str | Path | dict[str, typing.Any]) -> Benchmark:
 
 
 def layers(source: str | Path | dict[str, typing.Any]) -> list[tuple[Path | None, dict[str, typing.Any]]]:
-    """(file, its settings) of a configuration and of those that it is laid over, the lowest first; no file for a mapping.
+    """Return (file, its settings) for a configuration and for each one that it is laid over, the lowest first.
 
-    Raises UserError for a file that is missing or no YAML mapping, and for a configuration that is laid over itself.
+    The file is None if `source` is a mapping. Raises UserError for a file that is missing or is no YAML mapping, and for a
+    configuration that is laid over itself.
     """
     found: list[tuple[Path | None, dict[str, typing.Any]]] = []
     path = None if isinstance(source, dict) else Path(source)
@@ -80,19 +82,22 @@ def _read(path: Path) -> dict[str, typing.Any]:
 
 
 def _laid_over(lower: typing.Any, upper: typing.Any) -> typing.Any:
-    """Mappings are merged key by key, as Snakemake merges several files; of anything else the upper one counts."""
+    """Merge two settings as Snakemake merges several files.
+
+    Mappings are merged key by key. For anything else the upper value is taken.
+    """
     if not isinstance(lower, dict) or not isinstance(upper, dict):
         return upper
     return lower | {key: _laid_over(lower.get(key), value) for key, value in upper.items()}
 
 
 def as_tree(benchmark: Benchmark) -> dict[str, typing.Any]:
-    """The resolved configuration as plain JSON types; `load(as_tree(b)) == b`."""
+    """Return the resolved configuration as plain JSON types. `load(as_tree(b)) == b` holds."""
     return json.loads(json.dumps(dataclasses.asdict(benchmark)))
 
 
 def dump(benchmark: Benchmark) -> str:
-    """The resolved configuration as YAML; `load` of it gives an equal object."""
+    """Return the resolved configuration as YAML. `load` of it gives an equal object."""
     return yaml.safe_dump(as_tree(benchmark), sort_keys=False, allow_unicode=True, width=110)
 
 
@@ -172,6 +177,6 @@ def _check_external(
             name not in reserved | set(benchmark.models) and not name.endswith(FIRST_CHECKPOINT_SUFFIX),
             f"external method name {name!r} is reserved or a model's",
         )
-        # A data set that cannot be had here has left `datasets`; its cells say why.
+        # A data set that cannot be had here was moved from `datasets` to `absent`. Its cells in the tables say why.
         one_of(method.dataset, (*benchmark.datasets, *benchmark.absent), f"{at}.dataset")
         require(bool(method.label.strip()), f"{at}.label is empty")

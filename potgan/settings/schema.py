@@ -1,8 +1,9 @@
 """A benchmark's configuration as frozen dataclasses.
 
-A configuration file *is* a benchmark with a name. Each setting stands once, on its field here, with its type, its choices, its
-range and its meaning; `config/README.md` is generated from them (`potgan.settings.describe`). `config/*.yaml` hold the values
-and why they were chosen. `Benchmark.run_settings` resolves what one training sees; its fingerprint keys checkpoints and results.
+A configuration file *is* a benchmark with a name. Each setting is described once, on its field here, with its type, its choices,
+its range and its meaning. `config/README.md` is generated from these fields (`potgan.settings.describe`). `config/*.yaml` hold
+the values and the reasons for them. `Benchmark.run_settings` resolves the settings that one training sees. Checkpoints and
+results are identified by the fingerprint of these settings.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from potgan.common.files import fingerprint
 from potgan.common.typed import REQUIRED, build, merge, setting
 
 STAGES = ("images", "keypoints", "pairs", "train", "generate", "evaluate", "tabulate")
-#: Methods that need no training; every table shows them, so that a reader knows where the scale begins and ends.
+#: The methods that need no training. Every table shows them, so that a reader knows where the scale begins and ends.
 REFERENCE_METHODS = ("copy-source", "mean-image", "real-data")
 FIRST_CHECKPOINT_SUFFIX = "-first-checkpoint"
 #: Data sets that have a published archive (`benchmarks/<kind>.yaml` holds its facts).
 PUBLISHED_KINDS = ("market1501", "dukemtmc", "deepfashion")
 SPLITS = ("train", "test")
-#: Layouts of released result folders (`potgan/measure/released.py` says what they are).
+#: The layouts of released result folders. `potgan/measure/released.py` describes them.
 RESULT_LAYOUTS = ("plain", "deform", "patn", "gfla")
 PAIR_RULE_NAMES = ("patn", "pg2")
 
@@ -98,7 +99,7 @@ class KeypointSettings:
 
     @property
     def tables(self) -> dict[str, str]:
-        """split -> path, of the tables that are named."""
+        """Split -> path, for the tables that the settings name."""
         named = {"train": self.train, "test": self.test}
         return {split: path for split, path in named.items() if path is not None}
 
@@ -236,7 +237,8 @@ class TrainingSettings:
         at_least=0,
         below=1,
     )
-    # How it is run, not what is trained: results may differ by the rounding of sums, as between two machines.
+    # The settings below decide how a training is run, and not what is trained. They may change the results by the rounding of
+    # sums, as another machine may.
     threads: int = setting(1, "CPU threads of each process; changes no training", at_least=1)
     processes: int = setting(1, "one per GPU, each with its share of every batch; changes no training", at_least=1)
     device_batch_size: int | None = setting(
@@ -251,7 +253,7 @@ class TrainingSettings:
 class FeatureNetworkSettings:
     """The classifier behind `is-synthetic` and `fid-synthetic` (`potgan/measure/synthetic_network.py`).
 
-    They decide the trained network, with `threads` to the last bit on one machine.
+    These settings decide the trained network. Together with `threads` they decide it to the last bit on one machine.
     """
 
     identities: int = setting(
@@ -292,8 +294,8 @@ class ExternalMethod:
     )
 
 
-#: Method that a model may name (`models.<name>.method`) -> the dataclass of its `options`. PoT-GAN has none: its settings are
-#: the sections POTGAN_SECTIONS. What a method is stands in `potgan.methods.registry`.
+#: Method that a model may name (`models.<name>.method`) -> the dataclass of its `options`. PoT-GAN has none, because its settings
+#: are the sections POTGAN_SECTIONS. `potgan.methods.registry` finds the class of a method.
 METHOD_OPTIONS: dict[str, type | None] = {
     "potgan": None,
 }
@@ -334,14 +336,14 @@ class Benchmark:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """All rows that are scored: models, the main model's first checkpoint, references, external methods.
+        """All rows that are scored: models, the first checkpoint of the main model, references, external methods.
 
-        An external method has images of one data set only: `methods_of` says which rows a data set has.
+        An external method has images of only one data set. `methods_of` says which rows a data set has.
         """
         return (*self.models, self.main_model + FIRST_CHECKPOINT_SUFFIX, *REFERENCE_METHODS, *self.external_methods)
 
     def methods_of(self, dataset: str) -> tuple[str, ...]:
-        """The rows that are generated (or imported) and scored on a data set."""
+        """Return the rows that are generated (or imported) and scored on a data set."""
         external = self.external_methods
         return tuple(m for m in self.methods if m not in external or external[m].dataset == dataset)
 
@@ -349,13 +351,17 @@ class Benchmark:
         return self.seeds if self.model_of(method) else (0,)
 
     def model_of(self, method: str) -> str | None:
-        """The model behind a row; None for rows without a training, which are references and external methods."""
+        """Return the model behind a row. It is None for references and external methods, which have no training."""
         if method in REFERENCE_METHODS or method in self.external_methods:
             return None
         return method.removesuffix(FIRST_CHECKPOINT_SUFFIX)
 
     def run_settings(self, dataset: str, model: str, seed: int) -> RunSettings:
-        """What one training and its generation see: sections <- data set's overrides <- model's entry."""
+        """Return the settings that one training and its generation see.
+
+        The sections come first, the overrides of the data set are laid over them, and the entry of the model over both. Raises
+        UserError for an unknown data set, model, method or setting, and for a value that a setting does not allow.
+        """
         if dataset not in self.datasets:
             raise UserError(f"configuration: no data set {dataset!r}; there are {', '.join(self.datasets)}")
         if model not in self.models:
@@ -369,7 +375,7 @@ class Benchmark:
         sections = merge(sections, settings.overrides, f"datasets.{dataset}.overrides")
         options = METHOD_OPTIONS[method]
         if options is not None:
-            # PoT-GAN's sections are no settings of this method: an entry that sets them is a mistake.
+            # The sections of PoT-GAN are no settings of this method, so an entry that sets one of them is a mistake.
             others = {name: sections.pop(name) for name in POTGAN_SECTIONS}
             sections = others | merge(sections | {"options": dataclasses.asdict(options())}, own, f"models.{model}")
             sections["options"] = build(options, sections["options"], f"models.{model}.options")
@@ -379,20 +385,20 @@ class Benchmark:
         return build(RunSettings, sections | of, f"models.{model}")
 
     def trained_as(self, dataset: str, model: str) -> str:
-        """The model whose training `model` uses: the first with the same training fingerprint.
+        """Return the model whose training `model` uses, which is the first one with the same training fingerprint.
 
-        With `guided_filter.mode: test` the filter is no part of training, so `no-guided-filter` shares the network of
-        `potgan`: the comparison is paired, and nothing is trained twice.
+        With `guided_filter.mode: test` the filter is no part of training, so `no-guided-filter` shares the network of `potgan`.
+        The comparison of the two is then paired, and nothing is trained twice.
         """
         return self.trainings(dataset)[model]
 
     def trainings(self, dataset: str) -> dict[str, str]:
-        """`trained_as` of every model; those that are trained themselves stand for themselves."""
+        """Return model -> `trained_as`, for every model. A model that is trained itself is mapped to itself."""
         prints = {model: self.run_settings(dataset, model, 0).training_fingerprint for model in self.models}
         return {model: next(other for other in prints if prints[other] == prints[model]) for model in prints}
 
 
-#: Settings of a training that do not decide what is trained: how it is watched, and on what it runs.
+#: The settings of a training that do not decide what is trained. They say how it is watched and what it runs on.
 HOW_IT_IS_RUN = ("log_every", "save_every", "threads", "processes", "device_batch_size", "compile")
 
 
@@ -409,11 +415,11 @@ class RunSettings:
     masks: MaskSettings
     training: TrainingSettings
     method: str = "potgan"
-    options: typing.Any = None  # of the method, an instance of METHOD_OPTIONS[method]
+    options: typing.Any = None  # an instance of METHOD_OPTIONS[method], or None if the method has no options
 
     @property
     def training_dict(self) -> dict[str, typing.Any]:
-        """What training depends on. A filter that is not trained through is no part of it."""
+        """The settings that training depends on. A guided filter that is not part of training is left out."""
         tree = dataclasses.asdict(self)
         for name in HOW_IT_IS_RUN:
             del tree["training"][name]
@@ -428,5 +434,5 @@ class RunSettings:
         return fingerprint(self.training_dict)
 
     def images_fingerprint(self, checkpoint: str) -> str:
-        """Of what decides a model's images apart from the data: its training, its generator, and which checkpoint."""
+        """Return the fingerprint of all that decides a model's images apart from the data: training, generator, checkpoint."""
         return fingerprint([self.training_dict, str(self.generator if self.options is None else None), checkpoint])

@@ -1,6 +1,7 @@
-"""What the trainings of a configuration will take: some steps of each, timed on random pairs, times their iterations.
+"""Estimates the time and the space that the trainings of a configuration will take.
 
-No data set and no weight file is needed: a step's time does not depend on what the images show, nor on the values of
+Some steps of each training are timed on random pairs, and the time of a step is multiplied by the number of iterations. This
+needs no data set and no weight file, because the time of a step depends neither on what the images show nor on the values of
 the perceptual network's weights.
 """
 
@@ -28,9 +29,10 @@ from potgan.settings.schema import Benchmark, RunSettings
 from potgan.training.log import LossMeter
 from potgan.training.loop import batch_positions, out_of_memory_is_one_line
 
-#: Steps before the clock starts: buffers are allocated, convolution algorithms chosen, networks compiled, graphs recorded.
+#: The number of steps before the clock starts. In these, buffers are allocated, convolution algorithms are chosen, networks are
+#: compiled and graphs are recorded.
 WARM_UP = {"cpu": 2, "cuda": 10}
-#: Random images that steps are timed on: enough for no batch to fit a cache, few enough for any memory.
+#: The number of random images that steps are timed on. They are too many for a cache and few enough for any memory.
 IMAGES = 256
 NOT_COUNTED = (
     "Not counted: reading images, compiling (minutes at most, once per training), validation, writing checkpoints, generation and "
@@ -39,7 +41,10 @@ NOT_COUNTED = (
 
 
 def random_pairs(size: tuple[int, int], sigma: float, images: int = IMAGES, pairs: int = 16 * IMAGES) -> PairData:
-    """Pairs of random images (height, width), masks and joints on the CPU, the same at every call."""
+    """Return pairs of random images, masks and joints on the CPU. They are the same at every call.
+
+    size: (height, width) in pixels. sigma: as `MaskSettings.heatmap_sigma`.
+    """
     height, width = size
     generator = torch.Generator().manual_seed(0)
 
@@ -58,7 +63,7 @@ def random_pairs(size: tuple[int, int], sigma: float, images: int = IMAGES, pair
 
 
 class TimedTraining:
-    """The inner loop of `train` on given pairs, some steps at a time. No state, no files."""
+    """The inner loop of `train` on given pairs, some steps at a time. It saves no state and writes no files."""
 
     def __init__(self, settings: RunSettings, device: torch.device, data: PairData) -> None:
         alone = Processes()
@@ -69,7 +74,10 @@ class TimedTraining:
         self.batches = training_batches(data, device, positions, needs=self.method.needs)
 
     def run(self, steps: int) -> float:
-        """Seconds that this many steps took, batches included; the device has finished at both ends."""
+        """Take this many steps and return how many seconds they took.
+
+        The time includes the making of batches. The device has finished its work before the clock starts and before it stops.
+        """
         synchronise(self.device)
         start = time.perf_counter()
         for _ in range(steps):
@@ -79,14 +87,17 @@ class TimedTraining:
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until the device has done all that it was given."""
+    """Wait until the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One process of one training on this machine. The bytes are those of the files that it writes."""
+    """What was measured of one process of one training on this machine.
+
+    generator_bytes and state_bytes are the sizes of the files that a training writes.
+    """
 
     seconds_per_iteration: float
     peak_memory_bytes: int
@@ -97,9 +108,9 @@ class Measured:
 
 
 def measure(settings: RunSettings, steps: int) -> Measured:
-    """Time that many steps, after some to warm up, in this process.
+    """Time that many steps in this process, after some steps to warm up.
 
-    Raises UserError where a batch does not fit the device.
+    Raises UserError if a batch does not fit the device.
     """
     device = pick_device()
     torch.set_num_threads(settings.training.threads)
@@ -122,7 +133,7 @@ def measure(settings: RunSettings, steps: int) -> Measured:
 
 @dataclass(frozen=True)
 class Cost:
-    """All trainings of one model on one data set: one for each seed."""
+    """The cost of all trainings of one model on one data set. There is one training per seed."""
 
     dataset: str
     model: str
@@ -136,12 +147,12 @@ class Cost:
 
     @property
     def hours_each(self) -> float:
-        """From start to end of one training."""
+        """The hours from start to end of one training."""
         return self.measured.seconds_per_iteration * self.settings.training.iterations / 3600
 
     @property
     def device_hours(self) -> float:
-        """Hours of all seeds, on each of the devices of a training."""
+        """The device-hours of all seeds: the hours of each training times the number of its devices."""
         return self.hours_each * self.seeds * self.settings.training.processes
 
     @property
@@ -170,14 +181,14 @@ class Cost:
 def distinct_trainings(
     benchmark: Benchmark, dataset: str | None = None, model: str | None = None
 ) -> list[tuple[str, str]]:
-    """(data set, model) of every training of a configuration, or of the chosen ones: models that share a network once.
+    """Return (data set, model) of every training of a configuration, or only of the chosen data set or model.
 
-    Raises UserError for a name that the configuration has not.
+    Models that share a network are listed once. Raises UserError for a name that the configuration does not have.
     """
     found: list[tuple[str, str]] = []
     for name in [dataset] if dataset is not None else benchmark.datasets:
         for one in [model] if model is not None else benchmark.models:
-            benchmark.run_settings(name, one, benchmark.seeds[0])  # names what is unknown
+            benchmark.run_settings(name, one, benchmark.seeds[0])  # raises UserError for an unknown name
             training = (name, benchmark.trained_as(name, one))
             if training not in found:
                 found.append(training)
@@ -185,9 +196,10 @@ def distinct_trainings(
 
 
 def estimate(benchmark: Benchmark, steps: int, dataset: str | None = None, model: str | None = None) -> list[Cost]:
-    """Time each distinct training, every one in a process of its own, so that memory and threads do not mix.
+    """Time each distinct training in a process of its own, so that the trainings do not share memory and threads.
 
-    Trainings of equal settings (the same model on data sets of one image size, say) are timed once.
+    Trainings with equal settings are timed once. Such are, for example, those of one model on data sets of one image size.
+    Raises UserError for fewer steps than 1, for an unknown name and if a training cannot be timed.
     """
     if steps < 1:
         raise UserError(f"--steps must be at least 1, and is {steps}")
@@ -204,7 +216,7 @@ def estimate(benchmark: Benchmark, steps: int, dataset: str | None = None, model
 
 
 def _what_is_timed(settings: RunSettings) -> RunSettings:
-    """One process of the training, without what does not change its speed."""
+    """Return the settings of one process of the training, with fixed values for what does not change its speed."""
     options = settings.training
     training = dataclasses.replace(
         options, batch_size=options.batch_size // options.processes, processes=1, perceptual_network="random"
@@ -213,7 +225,7 @@ def _what_is_timed(settings: RunSettings) -> RunSettings:
 
 
 def _in_a_process(settings: RunSettings, steps: int, what: str) -> Measured:
-    # Not an executor: it would write to the process when it is killed, and the command line ends at a broken pipe.
+    # No executor is used here, because it would write to a process that was killed. A broken pipe would end the command line.
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_measure_and_send, args=(sender, settings, steps), daemon=True)
@@ -248,7 +260,7 @@ def check_price(price: float | None) -> None:
 
 
 def text(costs: list[Cost], steps: int, price: float | None = None) -> str:
-    """The table that a person reads. price: EUR for an hour of one device."""
+    """Return the table that a person reads. price: the price of one hour of one device, in EUR."""
     unit = "hours" if costs[0].measured.device.startswith("CPU") else "GPU-hours"
     head = ["training", "s/iteration", "pairs/s", "hours each", "seeds", unit, "peak memory", "checkpoints", "state"]
     rows = [
@@ -293,7 +305,7 @@ def _gib(count: int) -> str:
 
 
 def as_tree(costs: list[Cost], steps: int, price: float | None = None) -> dict[str, Any]:
-    """The same for a program."""
+    """Return the content of the table as plain JSON types, for a program."""
     hours = sum(cost.device_hours for cost in costs)
     return {
         "device": costs[0].measured.device,

@@ -1,4 +1,7 @@
-"""What a person sees of a training: `progress.csv`, pictures of the same pairs, TensorBoard, and an alarm."""
+"""What a person sees of a training.
+
+This is `progress.csv`, pictures of the same pairs, TensorBoard, and an error when a loss is no longer finite or explodes.
+"""
 
 from __future__ import annotations
 
@@ -25,49 +28,49 @@ from potgan.data.pose_rendering import draw_skeleton
 from potgan.methods.method import Method, PoseGenerator
 from potgan.settings.schema import RunSettings
 
-#: In the paper's counting one training is 90 epochs (Fig. 10 shows 50 to 90; docs/decisions.md, D28).
+#: The number of epochs of one training, as the paper counts them (Fig. 10 shows 50 to 90; docs/decisions.md, D28).
 EPOCHS = 90
-#: Pairs that every picture of a training shows.
+#: The number of pairs that every picture of a training shows.
 SAMPLES = 8
-#: A loss has exploded when its mean since the last line of progress.csv is this many times that of the first iteration. In
-#: trainings that went well it is at most 1.7 times (the adversarial term, while the discriminator learns).
+#: A loss has exploded if its mean since the last line of progress.csv is more than this many times its value in the first
+#: iteration. In trainings that went well the factor is at most 1.7, for the adversarial term while the discriminator learns.
 EXPLOSION = 100.0
 
 
 class LossMeter:
-    """Means of the loss terms between two lines of `progress.csv`, summed on the device, so that no step waits for them.
+    """Computes the means of the loss terms between two lines of `progress.csv`.
 
-    names: loss term -> its short name in a progress line.
+    The terms are summed on the device, so that no step waits for them. names: loss term -> its short name in a progress line.
     """
 
     def __init__(self, names: Mapping[str, str], processes: Processes) -> None:
         self.names, self.processes = names, processes
         self.rows: list[dict[str, float]] = []
-        self._first: dict[str, torch.Tensor] = {}  # of the first iteration
+        self._first: dict[str, torch.Tensor] = {}  # the loss terms of the first iteration
         self._sums: dict[str, torch.Tensor] = {}
         self._count = 0
 
     def add(self, terms: dict[str, torch.Tensor]) -> None:
         self._first = self._first or {name: value.double() for name, value in terms.items()}
         for name, value in terms.items():
-            # In float64, so that a sum does not depend on when it was taken off the device.
+            # Sums are in float64, so that a sum does not depend on when it was taken off the device.
             self._sums[name] = self._sums[name] + value if name in self._sums else value.double()
         self._count += 1
 
     def means(self) -> dict[str, float]:
-        """name -> mean over iterations, and over processes. Waits for the device."""
+        """Return name -> mean over iterations and over processes. This waits for the device."""
         if not self._count:
             return {}
         values = self.processes.mean(torch.stack(list(self._sums.values())).cpu()) / self._count
         return dict(zip(self._sums, values.tolist(), strict=True))
 
     def start_row(self, row: dict[str, float]) -> None:
-        """Keep a line, and begin the next."""
+        """Keep the finished line `row`, and begin the next one."""
         self.rows.append(row)
         self._sums, self._count = {}, 0
 
     def check(self, folder: Path, iteration: int, last_good: str) -> None:
-        """UserError if a loss is not finite, or has exploded. Called before anything is saved."""
+        """Raise UserError if a loss is not finite or has exploded. The loop calls this before it saves anything."""
         for name, value in self.means().items():
             if math.isfinite(value) and value <= EXPLOSION * max(self._first[name].item(), 0.01):
                 continue
@@ -82,7 +85,7 @@ class LossMeter:
             )
 
     def note(self) -> str:
-        """The last line's losses, for a progress line."""
+        """Return the losses of the last line of `progress.csv`, for a progress line."""
         if not self.rows:
             return "no losses yet"
         last = self.rows[-1]
@@ -101,7 +104,7 @@ class LossMeter:
 
 
 class TrainingLog:
-    """Writes what happened since the iteration `start`."""
+    """Writes what a training did since the iteration `start`."""
 
     def __init__(self, folder: Path, settings: RunSettings, method: Method, start: int) -> None:
         self.folder = folder
@@ -109,13 +112,13 @@ class TrainingLog:
         self.groups = {"loss": tuple(method.losses), "validation": validation, "run": ("learning_rate",)}
         self.began = time.monotonic()
         self.board = None
-        with contextlib.suppress(OSError):  # watching must never stop a training
+        with contextlib.suppress(OSError):  # a failure of TensorBoard must never stop a training
             self.board = _board(folder.parent / "tensorboard", start)
         if self.board is not None and not start:
             self.board.add_text("settings", f"```\n{settings}\n```", 0)
 
     def row(self, row: dict[str, float], rows: list[dict[str, float]], pairs: int, device: torch.device) -> None:
-        """One more line. pairs: seen in this session."""
+        """Write one more line. rows: all lines so far, with this one. pairs: the number of pairs seen in this session."""
         write_text(self.folder / "progress.csv", progress_csv(rows, self.groups))
         if self.board is None:
             return
@@ -130,7 +133,7 @@ class TrainingLog:
             self.board.flush()
 
     def pictures(self, generator: PoseGenerator, data: PairData, iteration: int) -> None:
-        """What the generator makes of the same pairs every time."""
+        """Write a picture of what the generator makes from the same pairs every time."""
         picture = samples(generator, data)
         write_bytes(self.folder / f"samples-{iteration:06d}.png", png_bytes(picture))
         if self.board is not None:
@@ -145,12 +148,12 @@ class TrainingLog:
 
 @torch.no_grad()
 def samples(generator: PoseGenerator, data: PairData, count: int = SAMPLES) -> np.ndarray:
-    """A picture of the same pairs at every call, one pair per row: source, target pose, synthesised image, target.
+    """Return a picture (rows, columns, 3) uint8 RGB of the same pairs at every call.
 
-    Returns (rows, columns, 3) uint8 RGB.
+    There is one row per pair, and it shows the source, the target pose, the synthesised image and the target.
     """
     generator.eval()
-    # Evenly spaced over the list, so that not all of them are of its first person.
+    # The pairs are evenly spaced over the list, so that they do not all show its first person.
     chosen = np.unique(np.linspace(0, len(data) - 1, min(count, len(data))).astype(int))
     needs = generator.needs | {"source_image", "target_image"}
     batch = data.batch(chosen, next(generator.parameters()).device, needs)
@@ -172,12 +175,15 @@ def _board(folder: Path, start: int) -> Any:
         say("TensorBoard is not installed: progress.csv and the pictures in the run's folder say the same")
         return None
     _tell_of_full_disks_in_a_line()
-    # Points of an earlier session after the saved state are dropped: they are drawn again.
+    # TensorBoard drops the points that an earlier session drew after the saved state, because they are drawn again.
     return SummaryWriter(str(folder), purge_step=start + 1 if start else None)
 
 
 def _tell_of_full_disks_in_a_line() -> None:
-    """TensorBoard writes from a thread of its own, which would die with a traceback. Watching must not stop a training."""
+    """Report a full disk in one line, and let the training go on.
+
+    TensorBoard writes from a thread of its own. Without this, the thread would end with a traceback.
+    """
     before = threading.excepthook
 
     def tell(failure: threading.ExceptHookArgs) -> None:
@@ -190,6 +196,9 @@ def _tell_of_full_disks_in_a_line() -> None:
 
 
 def progress_csv(rows: list[dict[str, float]], groups: dict[str, tuple[str, ...]]) -> str:
-    """groups: the names of the loss terms (`loss`), of the rates (`run`) and of the validated columns (`validation`)."""
+    """Return the text of `progress.csv`.
+
+    groups: the names of the loss terms (`loss`), of the rates (`run`) and of the validated columns (`validation`).
+    """
     columns = ["iteration", "epoch", *groups["loss"], *groups["run"], *groups["validation"]]
     return pd.DataFrame(rows, columns=columns).to_csv(index=False, float_format="%.6g", lineterminator="\n")

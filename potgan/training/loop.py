@@ -1,8 +1,8 @@
-"""One training, from pairs to a generator, of any method. Read `train` from top to bottom.
+"""One training of any method, from pairs to a generator. `train` is the place to begin reading.
 
-The folder of a run holds `progress.csv`, `generator-<iteration>.pt` and `samples-<iteration>.png` for each kept checkpoint,
-and, last of all, `done.json`. While it runs, `../checkpoint/` holds the whole state: a run that is killed at any moment
-continues from there, bit for bit. `../tensorboard/` holds the same curves and pictures for TensorBoard.
+The folder of a run holds `progress.csv`, and `generator-<iteration>.pt` and `samples-<iteration>.png` for each kept checkpoint.
+`done.json` is written last. While the training runs, `../checkpoint/` holds its whole state. A run that is killed at any moment
+continues from there, and its results are equal bit for bit. `../tensorboard/` holds the same curves and pictures for TensorBoard.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from potgan.training.log import EPOCHS, LossMeter, TrainingLog
 from potgan.training.record import TrainingRecord
 from potgan.training.state import TrainingState
 
-#: Iterations between the processes' agreement on whether one of them was told to stop.
+#: The processes agree once in this many iterations on whether one of them was told to stop.
 AGREE_EVERY = 10
 
 
@@ -47,14 +47,14 @@ def train(
     device: torch.device | None = None,
     code: str = "",
 ) -> TrainingRecord:
-    """Train one model; returns the record written to `folder/done.json`.
+    """Train one model, and return the record that is written to `folder/done.json`.
 
-    data, validation: pairs, anywhere. data_hashes: what the data are (part of the state's identity and of the record).
-    code: fingerprint of the code that trains; a finished training of the same settings, data and code is taken over.
-    Under torchrun each process takes its share of every batch, and the first one writes.
+    data, validation: the pairs, on any device. data_hashes: the hashes of the data, which are part of the identity of the state
+    and of the record. code: the fingerprint of the code that trains. A finished training with the same settings, data and code
+    is taken over. Under torchrun each process takes its share of every batch, and only the first process writes.
 
-    Raises Interrupted after SIGTERM or Ctrl-C, with the state saved; UserError if another process trains in this folder, a
-    loss is no longer finite or has exploded, the disk is full, or a batch does not fit the device.
+    Raises Interrupted after SIGTERM or Ctrl-C; the state is saved before. Raises UserError if another process trains in this
+    folder, a loss is no longer finite or has exploded, the disk is full, or a batch does not fit the device.
     """
     with processes() as ours, out_of_memory_is_one_line(settings):
         return _train(data, validation, settings, folder, data_hashes, device or pick_device(), code, ours)
@@ -182,7 +182,10 @@ def _train(
 def batch_positions(
     count: int, settings: RunSettings, iterations: Iterable[int], ours: Processes
 ) -> Iterator[list[np.ndarray]]:
-    """For each of `iterations`, the positions in a list of `count` pairs that this process trains on, in equal parts."""
+    """Yield, for each of `iterations`, the pairs that this process trains on, in equal parts.
+
+    Each pair is given as its position in a list of `count` pairs.
+    """
     options = settings.training
     share, parts = ours.share(options.batch_size), part_count(options, ours.count)
     for iteration in iterations:
@@ -190,20 +193,23 @@ def batch_positions(
 
 
 def part_count(options: TrainingSettings, process_count: int) -> int:
-    """How many equal parts a process's share of a batch is accumulated from: the fewest that fit `device_batch_size`."""
+    """Return the number of equal parts from which a process accumulates its share of a batch.
+
+    It is the smallest number for which a part fits `device_batch_size`.
+    """
     share = options.batch_size // process_count
     limit = options.device_batch_size or share
     return next(parts for parts in range(1, share + 1) if share % parts == 0 and share // parts <= limit)
 
 
 def checkpoint_iterations(iterations: int, checkpoints: int) -> set[int]:
-    """Evenly spaced, the last one at the end."""
+    """Return the iterations after which a generator is kept. They are evenly spaced, and the last one ends the training."""
     return {round(iterations * (i + 1) / checkpoints) for i in range(checkpoints)}
 
 
 @torch.no_grad()
 def validation_scores(method: Method, validation: PairData, batch_size: int) -> dict[str, float]:
-    """Column of progress.csv -> mean SSIM (`ssim-deform`) over the validation pairs."""
+    """Return column of progress.csv -> mean SSIM (`ssim-deform`) over the validation pairs."""
     method.generator.eval()
     needs = method.generator.needs | {"target_image"}
     targets: list[np.ndarray] = []
@@ -220,13 +226,13 @@ def validation_scores(method: Method, validation: PairData, batch_size: int) -> 
 
 
 def _pictures(images: torch.Tensor) -> np.ndarray:
-    """(B, 3, H, W) in [-1, 1] -> (B, H, W, 3) uint8."""
+    """Turn images (B, 3, H, W) in [-1, 1] into (B, H, W, 3) uint8."""
     return to_pixels(images).permute(0, 2, 3, 1).cpu().numpy()
 
 
 @contextlib.contextmanager
 def out_of_memory_is_one_line(settings: RunSettings) -> Iterator[None]:
-    """A UserError that says what to set, in place of torch's error for a full GPU."""
+    """Replace torch's error for a full GPU by a UserError that says what to set."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -240,9 +246,9 @@ def out_of_memory_is_one_line(settings: RunSettings) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """A list that becomes non-empty on SIGTERM or SIGINT; the handlers before it are put back.
+    """Give a list that becomes non-empty on SIGTERM or SIGINT. The earlier handlers are put back at the end.
 
-    SIGINT stays ignored where this process was started so: in the background of a shell, or under `nohup`.
+    SIGINT stays ignored if this process was started with SIGINT ignored, as in the background of a shell or under `nohup`.
     """
     received: list[int] = []
     before = {}

@@ -1,4 +1,4 @@
-"""What a finished training says of itself: `done.json`."""
+"""The record of a finished training: `done.json`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from potgan.common.records import JsonRecord
 
 @dataclass(frozen=True)
 class TrainingRecord(JsonRecord):
-    """`done.json`.
+    """The content of `done.json`.
 
-    settings: the whole `RunSettings` as a mapping, as they were when it was trained. data: what was trained on -> SHA-256.
-    pairs: of the training list; passes: over that list. wall_seconds: of all attempts. peak_memory_bytes: None where the device
-    does not tell. parameters: network -> count. generators: file -> SHA-256, of each kept checkpoint.
-    perceptual_network_sha256: of its weights, where the method has one. of_method: what else the method adds.
+    settings: the whole `RunSettings` of the training as a mapping. data: what was trained on -> SHA-256. pairs: the number of
+    pairs in the training list. passes: how often the training went through that list. wall_seconds: the time of all attempts
+    together. peak_memory_bytes: None if the device does not tell it. parameters: network -> number of parameters. generators:
+    file -> SHA-256, for each kept checkpoint. perceptual_network_sha256: the SHA-256 of the perceptual network's weights, or None
+    if the method has no such network. of_method: what else the method adds.
     """
 
     REMEDY = "run `potgan train` first"
@@ -40,5 +41,5 @@ class TrainingRecord(JsonRecord):
 
     @property
     def kept(self) -> list[str]:
-        """Files of the kept generators, the earliest first."""
+        """The files of the kept generators, the earliest first."""
         return sorted(self.generators)

@@ -1,7 +1,9 @@
-"""The state of an unfinished training: one file, replaced whole, that the same training and no other continues from.
+"""The state of an unfinished training.
 
-It lies in `checkpoint/` beside the folder of the run, and is no output of a rule and no DVC out: Snakemake removes the
-outputs of a failed job, and DVC those of a stage, before they run again.
+The state is one file, which is always replaced as a whole. Only the same training continues from it.
+
+The file lies in `checkpoint/` beside the folder of the run. It is no output of a rule and no DVC out, because Snakemake removes
+the outputs of a failed job before it runs again, and DVC removes those of a stage.
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ from potgan.training.record import TrainingRecord
 class TrainingState:
     """The state file of one training.
 
-    run: the folder that its results go to. identity: nested dictionary of JSON types, of all that decides the training
-    (settings and data hashes); its fingerprint names the file, so that another configuration never continues from it.
+    run: the folder that the results go to. identity: a nested dictionary of JSON types with all that decides the training
+    (settings and data hashes). Its fingerprint is the name of the file, so that another configuration never continues from it.
     """
 
     def __init__(self, run: Path, identity: dict[str, Any]) -> None:
@@ -38,10 +40,10 @@ class TrainingState:
         self.path = self.folder / f"{fingerprint(self.identity)}.pt"
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
-        """What `save` was given, on `device`; None where there is nothing to continue from.
+        """Return what `save` was given, on `device`. Return None if there is nothing to continue from.
 
-        A state of another configuration in the folder is left as it is, and a line says what differs. Raises UserError
-        for a damaged file.
+        A state of another configuration in the folder is left as it is, and a line says what differs. Raises UserError for a
+        damaged file.
         """
         if not self.path.exists():
             for other in sorted(self.folder.glob("*.pt")):
@@ -54,25 +56,28 @@ class TrainingState:
         return state
 
     def save(self, state: dict[str, Any], device: torch.device) -> None:
-        """Replace the file. The one before it stays readable until then, also if the disk is full or the power goes."""
+        """Replace the file.
+
+        The earlier file stays readable until the new one is complete, even if the disk is full or the power fails.
+        """
         state = state | {"identity": json.dumps(self.identity), "random_state": torch.get_rng_state()}
         if device.type == "cuda":
             state["cuda_random_state"] = torch.cuda.get_rng_state(device)
         write_bytes(self.path, tensors_to_bytes(state))
 
     def finish(self, record: TrainingRecord, code: str) -> None:
-        """Replace the state by a note of what the finished training found, so that it can be taken over.
+        """Replace the state by a note that holds the record of the finished training, so that it can be taken over.
 
-        code: fingerprint of the code that trained.
+        code: the fingerprint of the code that trained.
         """
         write_json(self._note, {"code": code, "record": record.tree()})
         self.path.unlink(missing_ok=True)
 
     def finished(self, code: str) -> TrainingRecord | None:
-        """The record of this very training, where it is finished and all that it wrote is there; else None.
+        """Return the record of this training if it is finished and all files that it wrote are there. Else return None.
 
-        Snakemake runs a job again, and first removes its output, when it was killed itself while the trainer went on, or
-        when an input was made again with the same content: hours of training must not be lost to that.
+        Snakemake may remove the output of a finished training and run its job again. It does so if Snakemake was killed while the
+        trainer went on, or if an input was made again with the same content. Hours of training must not be lost in these cases.
         """
         try:
             note = json.loads(self._note.read_text(encoding="utf-8"))
@@ -96,14 +101,17 @@ class TrainingState:
 
     @contextlib.contextmanager
     def only_trainer(self) -> Iterator[None]:
-        """After a kill of the workflow an orphaned trainer may still run: two in one folder would spoil each other."""
+        """Make sure that no other process trains in this folder. Raises UserError if one does.
+
+        After a kill of the workflow its trainer may still run. Two trainers in one folder would spoil each other's files.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.folder / "lock", "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise UserError(f"{self.run}: another process is training here; wait for it or stop it") from None
-            # What a kill left behind in the middle of a write: nobody else writes here now.
+            # A kill in the middle of a write leaves partial files behind. No other process writes here now, so they can go.
             for partial in (*self.folder.glob(".*.partial"), *self.run.glob(".*.partial")):
                 partial.unlink(missing_ok=True)
             yield

@@ -1,4 +1,4 @@
-"""Generation and evaluation: what stands in a folder, and the error of a warp where the truth is known."""
+"""Tests of generation and evaluation: the contents of a folder, and the error of a warp if the true flow is known."""
 
 import cv2
 import numpy as np
@@ -21,7 +21,7 @@ RECORD = generate.GenerationRecord("potgan", 0, None, None)
 
 
 def constant_shift(pixels: tuple[float, float]) -> np.ndarray:
-    """(1, 4, 16, 2) control points that move every scale by the same number of image pixels."""
+    """Return control points (1, 4, 16, 2) that move every scale by the same number of image pixels."""
     rest = resting_points(4, 4, 0.9)
     scales = []
     for scale in range(4):
@@ -45,13 +45,16 @@ def test_error_of_a_known_shift_is_zero_and_the_identitys_is_its_length() -> Non
 
 @pytest.mark.parametrize("scale", [0, 1, 2])
 def test_a_warp_of_the_true_flow_moves_an_image_where_the_flow_says(scale: int) -> None:
-    """The direction and the half-pixels of a stride: a picture averaged down to the scale's cells and sampled along the
-    grid must be the averaged picture of the shifted image."""
+    """The test checks the direction of the warp and the half-pixels of a stride.
+
+    A picture is averaged down to the cells of the scale and sampled along the grid. The result must be the averaged picture of the
+    shifted image.
+    """
     stride = 2 ** (scale + 1)
-    shift = 2 * stride  # pixels to the right in the source
+    shift = 2 * stride  # the shift in pixels, to the right in the source
     random = np.random.default_rng(0)
     source = random.random((HEIGHT, WIDTH)).astype(np.float32)
-    target = np.roll(source, -shift, axis=1)  # target pixel x shows what the source has at x + shift
+    target = np.roll(source, -shift, axis=1)  # target pixel x shows source pixel x + shift
     cells = (WIDTH // stride, HEIGHT // stride)
     small = [torch.from_numpy(cv2.resize(i, cells, interpolation=cv2.INTER_AREA))[None, None] for i in (source, target)]
     points = torch.from_numpy(constant_shift((shift, 0))[:, scale]).float()
@@ -98,7 +101,7 @@ def test_images_do_not_depend_on_the_batch_size(batch_size: int) -> None:
     generator = Generator(SETTINGS, (HEIGHT, WIDTH))
     whole = np.stack([image for image, _ in generate.synthesise(generator, data(), 5)])
     parts = np.stack([image for image, _ in generate.synthesise(generator, data(), batch_size)])
-    assert np.abs(whole.astype(int) - parts).max() <= 1  # rounding to uint8 may fall either way
+    assert np.abs(whole.astype(int) - parts).max() <= 1  # values close to a half may be rounded up or down
     assert (whole != parts).mean() < 1e-3
 
 
@@ -130,7 +133,7 @@ def test_names_with_a_double_suffix_keep_the_inner_one() -> None:
 
 
 def two_images() -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
-    """Two pairs of 64 x 32: one differs by 4 grey levels everywhere, one not at all."""
+    """Return two pairs of 64 x 32 pixels. One pair differs by 4 grey levels everywhere, the other not at all."""
     targets = np.random.default_rng(3).integers(0, 200, (2, HEIGHT, WIDTH, 3), dtype=np.uint8)
     generated = targets.copy()
     generated[0] += 4
@@ -143,10 +146,10 @@ def test_metrics_of_pairs_are_what_can_be_worked_out_by_hand() -> None:
     metrics, per_pair = evaluate.evaluate(generated, targets, masks, table, None, PROTOCOLS["potgan"])
     assert list(per_pair) == ["from", "to", "ssim", "mask_ssim", "foreground_ssim", "l1", "psnr"]
     np.testing.assert_allclose(per_pair["l1"], [4, 0])
-    least = 1 / (HEIGHT * WIDTH * 3)  # one level in one value
+    least = 1 / (HEIGHT * WIDTH * 3)  # the error if one value differs by one level
     np.testing.assert_allclose(per_pair["psnr"], [10 * np.log10(255**2 / 16), 10 * np.log10(255**2 / least)])
     assert per_pair["ssim"][1] == pytest.approx(1)
-    np.testing.assert_allclose(per_pair["mask_ssim"], per_pair["ssim"], atol=1e-12)  # masks of ones
+    np.testing.assert_allclose(per_pair["mask_ssim"], per_pair["ssim"], atol=1e-12)  # all masks are ones
     np.testing.assert_allclose(per_pair["foreground_ssim"], per_pair["ssim"], atol=1e-12)
     assert metrics["l1"] == {"value": pytest.approx(2), "protocol": "l1-255", "n": 2}
     for name in ("is", "fid", "mask_fid", "kid"):
@@ -174,7 +177,7 @@ def test_an_empty_mask_has_no_foreground_and_leaves_the_mean_of_the_others(recwa
     metrics, _ = evaluate.evaluate(generated, targets, masks, table, None, PROTOCOLS["potgan"])
     entry = metrics["foreground_ssim"]
     assert (entry["value"], entry["n"], entry["reason"]) == (None, 0, evaluate.NO_FOREGROUND)
-    assert metrics["mask_ssim"]["value"] == pytest.approx(1)  # black against black
+    assert metrics["mask_ssim"]["value"] == pytest.approx(1)  # both masked images are black
     masks[1] = 1
     metrics, per_pair = evaluate.evaluate(generated, targets, masks, table, None, PROTOCOLS["potgan"])
     assert (metrics["foreground_ssim"]["value"], metrics["foreground_ssim"]["n"]) == (pytest.approx(1), 1)
@@ -202,7 +205,7 @@ def test_sensitivity_measures_each_protocol_as_it_is_measured_by_itself() -> Non
         assert found.loc[name, "mask_area"] == pytest.approx(masks.mean())
     assert (
         found.loc["gfla", ["ssim", "mask_ssim", "foreground_ssim"]].isna().all()
-    )  # its window is wider than the images
+    )  # the window of gfla is wider than the images
     assert found.loc["pg2", "mask_area"] != found.loc["potgan", "mask_area"]
 
 

@@ -1,4 +1,4 @@
-"""Inception Score and FID against pytorch-fid, torch-fidelity, scipy and closed forms. About 10 s."""
+"""Tests of Inception Score and FID against pytorch-fid, torch-fidelity, scipy and closed forms. They take about 10 s."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def correlated(seed: int, n: int, d: int) -> np.ndarray:
 
 
 def with_moments(covariance: np.ndarray, mean: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Samples whose *sample* mean and covariance are exactly these."""
+    """Return samples whose *sample* mean and covariance are exactly these."""
     d = len(mean)
     white = np.random.default_rng(seed).normal(size=(4 * d, d))
     white -= white.mean(axis=0)
@@ -49,12 +49,12 @@ def with_moments(covariance: np.ndarray, mean: np.ndarray, seed: int = 0) -> np.
 
 @pytest.mark.parametrize("rank", [300, 40])
 def test_both_ways_to_the_frechet_distance_agree_with_sqrtm(rank):
-    """Above 256 features eigenvalues are used; with a singular covariance the singular values take over."""
+    """From 256 features on, eigenvalues are used. If a covariance is singular, singular values are used instead."""
     rng = np.random.default_rng(9)
     basis = rng.normal(size=(rank, 300))
     a, b = (rng.normal(size=(420, rank)) @ basis * scale for scale in (1.0, 1.3))
     s_a, s_b = (np.cov(x, rowvar=False) for x in (a, b))
-    offset = 1e-10 * np.trace(s_a) * np.eye(300)  # SciPy needs it where the product is singular
+    offset = 1e-10 * np.trace(s_a) * np.eye(300)  # SciPy needs the offset if the product is singular
     root = scipy.linalg.sqrtm((s_a + offset) @ (s_b + offset)).real
     theirs = ((a.mean(axis=0) - b.mean(axis=0)) ** 2).sum() + np.trace(s_a + s_b - 2 * root)
     assert frechet_distance(a, b) == pytest.approx(theirs, rel=1e-3)
@@ -148,7 +148,7 @@ def test_equal_images_score_one():
     assert inception_score(logits, 4) == pytest.approx((1, 0), abs=1e-12)
 
 
-@pytest.mark.parametrize("certainty", [50.0, 1e4])  # 1e4: all other probabilities underflow to 0
+@pytest.mark.parametrize("certainty", [50.0, 1e4])  # with 1e4, all other probabilities underflow to 0
 def test_certain_and_evenly_spread_images_score_the_number_of_classes(certainty):
     logits = np.tile(certainty * np.eye(6), (5, 1))
     assert inception_score(logits, 5) == pytest.approx((6, 0), abs=1e-9)
@@ -170,7 +170,10 @@ def test_fewer_images_than_splits_are_a_user_error():
 
 @pytest.fixture(scope="module")
 def random_weights(tmp_path_factory):
-    """A state dict as pytorch-fid's weight file holds, from its own constructor with a patched loader."""
+    """A state dict like the one in pytorch-fid's weight file.
+
+    It comes from pytorch-fid's own constructor, whose loader is patched.
+    """
     from pytorch_fid import inception
 
     torch.manual_seed(0)
@@ -215,14 +218,17 @@ def test_features_equal_pytorch_fid_and_logits_have_no_bias(random_weights):
     np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4 * expected.max())
     assert logits.shape == (3, 1008)
     np.testing.assert_allclose(logits, features @ weights["fc.weight"].double().numpy().T, rtol=1e-4, atol=1e-4)
-    assert np.abs(weights["fc.bias"].numpy()).max() > 0.1  # a bias would have been seen
+    assert np.abs(weights["fc.bias"].numpy()).max() > 0.1  # such a bias would change the logits visibly
     assert network.weights_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert (network.id, network.dimension) == ("inception-2015-12-05", 2048)
 
 
 def test_batches_of_1_7_and_50_give_the_same_scores_and_both_libraries_agree(random_weights):
-    """FID and IS of two sets through one random network: ours in three batch sizes, pytorch-fid's features put through the
-    textbook formula, torch-fidelity's own statistics. FID(A, A) is 0."""
+    """FID and IS of two sets through one random network are measured in several ways.
+
+    Our code measures them in three batch sizes. torch-fidelity measures FID from the features of pytorch-fid, and IS from our
+    logits. FID(A, A) is 0.
+    """
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
     from torch_fidelity.metric_isc import isc_features_to_metric
 
@@ -267,7 +273,10 @@ def test_a_file_that_holds_no_inception_weights_is_a_user_error(tmp_path):
 
 
 class MeanColour(FeatureNetwork):
-    """A network whose features and logits can be worked out by hand: the mean colour, and ten times it."""
+    """A network whose features and logits can be worked out by hand.
+
+    The features are the mean colour, and the logits are a tenth of it.
+    """
 
     id = "synthetic-classifier"
     dimension = 3
@@ -339,7 +348,10 @@ def test_kid_equals_torch_fidelitys_on_its_own_subsets(n, m, d, size):
 
 
 def test_kids_interval_is_the_estimates_of_resampled_images():
-    """By hand: the same multinomial draws, each image repeated as often as drawn, and pairs of one image left out."""
+    """The test computes the estimates in a simple way.
+
+    It makes the same multinomial draws, and repeats each image as often as it is drawn. Pairs of an image with itself are left out.
+    """
     rng = np.random.default_rng(3)
     a, b = rng.normal(size=(12, 4)), rng.normal(0.5, 1, (9, 4))
     draws = np.random.default_rng(2020)
@@ -363,13 +375,13 @@ def test_kids_interval_is_the_estimates_of_resampled_images():
 def test_kid_is_near_zero_for_one_distribution_seeded_and_refuses_a_single_image():
     rng = np.random.default_rng(1)
     a, b = rng.normal(size=(400, 6)), rng.normal(size=(500, 6))
-    value, low, high = kernel_inception_distance(a, b)  # fewer images than a subset has
+    value, low, high = kernel_inception_distance(a, b)  # there are fewer images than in a subset
     assert low < 0 < high
     assert (value, low, high) == kernel_inception_distance(a, b)
     shifted = kernel_inception_distance(a, b + 1)
     assert shifted[1] > high
     narrow = kernel_inception_distance(*(np.random.default_rng(s).normal(size=(2000, 6)) for s in (2, 3)), subsets=2)
-    assert narrow[2] - narrow[1] < high - low  # more images, more certainty
+    assert narrow[2] - narrow[1] < high - low  # more images give a narrower interval
     with pytest.raises(UserError, match="each needs at least 2"):
         kernel_inception_distance(a[:1], b)
     assert np.isfinite(kernel_inception_distance(np.eye(2), np.eye(2))).all()
@@ -385,7 +397,8 @@ def test_features_are_cached_under_their_content_and_a_damaged_entry_is_measured
     assert network.passes == 12
     changed = images.copy()
     changed[3, 2, 1, 0] ^= 1
-    for other, mask in ((changed, None), (images[::-1], None), (images, masks)):  # a pixel, the order, masks
+    # One image set has another pixel, one has another order, and one has masks.
+    for other, mask in ((changed, None), (images[::-1], None), (images, masks)):
         cached_features(network, other, mask, tmp_path)
     assert network.passes == 48
     network.weights_sha256 = "1" * 64

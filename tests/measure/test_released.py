@@ -1,5 +1,8 @@
-"""Released result folders: names, panels, formats, and what a person can get wrong. Strips are made up here, of panels whose
-every pixel tells which panel of which pair it is; the real ones are read where they lie beside the repository."""
+"""Tests of released result folders: names, panels, formats, and the mistakes that a person can make.
+
+The strips are made here. Every pixel of a panel tells which panel of which pair it is. Real strips are read if they lie beside the
+repository.
+"""
 
 import json
 
@@ -14,20 +17,20 @@ from made_records import images_record
 from potgan.common.errors import UserError
 from potgan.measure.released import LAYOUTS, ResultFolder, TargetFolder, panel_count, read_results
 
-#: Market-1501 names hold `_` themselves; one of them ends in .jpg.jpg, as 18 of the published table do.
+#: Names of Market-1501 contain `_` themselves. One name here ends in .jpg.jpg, as 18 names of the published table do.
 NAMES = [
     ("0007_c2s3_070952_01.jpg", "0007_c3s3_077419_03.jpg"),
     ("0007_c3s3_077419_03.jpg", "0007_c2s3_070952_01.jpg"),
     ("0152_c1s1_000001_00.jpg.jpg", "0152_c2s1_000002_00.jpg"),
 ]
 PAIRS = pd.DataFrame(NAMES, columns=["from", "to"])
-#: What a strip's panels show, by their number.
+#: Number of panels in a strip -> what they show.
 ORDERS = {1: ["result"], 3: ["source", "target", "result"], 5: ["source", "pose", "target", "pose", "result"]}
 VALUES = {"source": 10, "target": 20, "result": 30, "pose": 99}
 
 
 def strip(index: int, panels: int, size: tuple[int, int] = (128, 64)) -> np.ndarray:
-    """(H, panels W, 3): each panel is constant, its value says which it is and of which pair."""
+    """Return a strip (H, panels * W, 3). Each panel is constant, and its value tells which panel of which pair it is."""
     return np.concatenate([np.full((*size, 3), VALUES[name] + index, np.uint8) for name in ORDERS[panels]], axis=1)
 
 
@@ -37,7 +40,10 @@ def write(folder, name: str, image: np.ndarray) -> None:
 
 
 def fill(folder, grammar: str, panels: int, suffix: str = "png", size=(128, 64)):
-    """A folder with a strip of each pair; grammar: with {a} and {b} as the two names, {sa} and {sb} without .jpg."""
+    """Fill a folder with one strip per pair.
+
+    grammar: the name of a file. {a} and {b} stand for the two names, {sa} and {sb} for the names without .jpg.
+    """
     for index, (a, b) in enumerate(NAMES):
         name = grammar.format(a=a, b=b, sa=a.removesuffix(".jpg"), sb=b.removesuffix(".jpg"))
         write(folder, f"{name}.{suffix}", strip(index, panels, size))
@@ -65,7 +71,7 @@ def test_names_and_panels_of_every_layout(tmp_path, layout: str, grammar: str, p
     folder = fill(tmp_path / "results", grammar, panels)
     (folder / "index.html").write_text("PATN writes one")
     (folder / "Thumbs.db").write_bytes(b"x")
-    order = [2, 0, 1]  # the pair list's order counts, and no sorting of names
+    order = [2, 0, 1]  # results come in the order of the pair list, not in that of names
     found = read_results(folder, layout, PAIRS.iloc[order], want=("result", "target", "source"))
     assert (found.panels, found.file_format, found.generated.shape) == (panels, "png", (3, 128, 64, 3))
     for name, array in (
@@ -128,7 +134,7 @@ def test_targets_come_from_a_folder_by_the_second_name(tmp_path) -> None:
     targets = tmp_path / "targets"
     for name, value in (("0007_c3s3_077419_03.png", 1), ("0007_c2s3_070952_01.jpg", 2), ("0152_c2s1_000002_00.jpg", 3)):
         write(targets, name, np.full((128, 64, 3), 50 * value, np.uint8))
-    write(targets, "0999_c1s1_000000_00.jpg", np.zeros((128, 64, 3), np.uint8))  # the data set's other images
+    write(targets, "0999_c1s1_000000_00.jpg", np.zeros((128, 64, 3), np.uint8))  # the data set has other images too
     found = read_results(folder, "plain", PAIRS, targets)
     assert found.targets.reshape(3, -1).mean(axis=1).round().tolist() == [50, 100, 150]
     (targets / "0152_c2s1_000002_00.jpg").unlink()
@@ -162,7 +168,7 @@ def test_the_stage_images_is_a_folder_of_targets_too(tmp_path) -> None:
     assert TargetFolder(stage, [NAMES[0][1]]).read(NAMES[0][1]).shape == (128, 64, 3)
 
 
-# -- a person's mistakes ----------------------------------------------------------------------------------------------
+# -- mistakes of a person ---------------------------------------------------------------------------------------------
 
 
 def wrong(folder, layout: str = "deform", pairs: pd.DataFrame = PAIRS) -> str:
@@ -194,7 +200,7 @@ def test_one_pair_twice_and_one_name_for_two_pairs(tmp_path) -> None:
     name = "{}___{}_vis".format(*(n.removesuffix(".jpg") for n in NAMES[0]))
     write(folder, f"{name}.jpg", strip(0, 3))
     assert "are one pair; keep one of them" in wrong(folder, "patn")
-    # a_b + c and a + b_c are one file name in Deformable GAN's grammar.
+    # In Deformable GAN's grammar the pairs (a_b, c) and (a, b_c) have the same file name.
     write(tmp_path / "two", "a_b_c.png", strip(0, 3))
     two = pd.DataFrame({"from": ["a_b", "a"], "to": ["c", "b_c"]})
     assert "a_b_c.png fits two pairs, a_b,c and a,b_c" in wrong(tmp_path / "two", pairs=two)
@@ -226,7 +232,7 @@ def test_empty_broken_and_mixed_files(tmp_path) -> None:
     assert "holds PNG and JPEG files side by side" in wrong(folder)
 
 
-# -- the released ones ------------------------------------------------------------------------------------------------
+# -- real released results -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("method", "layout", "file_format"), [("vunet", "patn", "jpeg"), ("deform", "deform", "png")])

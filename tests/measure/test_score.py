@@ -1,6 +1,6 @@
-"""`potgan score`: the peers' released results as they are, against the published numbers; and what it refuses.
+"""Tests of `potgan score`: it measures the peers' released results as published, and it refuses bad input.
 
-IS and FID need Inception's weights, which no test fetches: they are absent here, with a reason.
+IS and FID need the weights of Inception, which no test fetches. So they have a reason in place of a value here.
 """
 
 import json
@@ -15,7 +15,7 @@ from test_acquisition import one_error, potgan
 
 from potgan.data.pairs import pairs_csv
 
-#: Measured on the authors' strips with Deformable GAN's SSIM, and with range 255.
+#: The SSIM of the authors' strips, measured with Deformable GAN's settings, and with range 255.
 PUBLISHED = [
     ("vunet", "patn", ("--protocol", "patn"), 0.262),
     ("deform", "deform", ("--protocol", "patn"), 0.384),
@@ -31,7 +31,7 @@ def no_weights(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("POTGAN_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setenv("POTGAN_DOWNLOAD_RETRIES", "0")
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing leaves this machine
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # no request leaves this machine
 
 
 @pytest.mark.parametrize(("method", "layout", "more", "expected"), PUBLISHED)
@@ -45,7 +45,7 @@ def test_released_strips_have_the_published_ssim(shared, tmp_path, method, layou
     assert scores["n_pairs"] == 100
     assert f"| {expected:.3f} |" in run.stdout
     fid = scores["metrics"]["fid"]
-    assert fid["value"] is None  # never a made-up number
+    assert fid["value"] is None  # what was not measured has no number
     assert "weights of inception-2015-12-05 are not here" in fid["reason"]
     if "--as-they-are" in more:
         assert scores["protocol"]["id"] == "clean-as-they-are"
@@ -66,7 +66,7 @@ def test_all_protocols_side_by_side_with_masks(shared, tmp_path) -> None:
     mask = frame[frame["metric"] == "mask_ssim"].set_index("protocol")["value"]
     assert mask["patn"] == pytest.approx(
         0.793, abs=0.03
-    )  # VUNet re-run by PATN, all 12,000 pairs (TABLE 1 of PATN's paper)
+    )  # PATN re-ran VUNet on all 12,000 pairs (TABLE 1 of PATN's paper)
     assert frame.groupby("metric")["metric_id"].nunique()["mask_ssim"] == 5
     assert (tmp_path / "out" / "pg2" / "scores.json").is_file()
 
@@ -78,7 +78,7 @@ def test_all_protocols_side_by_side_with_masks(shared, tmp_path) -> None:
 def strips(
     folder: Path, count: int = 3, panels: int = 3, suffix: str = "png", size: tuple[int, int] = (64, 32)
 ) -> Path:
-    """Made-up strips in PATN's naming, and their pair list beside the folder."""
+    """Write random strips with names as in PATN, and their pair list beside the folder."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)
     pairs = pd.DataFrame(
@@ -138,7 +138,7 @@ def test_each_mistake_is_one_line_and_exit_code_2(tmp_path) -> None:
 
 def test_out_replaces_an_earlier_scoring_and_nobodys_files(tmp_path) -> None:
     strips(tmp_path / "results")
-    for _ in range(2):  # the second time in the place of the first
+    for _ in range(2):  # the second run replaces the results of the first
         assert score(tmp_path).returncode == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["per-pair.csv", "scores.json"]
     assert score(tmp_path, "--as-they-are", protocol="all").returncode == 0
@@ -153,7 +153,10 @@ def test_out_replaces_an_earlier_scoring_and_nobodys_files(tmp_path) -> None:
 
 
 def test_plain_results_are_measured_against_the_data_sets_images(tmp_path) -> None:
-    """Results that are the targets themselves: SSIM 1, L1 0, under the protocol that demands PNG and real targets."""
+    """The results are the targets themselves, so SSIM is 1 and L1 is 0.
+
+    They are measured under the protocol that demands PNG files and real targets.
+    """
     folder, targets = tmp_path / "results", tmp_path / "targets"
     strips(folder, panels=1)
     targets.mkdir()

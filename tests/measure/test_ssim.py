@@ -1,4 +1,7 @@
-"""SSIM and mask-SSIM against scikit-image and against cases that can be worked out by hand. About 4 s."""
+"""Tests of SSIM and mask-SSIM against scikit-image, and against cases that can be worked out by hand.
+
+They take about 4 s.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +76,7 @@ def test_equals_scikit_image(variant, images):
     st.sampled_from(VARIANTS),
 )
 def test_equals_scikit_image_for_any_size_and_contrast(seed, height, width, levels, variant):
-    # From 16 grey levels on: below, scikit-image's own rounding exceeds 1e-9 of its small constants.
+    # There are at least 16 grey levels. With fewer, the rounding errors of scikit-image exceed 1e-9 of its small constants.
     rng = np.random.default_rng(seed)
     reference, generated = rng.integers(0, levels, (2, 1, height, width, 3), dtype=np.uint8)
     expected = of_scikit_image(reference[0], generated[0], variant)
@@ -109,7 +112,7 @@ def test_never_exceeds_one_even_on_flat_patches(seed, level):
 
 
 def test_a_pairs_score_depends_on_no_other_pair():
-    """More pairs than one part holds, all at once and each by itself."""
+    """More pairs than one part holds are measured all at once, and each by itself."""
     reference, generated = random_images(4, 40), smooth_images(5, 40)
     masks = np.random.default_rng(6).integers(0, 2, (40, 32, 24))
     whole = all_ssim(reference, generated, masks, DEFORMABLE_GAN)
@@ -154,7 +157,7 @@ def test_foreground_ssim_of_an_empty_mask_is_nan():
 def test_a_constant_generated_image_is_a_named_case():
     black = np.zeros((1, 16, 16, 3), np.uint8)
     grey = np.full_like(black, 120)
-    assert np.isnan(of_scikit_image(black[0], black[0], DEFORMABLE_GAN))  # what there is to decide
+    assert np.isnan(of_scikit_image(black[0], black[0], DEFORMABLE_GAN))  # scikit-image has no value here
     assert ssim(black, black, DEFORMABLE_GAN)[0] == pytest.approx(1)
     assert ssim(grey, grey, DEFORMABLE_GAN)[0] == pytest.approx(1)
     assert ssim(black, grey, DEFORMABLE_GAN)[0] == pytest.approx(0, abs=1e-6)
@@ -162,7 +165,7 @@ def test_a_constant_generated_image_is_a_named_case():
 
 
 def test_the_constants_follow_the_range():
-    # Flat images of levels a and b have no contrast term, so SSIM is (2ab + C1) / (a^2 + b^2 + C1), C1 = (0.01 L)^2.
+    # Flat images of levels a and b have no contrast term. So SSIM is (2ab + C1) / (a^2 + b^2 + C1) with C1 = (0.01 L)^2.
     reference, generated = np.full((1, 16, 16, 3), 30, np.uint8), np.full((1, 16, 16, 3), 50, np.uint8)
     for data_range, level in (("255", 255), ("generated", 1)):
         c1 = (0.01 * level) ** 2
@@ -173,7 +176,8 @@ def test_the_constants_follow_the_range():
 
 def test_the_mask_multiplies_both_images_and_the_mean_is_over_the_whole_image():
     reference, generated = random_images(8, 2), random_images(9, 2) // 2 + 60
-    assert generated.min() >= 60  # and 0 once masked: only the masked image's range gives the expected scores
+    # The minimum becomes 0 after masking. So only the range of the masked image gives the expected scores.
+    assert generated.min() >= 60
     masks = np.zeros((2, 32, 24), np.uint8)
     masks[0, 8:20, 6:18] = 1
     masks[1, :, :12] = 1
@@ -230,8 +234,10 @@ def test_no_images_give_no_scores():
     [("vunet", 0.262), ("deform", 0.384)],
 )
 def test_released_results_of_peers_have_the_scores_measured_before(shared, folder, expected):
-    """100 released result strips of VUNet and of Deformable GAN (source | target | generated). Their
-    SSIM with Deformable GAN's settings was measured apart from this code; PATN's authors print 0.266 for VUNet."""
+    """The test reads 100 released result strips of VUNet and of Deformable GAN (source | target | generated).
+
+    Their SSIM with Deformable GAN's settings was measured apart from this code. The authors of PATN print 0.266 for VUNet.
+    """
     strips = [cv2.imread(str(p)) for p in sorted((shared / "market1501-sample" / "panels" / folder).iterdir())]
     assert len(strips) == 100
     _, targets, generated = (np.stack([s[:, 64 * i : 64 * (i + 1), ::-1] for s in strips]) for i in range(3))

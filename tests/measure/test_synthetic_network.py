@@ -1,4 +1,7 @@
-"""The feature network of `potgan-synthetic`: what it learns, what it writes, and that it is repeatable. About 10 s."""
+"""Tests of the feature network of `potgan-synthetic`: what it learns and writes, and that it is repeatable.
+
+They take about 10 s.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ TINY = FeatureNetworkSettings(
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """A small network trained on real renders: (folder, network)."""
+    """A small network that is trained on real renders: (folder, network)."""
     folder = tmp_path_factory.mktemp("feature-network")
     train_feature_network(SMALL, folder)
     return folder, load_feature_network(folder)
@@ -41,7 +44,10 @@ def small(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def people():
-    """Images of people and cameras of another seed, as a benchmark's are: four views of each of 60, and four others."""
+    """Images of 60 people and of cameras with another seed, as in a benchmark.
+
+    The first array holds four views of each person, and the second array four others.
+    """
     settings = SyntheticSettings(train_identities=60, test_identities=0, images_per_identity=8, height=64, width=32)
     images = [[synthetic_people.render(settings, person, i).image for i in range(8)] for person in range(1, 61)]
     images = np.array(images)
@@ -55,7 +61,7 @@ def blurred(images: np.ndarray, sigma: float) -> np.ndarray:
 def test_people_it_has_not_seen_are_told_apart_well_above_chance(small):
     record = json.loads((small[0] / "network.json").read_text())
     accuracy, commonest = record["held_out_accuracy"], record["commonest_class"]
-    # 60 held-out people are one deck of colours: each combination is worn once.
+    # The 60 held-out people wear each combination of colours once.
     assert commonest == pytest.approx({"upper": 1 / 10, "lower": 1 / 6, "joint": 1 / 60}, abs=1e-4)
     assert accuracy["upper"] > 3 * commonest["upper"]
     assert accuracy["lower"] > 3 * commonest["lower"]
@@ -122,7 +128,7 @@ def test_images_of_other_sizes_are_scaled(small, people):
     assert (features.shape, logits.shape) == ((20, 64), (20, 60))
     assert features.dtype == logits.dtype == np.float64
     assert network.dimension == 64
-    # INTER_NEAREST up by 2, then the network's INTER_AREA down by 2, give the image back exactly.
+    # The image is doubled by repeating its pixels, and the network halves it by INTER_AREA. This gives the same image exactly.
     doubled = people[0][:20].repeat(2, axis=1).repeat(2, axis=2)
     np.testing.assert_array_equal(network(doubled)[0], features)
     halved = np.stack([cv2.resize(image, (16, 32), interpolation=cv2.INTER_AREA) for image in people[0][:20]])
@@ -130,12 +136,12 @@ def test_images_of_other_sizes_are_scaled(small, people):
     np.testing.assert_array_equal(network(halved)[0], network(expected)[0])
 
 
-# --- With a stand-in for the renderer, which is enough for what follows
+# --- The tests below use a simple stand-in for the renderer
 
 
 @pytest.fixture
 def stub(monkeypatch):
-    """People of two flat colours; records who was rendered under which settings."""
+    """A renderer of people in two flat colours. The fixture is the list of its calls: (settings, person, index)."""
     calls = []
 
     def render(settings, person, index):
@@ -148,7 +154,7 @@ def stub(monkeypatch):
         return SimpleNamespace(image=image, upper_colour=upper, lower_colour=lower)
 
     nowhere = (np.full((18, 2), np.nan, np.float32), np.zeros(18, np.float32))
-    # Without joints a mask is empty: half of the images are black, and what can be learnt is learnt from the others.
+    # A mask without joints is empty. So half of the images are black, and the network learns from the others.
     stand_in = SimpleNamespace(render=render, annotate=lambda _: nowhere)
     monkeypatch.setattr(synthetic_network, "people", stand_in)
     monkeypatch.setattr(synthetic_network, "UPPER_COLOURS", ("dark", "bright"))
@@ -231,7 +237,7 @@ def test_an_interrupted_training_leaves_no_record(stub, tmp_path, monkeypatch):
     monkeypatch.setattr(synthetic_network, "_train", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train_feature_network(dataclasses.replace(TINY, seed=6), tmp_path)
-    assert not (tmp_path / "network.json").exists()  # the old record would vouch for settings that are no longer asked
+    assert not (tmp_path / "network.json").exists()  # the old record would be wrong for the new settings
 
 
 def test_settings_are_read_from_a_configuration():

@@ -1,4 +1,4 @@
-"""The traps that were read in the peers' code: one test each, named after it."""
+"""Tests of the traps that were found in the code of the peers. There is one test per trap, and it is named after it."""
 
 import dataclasses
 import inspect
@@ -25,7 +25,7 @@ def pictures(seed: int, count: int = 4, height: int = 128, width: int = 64) -> n
 
 
 def test_1_the_generated_image_sets_its_own_ssim_scale() -> None:
-    """Halving the contrast of a result leaves PATN's SSIM scale with the result; a fixed range does not move."""
+    """If the contrast of a result is reduced, the range of PATN's SSIM shrinks with it. A fixed range stays the same."""
     target = pictures(1)
     pale = (target // 4 + 96).astype(np.uint8)
     own = [
@@ -41,9 +41,12 @@ def test_1_the_generated_image_sets_its_own_ssim_scale() -> None:
 
 
 def test_2_white_margins_raise_ssim_by_what_arithmetic_says() -> None:
-    """176 -> 256 columns: s becomes about (176 s + 80) / 256, since white against white is 1."""
+    """With margins, 176 columns become 256. A score s becomes about (176 s + 80) / 256.
+
+    The 80 white columns against white columns score 1.
+    """
     target, generated = pictures(2, 2, 256, 176), pictures(3, 2, 256, 176)
-    generated[:, 0, :2] = [[0], [255]]  # the whole range already, which white margins would widen
+    generated[:, 0, :2] = [[0], [255]]  # the range is the whole one, so white margins do not widen it
     plain = ssim(target, generated, PATN.ssim)
     padded = ssim(evaluate.in_frame(target, PATN), evaluate.in_frame(generated, PATN), PATN.ssim)
     np.testing.assert_allclose(padded, (176 * plain + 80) / 256, atol=0.03)
@@ -53,7 +56,7 @@ def test_2_white_margins_raise_ssim_by_what_arithmetic_says() -> None:
 
 
 def test_3_mask_ssim_has_a_floor_of_one_minus_the_dilated_masks_area() -> None:
-    """Two unrelated noises: outside the mask (grown by the window) SSIM is 1, inside about 0."""
+    """The images are two unrelated noises. SSIM is 1 outside the mask (grown by the window), and about 0 inside."""
     rng = np.random.default_rng(4)
     a, b = (rng.integers(0, 256, (2, 128, 64, 3), dtype=np.uint8) for _ in range(2))
     mask = np.zeros((2, 128, 64), np.uint8)
@@ -62,12 +65,13 @@ def test_3_mask_ssim_has_a_floor_of_one_minus_the_dilated_masks_area() -> None:
     scores = masked_ssim(a, b, mask, CLEAN.ssim)
     assert (scores > 1 - grown).all()
     assert (scores < 1 - mask[0].mean() + 0.1).all()
-    assert PG2.metric_id("mask_ssim") != PATN.metric_id("mask_ssim")  # another recipe, another owner
+    assert PG2.metric_id("mask_ssim") != PATN.metric_id("mask_ssim")  # the masks have another recipe and another owner
 
 
 def test_4_inception_score_depends_on_order_splits_and_the_bias() -> None:
     rng = np.random.default_rng(5)
-    logits = np.repeat(rng.normal(0, 4, (10, 30)), 20, axis=0) + rng.normal(0, 0.1, (200, 30))  # sorted by identity
+    # The images are sorted by identity.
+    logits = np.repeat(rng.normal(0, 4, (10, 30)), 20, axis=0) + rng.normal(0, 0.1, (200, 30))
     shuffled = logits[rng.permutation(200)]
     assert inception_score(shuffled, 10)[0] > 1.5 * inception_score(logits, 10)[0]
     assert inception_score(logits + rng.normal(0, 2, 30), 10)[0] != pytest.approx(inception_score(logits, 10)[0])
@@ -93,7 +97,7 @@ def test_6_no_stale_statistics_and_the_last_part_of_a_batch_counts(tmp_path) -> 
 
     network = MeanColour()
     images = pictures(8, 5, 16, 8)
-    features, _ = network(images, batch_size=2)  # 2 + 2 + 1
+    features, _ = network(images, batch_size=2)  # the batches have 2, 2 and 1 images
     assert len(features) == 5
     cached_features(network, images, None, tmp_path)
     retrained = images.copy()
@@ -102,7 +106,7 @@ def test_6_no_stale_statistics_and_the_last_part_of_a_batch_counts(tmp_path) -> 
 
 
 def test_7_the_imagenet_inception_is_no_fid_network(tmp_path) -> None:
-    """torchvision's own Inception has 1,000 classes and other blocks: its weights do not load."""
+    """torchvision's own Inception has 1,000 classes and other blocks, so its weights are refused."""
     from torchvision.models import inception_v3
 
     weights = inception_v3(weights=None, init_weights=False).state_dict()
@@ -121,7 +125,7 @@ def test_8_the_real_set_of_fid_is_in_its_name() -> None:
 
 
 def test_9_training_never_sees_test_pairs() -> None:
-    """Selection by the test metric (Fig. 10) is impossible where training is given none of its pairs."""
+    """A model cannot be selected by the test metric (Fig. 10) if training is given no test pairs."""
     names = set(inspect.signature(loop.train).parameters)
     assert "validation" in names
     assert not any("test" in name for name in names)

@@ -1,4 +1,4 @@
-"""Every method keeps the contract of `potgan.methods.method`: one test for all that `METHODS` names."""
+"""Tests that every method in `METHODS` keeps the contract of `potgan.methods.method`."""
 
 import copy
 import dataclasses
@@ -51,7 +51,7 @@ def test_it_is_fed_what_it_needs_and_nothing_of_the_target_at_test_time(settings
     assert method.generator.needs <= PARTS
     assert "target_image" not in method.generator.needs
     assert isinstance(method.generator, PoseGenerator)
-    # With its own parts alone it runs: the others are None.
+    # The method runs with only the parts that it needs. The other parts are None.
     method.update(parts(method), 0)
     (batch,) = parts(method, needs=method.generator.needs)
     image = method.generator.eval().synthesise(batch).image
@@ -86,7 +86,10 @@ def test_the_same_seed_gives_the_same_training_and_a_state_continues_it_exactly(
 
 
 def test_a_batch_in_parts_has_the_gradients_of_the_whole(settings) -> None:
-    """But for rounding. Batch norm's statistics are of each part, so that it is left out."""
+    """The gradients are equal apart from rounding.
+
+    Batch norm is left out, because its statistics are taken over each part.
+    """
     settings = dataclasses.replace(
         settings, generator=dataclasses.replace(settings.generator, normalization="instance")
     )
@@ -113,7 +116,7 @@ def test_its_generator_is_a_file_that_builds_it_again(settings, tmp_path: Path) 
     with torch.no_grad():
         ours = method.generator.eval().synthesise(batch).image
         theirs = loaded.generator.synthesise(batch).image
-    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5)  # its weights may lie in another memory layout
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5)  # its weights may have another memory layout
 
 
 def test_validation_images_are_columns_of_the_log(settings) -> None:

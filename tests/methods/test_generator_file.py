@@ -1,4 +1,7 @@
-"""A generator's file gives back what was trained, opens nothing else, and leaves a run only with scores that are its own."""
+"""Tests of a generator's file.
+
+A file gives back the generator that was trained, and any other file is refused. A generator is exported only with its own scores.
+"""
 
 import dataclasses
 import hashlib
@@ -26,7 +29,7 @@ from potgan.settings.schema import GeneratorSettings, GuidedFilterSettings
 from potgan.training.loop import train
 
 HASHES = {"images": "0" * 64, "keypoints": "1" * 64, "pairs_train": "2" * 64}
-#: A benchmark whose second model has the first one's training, and another filter.
+#: A benchmark whose second model shares the training of the first one, and has another filter.
 TREE = {
     "benchmark": "tiny",
     "description": "Of this test.",
@@ -44,7 +47,10 @@ TREE = {
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> Path:
-    """Trained and evaluated, as the stages leave it; `scores.json` with what `export` reads of it."""
+    """The folder of a trained and evaluated benchmark, as the stages leave it.
+
+    Each `scores.json` holds only what `export` reads.
+    """
     root = tmp_path_factory.mktemp("root")
     benchmark = load(TREE)
     layout = Layout("tiny", root)
@@ -72,7 +78,7 @@ def results(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def copied(results, tmp_path) -> Path:
-    """The run of `potgan`, which the test may spoil."""
+    """A copy of the run of `potgan`, which a test may change."""
     shutil.copytree(results, tmp_path / "results" / "tiny")
     return tmp_path / "results" / "tiny" / "dots" / "potgan" / "seed3"
 
@@ -177,7 +183,7 @@ def test_weights_of_another_architecture_than_the_file_says_are_refused(written,
 
 
 class Bomb:
-    """A pickle that leaves a trace if anybody opens it without care."""
+    """An object whose pickle makes a folder if it is loaded without care."""
 
     def __reduce__(self):
         return os.mkdir, ("exploded",)
@@ -267,7 +273,7 @@ def test_scores_may_be_absent(written) -> None:
 
 
 def test_a_damaged_file_is_one_line_or_still_a_generator(written, tmp_path) -> None:
-    """Cut anywhere, or with bytes changed anywhere: no traceback."""
+    """A file that is cut or changed at any place never gives a traceback."""
     whole = written.read_bytes()
     random = np.random.default_rng(20261125)
     refused = 0
@@ -275,7 +281,7 @@ def test_a_damaged_file_is_one_line_or_still_a_generator(written, tmp_path) -> N
         damaged = bytearray(whole)
         if number % 3 == 0:
             damaged = damaged[: random.integers(0, len(whole))]
-        else:  # half of them where the pickle and the zip directory are
+        else:  # bytes are changed at the start, where the pickle lies, or at the end, where the zip directory lies
             ends = number % 3 == 1
             at = random.integers(0, 4000, 20) if ends else random.integers(len(whole) - 4000, len(whole), 20)
             for place in at:
@@ -286,7 +292,7 @@ def test_a_damaged_file_is_one_line_or_still_a_generator(written, tmp_path) -> N
             load_generator(path)
         except UserError as error:
             refused += "\n" not in str(error)
-    assert refused >= 40  # each that was cut, at least
+    assert refused >= 40  # at least the files that were cut are refused
 
 
 # -------------------------------------------------------------------------------------------------------------- export

@@ -1,4 +1,7 @@
-"""The generator's parts against independent oracles: SciPy's thin-plate spline, OpenCV's guided filter, the identity."""
+"""Tests of the generator's parts against independent references.
+
+These are SciPy's thin-plate spline, OpenCV's guided filter and the identity.
+"""
 
 import cv2
 import numpy as np
@@ -38,7 +41,7 @@ def test_spline_equals_scipys_thin_plate_interpolator(rows, columns, seed) -> No
     values = np.tanh(random.normal(size=points.shape))
     queries = normalised_grid(8, 4)
     found = interpolation_matrix(points, queries) @ values
-    # For 4 points in a square the kernel part vanishes and the affine fit is exact only for affine data: SciPy agrees.
+    # For 4 points in a square the kernel part vanishes, and the affine fit is exact only for affine data. SciPy does the same.
     wanted = RBFInterpolator(points, values, kernel="thin_plate_spline", degree=1)(queries)
     np.testing.assert_allclose(found, wanted, atol=1e-8)
 
@@ -48,7 +51,7 @@ def test_spline_passes_through_its_points_and_keeps_affine_maps() -> None:
     random = np.random.default_rng(3)
     values = random.normal(size=points.shape)
     np.testing.assert_allclose(interpolation_matrix(points, points) @ values, values, atol=1e-9)
-    queries = random.uniform(-1.5, 1.5, size=(50, 2))  # also outside the hull
+    queries = random.uniform(-1.5, 1.5, size=(50, 2))  # some queries lie outside the convex hull of the points
     matrix, shift = random.normal(size=(2, 2)), random.normal(size=2)
     moved = interpolation_matrix(points, queries) @ (points @ matrix.T + shift)
     np.testing.assert_allclose(moved, queries @ matrix.T + shift, atol=1e-9)
@@ -62,19 +65,19 @@ def test_identity_warp_is_exact_at_initialisation_at_every_scale(size) -> None:
     features = generator.appearance_encoder(image)
     assert len(points) == len(grids) == len(features) == 4
     for f, grid in zip(features, grids, strict=True):
-        assert grid.shape[1:3] == f.shape[2:]  # "the same size as its manipulated image feature maps"
+        assert grid.shape[1:3] == f.shape[2:]  # the paper: "the same size as its manipulated image feature maps"
         assert (sample_at(f, grid) - f).abs().max() < 1e-5 * f.abs().max().clamp(min=1)
 
 
 def test_a_shifted_spline_moves_features_by_whole_cells_backward() -> None:
-    """Control points one cell to the right: target cell x takes what stands at source cell x + 1."""
+    """The control points move one cell to the right. So target cell x takes what stands at source cell x + 1."""
     height, width = 16, 8
     points = torch.from_numpy(resting_points(4, 4, 0.9)).float()
     spline = ThinPlateSpline(4, 4, 0.9, height, width)
     features = torch.rand(1, 5, height, width)
     moved = sample_at(features, spline((points + torch.tensor([2 / (width - 1), 0.0]))[None]))
     torch.testing.assert_close(moved[..., :-1], features[..., 1:], atol=1e-5, rtol=0)
-    assert moved[..., -1].abs().max() < 1e-4  # zeros come in from outside
+    assert moved[..., -1].abs().max() < 1e-4  # zeros come in from outside the image
 
 
 # -- guided filter ----------------------------------------------------------------------------------------------------
@@ -92,7 +95,7 @@ def test_guided_filter_agrees_with_opencv_away_from_the_border(seed, radius, eps
     tensors = torch.from_numpy(guide)[None, None], torch.from_numpy(image).permute(2, 0, 1)[None]
     found = guided_filter(*tensors, radius, epsilon)[0].permute(1, 2, 0).numpy()
     inside = (slice(2 * radius, -2 * radius),) * 2
-    # OpenCV works in float32 as well; with a variance near 0 and a small epsilon the quotient amplifies its rounding.
+    # OpenCV works in float32 too. With a variance near 0 and a small epsilon, the quotient amplifies rounding errors.
     np.testing.assert_allclose(found[inside], wanted[inside], atol=2e-3 if epsilon < 1e-3 else 1e-4)
 
 
@@ -137,7 +140,10 @@ VARIANTS = {
 @pytest.mark.parametrize("reconstruction", [10.0, 0.0])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_parameter_of_every_variant_receives_gradient(name: str, reconstruction: float) -> None:
-    """After one step, since the zero start of the last coordinate layer lets nothing pass behind it in the first."""
+    """The gradients are checked in the second step.
+
+    In the first step the last coordinate layer has zero weights, so no gradient passes to the layers before it.
+    """
     torch.manual_seed(0)
     generator = Generator(VARIANTS[name], SIZE)
     discriminator = Discriminator(DiscriminatorSettings(width=4), SIZE)
@@ -158,7 +164,10 @@ def test_every_parameter_of_every_variant_receives_gradient(name: str, reconstru
 
 
 def test_the_pose_transform_is_what_differs_without_it() -> None:
-    """TABLE I's ablation: identity grids, nothing else changed; the masks then reach the image nowhere."""
+    """The ablation of TABLE I has identity grids, and nothing else is changed.
+
+    The masks then have no influence on the image.
+    """
     plain = Generator(
         GeneratorSettings(width=4, pose_transform=False, guided_filter=GuidedFilterSettings(mode="off")), SIZE
     )
@@ -167,7 +176,7 @@ def test_the_pose_transform_is_what_differs_without_it() -> None:
     assert not unexpected
     assert all(name.startswith("pose_transform.") for name in missing)
     image, source, target, maps = inputs()
-    with torch.no_grad():  # at its identity start the full model is the ablation
+    with torch.no_grad():  # the warps of the full model start as the identity, as in the ablation
         torch.testing.assert_close(
             full.eval()(image, source, target, maps).image, plain.eval()(image, target, source, maps).image,
             atol=1e-4, rtol=0,
@@ -180,7 +189,7 @@ def test_output_in_eval_mode_does_not_depend_on_the_batch(name: str) -> None:
     batch = inputs(6)
     with torch.no_grad():
         for _ in range(3):
-            generator.train()(*batch)  # moves the running statistics of batch norms, where there are any
+            generator.train()(*batch)  # this moves the running statistics of batch norms
         generator.eval()
         whole = generator(*batch).image
         parts = torch.cat([generator(*(x[i : i + 1] for x in batch)).image for i in range(6)])
@@ -212,14 +221,17 @@ def test_losses_at_known_points() -> None:
     image = torch.zeros(2, 3, 8, 8)
     terms = generator_losses(image + 0.25, image, torch.zeros(2), PerceptualNetwork("random"))
     assert terms["reconstruction"].item() == pytest.approx(0.25)
-    assert terms["adversarial"].item() == pytest.approx(np.log(2))  # -log D = ln 2 where D cannot tell
+    assert terms["adversarial"].item() == pytest.approx(np.log(2))  # a discriminator that guesses has -log D = ln 2
     assert generator_losses(image, image, None, PerceptualNetwork("random"))["perceptual"].item() == 0
     assert discriminator_loss(torch.zeros(3), torch.zeros(3)).item() == pytest.approx(np.log(2))
     assert weighted_sum(terms, LossWeights(1.0, 0.0, 2.0)).item() == pytest.approx(0.25 + 2 * np.log(2), rel=1e-6)
 
 
 def test_generator_and_discriminator_pull_apart() -> None:
-    """The sign of Eq. (7): a larger logit on a synthesised image lowers G's loss and raises D's."""
+    """The test checks the sign of Eq. (7).
+
+    A larger logit on a synthesised image lowers the loss of G and raises the loss of D.
+    """
     image = torch.zeros(1, 3, 4, 4)
     low, high = (generator_losses(image, image, torch.tensor([v]), None)["adversarial"] for v in (-1.0, 1.0))
     assert high < low

@@ -1,4 +1,7 @@
-"""`potgan estimate`: its sums, its file sizes against what a training writes, what is timed once, and bad input."""
+"""Tests of `potgan estimate`.
+
+They check its sums, its file sizes against those that a training writes, which trainings are timed once, and bad input.
+"""
 
 import dataclasses
 import json
@@ -37,12 +40,12 @@ TINY = {
         "batch_size": 4,
         "decay_from": 100,
         "checkpoints": 3,
-        "perceptual_network": "vgg16",  # must not be fetched
+        "perceptual_network": "vgg16",  # the weights must not be fetched
         "compile": "never",
     },
     "models": {
         "potgan": {},
-        "no-guided-filter": {"generator": {"guided_filter": {"mode": "off"}}},  # potgan's own network
+        "no-guided-filter": {"generator": {"guided_filter": {"mode": "off"}}},  # shares the network of potgan
         "wide": {"generator": {"width": 8}},
     },
 }
@@ -70,12 +73,12 @@ def test_costs_add_up_and_equal_settings_are_timed_once(monkeypatch) -> None:
     monkeypatch.setattr(estimate, "_in_a_process", measured)
     tree = TINY | {"training": TINY["training"] | {"processes": 2}}
     costs = estimate.estimate(load(tree), 5)
-    assert timed == [(4, 2, 1), (8, 2, 1)]  # one process's share, once for both data sets
-    # 7,200 iterations of half a second are one hour, of a second two; three seeds; two devices.
+    assert timed == [(4, 2, 1), (8, 2, 1)]  # the share of one process is timed, once for both data sets
+    # 7,200 iterations of half a second take one hour, and those of one second take two. There are three seeds and two devices.
     assert [cost.hours_each for cost in costs] == [1, 2, 1, 2]
     assert [cost.device_hours for cost in costs] == [6, 12, 6, 12]
-    assert [cost.pairs_per_second for cost in costs] == [8, 4, 8, 4]  # of the whole batch of four
-    assert [cost.kept_bytes for cost in costs] == [9000] * 4  # three checkpoints, three seeds
+    assert [cost.pairs_per_second for cost in costs] == [8, 4, 8, 4]  # the whole batch has four pairs
+    assert [cost.kept_bytes for cost in costs] == [9000] * 4  # there are three checkpoints and three seeds
     tree = estimate.as_tree(costs, 5, price=2.5)
     assert tree["device_hours"] == 36
     assert tree["cost"] == 90
@@ -104,7 +107,7 @@ def test_sizes_are_those_of_the_files_that_a_training_writes(tmp_path) -> None:
     # The files also name settings, losses and the state of the random numbers (5 KB).
     assert found.generator_bytes == pytest.approx((folder / "generator-000002.pt").stat().st_size, abs=8000)
     assert found.state_bytes == pytest.approx(states[-1], abs=16_000)
-    assert found.state_bytes > 4 * found.generator_bytes  # weights, their average, two moments of Adam, discriminator
+    assert found.state_bytes > 4 * found.generator_bytes  # weights, average, two Adam moments, discriminator
     assert found.seconds_per_iteration > 0
     assert found.peak_memory_bytes > found.state_bytes
 
@@ -115,7 +118,7 @@ def test_random_pairs_are_pairs() -> None:
     assert len(data) == 20
     batch = data.batch(range(20))
     assert batch.target_heatmaps.shape == (20, 18, 32, 48)
-    # Joints lie on pixels of the image: the map's maximum is close to 1 inside.
+    # Joints lie inside the image, so the maximum of each heat map is close to 1.
     assert (batch.target_heatmaps.amax(dim=(2, 3)) > 0.98).all()
     assert set(batch.target_mask.unique().tolist()) == {0.0, 1.0}
 
@@ -158,7 +161,7 @@ def test_bad_input_is_one_line(tmp_path, capsys, arguments, message) -> None:
 
 
 def test_a_process_that_is_killed_is_one_line(monkeypatch) -> None:
-    """Also where a broken pipe ends the process, as the command line has it (`potgan ... | head`)."""
+    """The test runs with a broken pipe ending the process, as the command line has it (`potgan ... | head`)."""
     settings = load(TINY).run_settings("first", "potgan", 0)
     monkeypatch.setattr(estimate, "_measure_and_send", die)
     before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)

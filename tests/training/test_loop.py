@@ -1,4 +1,7 @@
-"""Training: resume is exact after kills at random moments, a folder has one trainer, batches are a function of the step."""
+"""Tests of training.
+
+A training continues exactly after kills at random moments. A folder has only one trainer. The batches are a function of the step.
+"""
 
 import contextlib
 import dataclasses
@@ -60,7 +63,7 @@ SETTINGS = RunSettings(
 
 
 def dots(count: int = 6) -> batches.PairData:
-    """A few random images and joints, all pairs of neighbours."""
+    """Return a few random images and joints, with all pairs of neighbours."""
     g = torch.Generator().manual_seed(1)
     joints = torch.rand(count, 18, 2, generator=g) * 31
     return batches.PairData(
@@ -139,7 +142,7 @@ def wait_for(process: subprocess.Popen, path: Path) -> None:
 
 
 def saved_iteration(run: Path) -> int:
-    """Iteration of the state file of a run; 0 without one."""
+    """Return the iteration of the state file of a run, or 0 if there is none."""
     files = list(run.glob("checkpoint/*.pt"))
     return torch.load(files[0], weights_only=True)["iteration"] if files else 0
 
@@ -151,7 +154,7 @@ def wait_for_state(process: subprocess.Popen, run: Path, iteration: int = 1) -> 
 
 
 def killed_at(folder: Path, iteration: int) -> None:
-    """A training that was killed after it had saved this iteration or a later one."""
+    """Start a training, and kill it after it has saved this iteration or a later one."""
     process = start(folder)
     wait_for_state(process, folder.parent, iteration)
     process.kill()
@@ -160,14 +163,14 @@ def killed_at(folder: Path, iteration: int) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
-    """An unbroken run."""
+    """The folder of a run that was never interrupted."""
     folder = tmp_path_factory.mktemp("whole") / "train"
     run_here(folder)
     return folder
 
 
 def assert_same_run(whole: Path, broken: Path) -> None:
-    """Bit for bit: weights of every kept generator, curves, pictures."""
+    """Check that two runs are equal bit for bit: the weights of every kept generator, the curves and the pictures."""
     names = sorted(path.name for path in whole.glob("*") if path.name != "done.json")
     assert names == sorted(path.name for path in broken.glob("*") if path.name != "done.json")
     for name in names:
@@ -185,7 +188,7 @@ def test_killed_at_random_moments_and_resumed_is_bit_equal_to_an_unbroken_run(wh
     kills = 0
     for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT):
         lock = broken.parent / "checkpoint" / "lock"
-        lock.unlink(missing_ok=True)  # its return says that the handlers of this process are about to be set
+        lock.unlink(missing_ok=True)  # when the lock is there again, the new process is about to set its handlers
         before = saved_iteration(broken.parent)
         (broken.parent / "steps.log").unlink(missing_ok=True)
         process = start(broken)
@@ -193,12 +196,12 @@ def test_killed_at_random_moments_and_resumed_is_bit_equal_to_an_unbroken_run(wh
         time.sleep(moments.uniform(0.05, 0.4))
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
-        if (broken / "done.json").exists():  # the machine was quicker than the kill
+        if (broken / "done.json").exists():  # the training ended before the kill
             break
         kills += 1
         done = before + len((broken.parent / "steps.log").read_text().splitlines()) // 2
         if number == signal.SIGKILL:
-            # No more than the steps since the last save are lost, and the one that was under way.
+            # Only the steps since the last save are lost, and the step that was under way.
             assert saved_iteration(broken.parent) > done - 1 - SETTINGS.training.save_every
         else:
             assert process.returncode == 75, errors
@@ -210,7 +213,7 @@ def test_killed_at_random_moments_and_resumed_is_bit_equal_to_an_unbroken_run(wh
 
 
 def test_in_the_background_ctrl_c_is_ignored_and_sigterm_stops_with_the_state_saved(whole, tmp_path) -> None:
-    """A shell hands down an ignored SIGINT to what it starts in the background, `nohup` too."""
+    """A process that a shell starts in the background ignores SIGINT. The same holds for a process under `nohup`."""
     broken = tmp_path / "broken" / "train"
     process = start(broken, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
     wait_for(process, broken.parent / "checkpoint" / "lock")
@@ -221,7 +224,7 @@ def test_in_the_background_ctrl_c_is_ignored_and_sigterm_stops_with_the_state_sa
 
     process.send_signal(signal.SIGINT)
     before = iterations()
-    while iterations() < before + 3:  # it goes on
+    while iterations() < before + 3:  # the training goes on
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
@@ -234,7 +237,7 @@ def test_in_the_background_ctrl_c_is_ignored_and_sigterm_stops_with_the_state_sa
 
 @pytest.mark.parametrize("die_at_write", [3, 5])
 def test_killed_in_the_middle_of_a_write(whole, tmp_path, die_at_write: int) -> None:
-    """Half a state (or generator, or table) is on the disk: it is never read, and it does not stay."""
+    """Half a state (or generator, or table) is on the disk. It is never read, and it is removed."""
     broken = tmp_path / "broken" / "train"
     process = start(broken, die_at_write)
     process.communicate(timeout=120)
@@ -246,8 +249,8 @@ def test_killed_in_the_middle_of_a_write(whole, tmp_path, die_at_write: int) -> 
 
 @pytest.fixture(params=["file size limit", "full disk"])
 def little_room(request, tmp_path):
-    """(folder, what to give to Popen): a place where a state does not fit a second time."""
-    room = 40_000  # bytes: more than a generator of this test, less than a state
+    """A place where a second state does not fit: (folder, arguments for Popen)."""
+    room = 40_000  # bytes; a generator of this test is smaller, a state is larger
     if request.param == "file size limit":
         import resource
 
@@ -255,7 +258,7 @@ def little_room(request, tmp_path):
         return
     disk = tmp_path / "disk"
     disk.mkdir()
-    size = 4_000_000  # some states, until the test fills it
+    size = 4_000_000  # bytes; some states fit until the test fills the disk
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)], capture_output=True, check=False
     )
@@ -285,7 +288,7 @@ def test_a_full_disk_is_one_line_and_the_state_before_it_stays(whole, little_roo
     assert "Traceback" not in errors
     assert saved_iteration(broken.parent) == kept
     filler.unlink(missing_ok=True)
-    moved = tmp_path / "moved" / "train"  # the disk of this test is too small for a whole run
+    moved = tmp_path / "moved" / "train"  # the disk of this test is too small for a whole run, so the run is moved
     shutil.copytree(broken.parent, moved.parent, ignore=shutil.ignore_patterns("tensorboard", "filler"))
     run_here(moved)
     assert_same_run(whole, moved)
@@ -301,7 +304,7 @@ def test_another_configuration_is_not_continued_from_and_the_differences_are_nam
     assert "data.images: dots there, other dots now" in told
     assert "settings.training.learning_rate: 0.001 there, 0.002 now" in told
     assert told.count(" there, ") == 2
-    assert set(folder.parent.glob("checkpoint/*.pt")) == states  # with the old settings it could still go on
+    assert set(folder.parent.glob("checkpoint/*.pt")) == states  # the old training can still be continued
     fresh = tmp_path / "fresh" / "train"
     loop.train(dots(), None, other, fresh, {"images": "other dots"}, torch.device("cpu"))
     for name, tensor in final_weights(fresh).items():
@@ -382,19 +385,20 @@ def test_two_processes_at_half_the_batch_train_as_one_at_the_whole(one_process, 
     assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(losses_of(folder), losses_of(one_process), atol=1e-5)
     ours, theirs = (torch.load(f / "generator-000020.pt", weights_only=True)["state"] for f in (folder, one_process))
-    # Adam divides by the gradient's own size: where that is rounding, so is the step, at most 20 x 1e-3. Stated tolerance:
+    # Adam divides a gradient by its own size. If a gradient consists only of rounding, so does the step. 20 steps move a weight
+    # by at most 20 x 1e-3, which is the tolerance here.
     difference = torch.cat([(ours[key] - theirs[key]).abs().flatten() for key in ours])
     assert difference.quantile(0.999) < 1e-4
     assert difference.max() < 20 * 1e-3
     assert json.loads((folder / "done.json").read_text())["processes"] == 2
 
 
-#: Lines of a script that make its training slow enough for a signal to find it in the middle.
+#: A line of a script that makes its training so slow that a signal can interrupt it.
 SLOW_STEPS = "step = torch.optim.Adam.step; torch.optim.Adam.step = lambda self, *a, **k: (time.sleep(.05), step(self, *a, **k))[1]"
 
 
 def ignore_what_nohup_ignores() -> None:
-    """Called in a new process: SIGHUP is ignored, as under `nohup`, and SIGINT, as in the background of a shell."""
+    """Ignore SIGHUP, as under `nohup`, and SIGINT, as in the background of a shell. This is called in a new process."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -442,14 +446,14 @@ def test_a_users_error_in_two_processes_keeps_its_exit_code_and_its_line(tmp_pat
 
 def test_accumulated_parts_train_as_the_whole_batch(one_process, tmp_path) -> None:
     halves = dataclasses.replace(TWENTY_STEPS, training=dataclasses.replace(TWENTY_STEPS.training, device_batch_size=3))
-    assert loop.part_count(halves.training, 1) == 2  # of 4 pairs, 3 at most at once: two parts of 2
+    assert loop.part_count(halves.training, 1) == 2  # 4 pairs with at most 3 at once are two parts of 2
     folder = tmp_path / "halves" / "train"
     loop.train(dots(), None, halves, folder, {}, torch.device("cpu"))
     np.testing.assert_allclose(losses_of(folder), losses_of(one_process), atol=1e-4)
 
 
 def test_gradients_of_parts_are_the_gradient_of_the_batch() -> None:
-    """One step in float64 with plain gradient descent in Adam's place: no rounding is amplified."""
+    """The test takes one step in float64, with plain gradient descent in place of Adam, which would amplify rounding."""
     weights = []
     for parts in (1, 2, 4):
         method = PoTGAN(TWENTY_STEPS, torch.device("cpu"))
@@ -474,7 +478,10 @@ def test_gradients_of_parts_are_the_gradient_of_the_batch() -> None:
 
 @pytest.mark.parametrize("norm", ["instance", "none", "batch"])
 def test_real_and_synthesised_pairs_never_share_statistics(norm: str) -> None:
-    """However many passes it takes, the loss is that of two: batch statistics are of one kind of pair alone."""
+    """The loss is always that of two separate passes.
+
+    So batch statistics are taken over real pairs or over synthesised pairs, and never over both.
+    """
     settings = dataclasses.replace(
         SETTINGS, discriminator=dataclasses.replace(SETTINGS.discriminator, normalization=norm)
     )
@@ -549,7 +556,7 @@ def test_bf16_trains_close_to_fp32_and_warps_stay_exact(one_process, tmp_path) -
     record = loop.train(dots(), None, half, folder, {}, torch.device("cpu"))
     assert record.precision == "bf16"
     np.testing.assert_allclose(losses_of(folder), losses_of(one_process), rtol=0.02)
-    assert np.abs(losses_of(folder) - losses_of(one_process)).max() > 1e-6  # it is another arithmetic
+    assert np.abs(losses_of(folder) - losses_of(one_process)).max() > 1e-6  # bf16 rounds differently
 
 
 def test_tf32_without_such_a_gpu_is_one_line(tmp_path) -> None:
@@ -569,14 +576,15 @@ def test_tensorboard_tells_what_progress_csv_tells(tmp_path) -> None:
     events = EventAccumulator(str(folder.parent / "tensorboard"), {"scalars": 0, "images": 0}).Reload()
     table = pd.read_csv(folder / "progress.csv").set_index("iteration")
     for name in ("reconstruction", "perceptual", "adversarial", "discriminator"):
-        points = {event.step: event.value for event in events.Scalars(f"loss/{name}")}  # of two sessions, told once
+        # Two sessions wrote points, and each point must be there once.
+        points = {event.step: event.value for event in events.Scalars(f"loss/{name}")}
         assert list(points) == list(table.index)
         np.testing.assert_allclose(list(points.values()), table[name], rtol=1e-5)
     assert [e.step for e in events.Images("source, pose, synthesised, target")] == [8, 16, 24]
 
 
 def test_free_gpus_are_taken_one_each_and_given_back_when_a_process_ends(tmp_path) -> None:
-    """Without a GPU: only the locks."""
+    """The test needs no GPU, because it checks only the locks."""
     code = (
         "import sys; from potgan.common import device\nprint(device.take_devices(int(sys.argv[1]), 3), flush=True)\n"
         "sys.stdin.read()"
@@ -613,11 +621,11 @@ def test_record_names_every_kept_generator_by_its_hash(tmp_path) -> None:
     assert list(record["generators"]) == ["generator-000008.pt", "generator-000016.pt", "generator-000024.pt"]
     for name, digest in record["generators"].items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
-    assert not list(folder.parent.glob("checkpoint/*.pt"))  # otherwise a forced rerun would do nothing
+    assert not list(folder.parent.glob("checkpoint/*.pt"))  # with a state there, a forced rerun would do nothing
 
 
 def test_a_finished_training_is_taken_over_and_nothing_else_is(tmp_path, monkeypatch, capfd) -> None:
-    """Snakemake removes `done.json` and runs the job again when it was killed itself, while the trainer went on."""
+    """If Snakemake was killed while the trainer went on, it removes `done.json` and runs the job again."""
     folder = tmp_path / "run" / "train"
     steps = []
     step = torch.optim.Adam.step
@@ -629,17 +637,17 @@ def test_a_finished_training_is_taken_over_and_nothing_else_is(tmp_path, monkeyp
     assert TrainingRecord.read(folder / "done.json") == first
     assert len(steps) == trained
     assert "is taken over; to train it again, remove" in capfd.readouterr().err
-    # A generator that is not the one that was written.
+    # A generator file was changed after the training.
     weights = folder / "generator-000016.pt"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     run_here(folder)
     assert len(steps) == 2 * trained
     assert weights.read_bytes() == whole
-    # Other code.
+    # The code is another one.
     loop.train(dots(), dots(4), SETTINGS, folder, {"images": "dots"}, torch.device("cpu"), code="other")
     assert len(steps) == 3 * trained
-    # Other data.
+    # The data are others.
     loop.train(dots(), dots(4), SETTINGS, folder, {"images": "other"}, torch.device("cpu"))
     assert len(steps) == 4 * trained
 
@@ -679,7 +687,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path) -> None:
 
 
 def test_training_learns_to_copy_one_image(tmp_path) -> None:
-    """An analytic case: one image, its own target. L1 must fall far below that of a constant grey image."""
+    """The only image is its own target. L1 must fall far below that of a constant grey image."""
     data = dataclasses.replace(dots(1), images=dots(1).images[..., :1].expand(-1, -1, -1, 32).contiguous())
     training = dataclasses.replace(
         SETTINGS.training, iterations=120, decay_from=60, checkpoints=1, batch_size=1, learning_rate=5e-3
@@ -700,7 +708,7 @@ def test_every_pass_sees_every_pair_once_and_differs_between_seeds_and_passes() 
     assert sorted(drawn[count:]) == list(range(count))
     assert list(drawn[:count]) != list(drawn[count:])
     assert list(batches.training_indices(100, 50, 0, 0)) != list(batches.training_indices(100, 50, 1, 0))
-    # A batch larger than the set still works: passes are strung together.
+    # A batch may be larger than the set. It then takes pairs from several passes.
     assert sorted(batches.training_indices(3, 6, 0, 0)) == [0, 0, 1, 1, 2, 2]
 
 
@@ -710,7 +718,7 @@ def test_learning_rate_is_constant_then_linear_to_zero() -> None:
     np.testing.assert_allclose(np.diff(factors[60:]), -1 / 30)
     assert factors[60] == 1.0
     assert factors[-1] == pytest.approx(1 / 30)
-    assert rate_factor(5, 10, 10) == 1.0  # no decay at all
+    assert rate_factor(5, 10, 10) == 1.0  # there is no decay at all
 
 
 @pytest.mark.parametrize("value", range(0, 256, 15))

@@ -1,4 +1,4 @@
-"""The discriminator D(X, M): "convolutional layers and a dense layer" on an image-mask pair (Section III-B)."""
+"""The discriminator D(X, M): "convolutional layers and a dense layer" on a pair of image and mask (Section III-B)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from potgan.settings.schema import DiscriminatorSettings
 
 
 class Discriminator(nn.Module):
-    """(image (B, 3, H, W) in [-1, 1], mask (B, 1, H, W)) -> one logit per pair, (B,).
+    """Maps (image (B, 3, H, W) in [-1, 1], mask (B, 1, H, W)) to one logit per pair, (B,).
 
-    PG2's DCGAN (5x5 stride-2 convolutions of width x 1, 2, 4, 8, and a fifth at 256 px) with the mask as a fourth input
-    channel (docs/decisions.md, D21).
+    It is the DCGAN discriminator of PG2: 5x5 stride-2 convolutions with width x 1, 2, 4, 8 channels. Images whose shorter side
+    has 256 pixels or more pass a fifth convolution. The mask is a fourth input channel (docs/decisions.md, D21).
     """
 
     def __init__(self, settings: DiscriminatorSettings, size: tuple[int, int]) -> None:

@@ -1,10 +1,10 @@
-"""The PoT-GAN generator, to be read top to bottom beside Section III-B and Fig. 2-3 of the paper.
+"""The PoT-GAN generator. Its parts stand in the order of Section III-B and Fig. 2-3 of the paper.
 
     X_a ------> appearance encoder ---f_1..f_4---> grid sampler --f'_1..f'_4--+
     M_a, M_b -> PoT encoders -d_j-> coordinates nets -theta_j-> TPS ---^      +-> U-Net decoder -> guided filter -> X^_b
     P_b ------> pose encoder ----------------------p_1..p_4-------------------+                       ^ M_b
 
-Scale j = 1..4 has stride 2^j: 64x32, 32x16, 16x8, 8x4 at 128 x 64.
+Scale j = 1..4 has stride 2^j. For an image of 128 x 64 pixels the features are 64x32, 32x16, 16x8 and 8x4.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ JOINT_COUNT = 18
 
 @dataclass
 class Generated:
-    """What one forward pass gives.
+    """The output of one forward pass.
 
-    image: (B, 3, H, W) in [-1, 1], after the guided filter where the settings apply it.
-    unfiltered: the same before the filter (the same tensor where there is none).
-    control_points: per scale (B, F, 2) in (-1, 1), or empty without a pose transform.
+    image: (B, 3, H, W) in [-1, 1], after the guided filter if the settings apply it.
+    unfiltered: the image before the filter; it is the same tensor as `image` if there is no filter.
+    control_points: one tensor (B, F, 2) in (-1, 1) per scale; the list is empty without a pose transform.
     """
 
     image: torch.Tensor
@@ -43,13 +43,13 @@ class Generated:
 class Encoder(nn.Module):
     """N convolutional blocks "down-sampled one by one": (B, C, H, W) -> features at strides 2, 4, 8, 16.
 
-    Used twice: as the appearance encoder on X_a and as the pose encoder on the 18 heat maps P_b.
+    The class is used twice: as the appearance encoder on X_a and as the pose encoder on the 18 heat maps P_b.
     """
 
     def __init__(self, inputs: int, channels: list[int], norm: str) -> None:
         super().__init__()
         widths = [inputs, *channels]
-        # The first block has no normalization: it would take the image's colour and contrast away (DCGAN, pix2pix).
+        # The first block has no normalization, which would remove the colour and contrast of the image (DCGAN, pix2pix).
         self.blocks = nn.ModuleList(
             down_block(m, n, "none" if i == 0 else norm) for i, (m, n) in enumerate(zip(widths, channels, strict=False))
         )
@@ -63,7 +63,10 @@ class Encoder(nn.Module):
 
 
 class PoTEncoder(nn.Sequential):
-    """Phi^{m x n} of Eq. (1): convolution, instance norm, leaky ReLU, convolution, instance norm; halves the size."""
+    """Phi^{m x n} of Eq. (1): convolution, instance norm, leaky ReLU, convolution, instance norm.
+
+    The block halves the height and the width.
+    """
 
     def __init__(self, m: int, n: int) -> None:
         super().__init__(
@@ -78,9 +81,9 @@ class PoTEncoder(nn.Sequential):
 class CoordinatesNet(nn.Module):
     """F^CGN_j of Eq. (2): pose differential feature d_j (B, C, h, w) -> control points theta_j (B, F, 2) in (-1, 1).
 
-    Convolutional blocks, then a regression network of two fully connected layers and tanh. At initialisation the last
-    layer's weights are zero and its bias is arctanh of the resting points: every warp starts as the identity, exactly
-    (tps_stn). A random start was worse than no pose transform at all (docs/decisions.md, D18).
+    Convolutional blocks come first. A regression network of two fully connected layers and tanh follows. At initialisation the
+    weights of the last layer are zero and its bias is arctanh of the resting points. So every warp starts exactly as the
+    identity, as in tps_stn. A random start was worse than no pose transform at all (docs/decisions.md, D18).
     """
 
     def __init__(self, inputs: int, width: int, size: tuple[int, int], settings: GeneratorSettings) -> None:
@@ -88,7 +91,7 @@ class CoordinatesNet(nn.Module):
         height, columns = size
         blocks: list[nn.Module] = []
         channels = 2 * width
-        # Down to at most 8 cells along the longer side, so that the first dense layer stays small at 256 x 256.
+        # The blocks reduce the longer side to at most 8 cells, so that the first dense layer stays small at 256 x 256.
         while max(height, columns) > 8 or not blocks:
             stride = 2 if max(height, columns) > 8 else 1
             blocks += [
@@ -112,7 +115,7 @@ class CoordinatesNet(nn.Module):
 
     def forward(self, d: torch.Tensor) -> torch.Tensor:
         hidden = F.leaky_relu(self.hidden(self.blocks(d).flatten(1)), SLOPE)
-        # In fp32 whatever the precision of training: a coordinate in bf16 is known to an eighth of a pixel only.
+        # Coordinates are in fp32 whatever the precision of training, since bf16 resolves only an eighth of a pixel.
         with torch.autocast(d.device.type, enabled=False):
             return torch.tanh(self.points(at_least_fp32(hidden))).unflatten(1, (-1, 2))
 
@@ -136,7 +139,8 @@ class PoseTransform(nn.Module):
         d = torch.cat([source_mask, target_mask], dim=1)
         points, grids = [], []
         for encoder, net, spline in zip(self.encoders, self.coordinates, self.splines, strict=True):
-            d = encoder(d)  # "the global difference ... is progressively discerned": each scale starts from the last
+            # Each scale starts from the features of the scale before: "the global difference ... is progressively discerned".
+            d = encoder(d)
             theta = net(d)
             points.append(theta)
             grids.append(spline(theta))
@@ -144,7 +148,7 @@ class PoseTransform(nn.Module):
 
 
 def sample_at(features: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
-    """The grid sampler "S" of Fig. 2: move every cell of `features` (B, C, h, w) along `grid` (B, h, w, 2)."""
+    """Move every cell of `features` (B, C, h, w) along `grid` (B, h, w, 2). This is the grid sampler "S" of Fig. 2."""
     return F.grid_sample(at_least_fp32(features), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
 
 
@@ -157,9 +161,10 @@ class Decoder(nn.Module):
         previous = 0
         for j in reversed(range(SCALES)):
             outputs = channels[max(j - 1, 0)]
-            # The last block has no normalization, as the encoders' first has none (DCGAN's rule for both ends). With an
-            # instance norm at full resolution images showed bright blobs at fixed places and lost the source's brightness;
-            # over three seeds of the embedded benchmark SSIM was .02 higher so, and fid-synthetic 7.6 instead of 5.0.
+            # The last block has no normalization, and neither has the first block of the encoders. This is DCGAN's rule for
+            # both ends of a network. With an instance norm at full resolution, images showed bright blobs at fixed places and
+            # lost the brightness of the source. Over three seeds of the embedded benchmark, SSIM was .02 higher with that
+            # norm, but fid-synthetic was 7.6 instead of 5.0.
             blocks.append(up_block(previous + 2 * channels[j], outputs, norm if j > 0 else "none"))
             previous = outputs
         self.blocks = nn.ModuleList(blocks)
@@ -175,9 +180,9 @@ class Decoder(nn.Module):
 class Generator(PoseGenerator):
     """G of Eq. (3): X^_b = G(X_a, M_a, M_b, P_b).
 
-    size: (height, width) in pixels, multiples of 16. The ablations are settings: `pose_transform=False` leaves the skip
-    features where they are and builds no pose transform module; `guided_filter.mode` is `train` (the filter is the last
-    layer), `test` (only in eval mode) or `off`.
+    size: (height, width) in pixels, multiples of 16. The ablations are settings. `pose_transform=False` leaves the skip features
+    where they are and builds no pose transform module. `guided_filter.mode` is `train` (the filter is always the last layer),
+    `test` (the filter is applied only in eval mode) or `off` (there is no filter).
     """
 
     needs = frozenset({"source_image", "source_mask", "target_mask", "target_heatmaps"})
@@ -198,7 +203,7 @@ class Generator(PoseGenerator):
 
     @property
     def filters(self) -> bool:
-        """Does this forward pass end in the guided filter?"""
+        """Whether a forward pass ends with the guided filter now."""
         mode = self.settings.guided_filter.mode
         return mode == "train" or (mode == "test" and not self.training)
 

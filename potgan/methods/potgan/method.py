@@ -1,7 +1,7 @@
 """PoT-GAN as a method: the two networks, their losses and optimisers, and one iteration of Algorithm 1.
 
-The ablations are settings: no pose transform, no L_recon (a weight of 0), and the guided filter in training, at test time or
-nowhere.
+The ablations are settings. A model may have no pose transform, or no L_recon (a weight of 0). The guided filter may be applied in
+training, only at test time, or never.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from potgan.settings.schema import GeneratorSettings, LossWeights, RunSettings
 
 
 class _GeneratorLoss(nn.Module):
-    """Eq. (8) of one batch.
+    """Computes Eq. (8) for one batch.
 
-    Only the generator is a part of this module. The discriminator and the perceptual network are used, and are neither
-    trained with it nor averaged over processes with it.
+    Only the generator is a part of this module. The module also uses the discriminator and the perceptual network, but these are
+    not trained through it, and their gradients are not averaged over processes with it.
     """
 
     def __init__(
@@ -58,13 +58,14 @@ class _GeneratorLoss(nn.Module):
 
 
 class _DiscriminatorLoss(nn.Module):
-    """Eq. (6) of one batch."""
+    """Computes Eq. (6) for one batch."""
 
     def __init__(self, discriminator: Discriminator, precision: str, device: torch.device) -> None:
         super().__init__()
         self.discriminator = discriminator
         self._precision, self._device = precision, device
-        # Batch statistics must not mix real and synthesised pairs; without them one pass is the same, and quicker.
+        # Batch statistics must not mix real and synthesised pairs. Without a batch norm, one pass over both kinds gives the
+        # same result and is quicker.
         self._apart = any(isinstance(layer, nn.BatchNorm2d | nn.SyncBatchNorm) for layer in discriminator.modules())
 
     def forward(self, fake: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -82,8 +83,8 @@ class _DiscriminatorLoss(nn.Module):
 class PoTGAN(Method):
     """PoT-GAN and its ablations.
 
-    Where each process is given its share of every batch, gradients are their mean, so that the weights are those of one
-    process with the whole batch, but for the order of sums.
+    If several processes each take a share of every batch, the gradients are averaged over the processes. The weights are then
+    those of one process with the whole batch, apart from rounding, because sums are taken in another order.
     """
 
     settings_class = GeneratorSettings
@@ -99,7 +100,8 @@ class PoTGAN(Method):
     def __init__(self, settings: RunSettings, device: torch.device, processes: Processes | None = None) -> None:
         super().__init__(settings, device, processes)
         options, weights = settings.training, settings.loss_weights
-        layout = {"device": device, "memory_format": torch.channels_last}  # a quarter less time per step
+        # With channels_last a step takes a quarter less time.
+        layout = {"device": device, "memory_format": torch.channels_last}
         networks = self.build_networks(settings)
         if self.processes.count > 1:
             networks = {name: _synchronised(network, device) for name, network in networks.items()}
@@ -110,7 +112,7 @@ class PoTGAN(Method):
             self.perceptual = PerceptualNetwork(options.perceptual_network).to(**layout)
         self.average = None
         if options.ema:
-            # Buffers are averaged too: averaged weights do not fit the running statistics of the last ones.
+            # Buffers are averaged too, because averaged weights do not fit the running statistics of the latest weights.
             self.average = AveragedModel(
                 trained, multi_avg_fn=get_ema_multi_avg_fn(options.ema), use_buffers=True
             ).requires_grad_(False)
@@ -118,8 +120,9 @@ class PoTGAN(Method):
         coordinates, others = [], []
         for name, parameter in trained.named_parameters():
             (coordinates if name.startswith("pose_transform.coordinates.") else others).append(parameter)
-        self._rates = [options.learning_rate, options.coordinates_learning_rate]  # of the generator's two groups
-        adam = {"betas": options.adam_betas, "fused": True}  # one kernel for all weights
+        # The learning rates of the generator's two groups of parameters.
+        self._rates = [options.learning_rate, options.coordinates_learning_rate]
+        adam = {"betas": options.adam_betas, "fused": True}  # the fused Adam updates all weights in one kernel
         self.generator_optimizer = torch.optim.Adam([{"params": others}, {"params": coordinates}], **adam)
         self.discriminator_optimizer = torch.optim.Adam(self.discriminator.parameters(), **adam)
 
@@ -152,7 +155,7 @@ class PoTGAN(Method):
 
     @classmethod
     def differing(cls, stored: GeneratorSettings, wanted: GeneratorSettings) -> dict[str, tuple[Any, Any]]:
-        """A guided filter that is no part of training may differ."""
+        """As in `Method`, except that a guided filter which is no part of training may differ."""
         if "train" not in (stored.guided_filter.mode, wanted.guided_filter.mode):
             stored = dataclasses.replace(stored, guided_filter=wanted.guided_filter)
         return super().differing(stored, wanted)
@@ -168,14 +171,15 @@ class PoTGAN(Method):
             group["lr"] = rate * factor
         self.discriminator_optimizer.param_groups[0]["lr"] = options.discriminator_learning_rate * factor
         if self.compiled and self.device.type == "cuda":
-            torch.compiler.cudagraph_mark_step_begin()  # what earlier steps returned may be overwritten
+            torch.compiler.cudagraph_mark_step_begin()  # allows torch to overwrite what earlier steps returned
         means: dict[str, torch.Tensor] = {}
 
         def add(name: str, value: torch.Tensor) -> None:
             share = value.detach() / len(parts)
             means[name] = means[name] + share if name in means else share
 
-        # Generator: Eq. (8). The discriminator's own gradients would be thrown away, so they are not computed.
+        # The generator is updated by Eq. (8). The gradients of the discriminator's weights would be thrown away here, so they
+        # are not computed.
         self.discriminator.requires_grad_(False)
         self.generator_optimizer.zero_grad(set_to_none=True)
         fakes = []
@@ -183,7 +187,7 @@ class PoTGAN(Method):
             with _last_only(self._generator_loss, number == len(parts)):
                 fake, loss, terms = self._generator_loss(batch)
                 (loss / len(parts)).backward()
-            # A CUDA graph's output is overwritten by its next run.
+            # The next run of a CUDA graph overwrites its output, so the output is copied.
             fakes.append(fake.detach().clone() if self.compiled and len(parts) > 1 else fake.detach())
             for name, value in terms.items():
                 add(name, value)
@@ -191,7 +195,8 @@ class PoTGAN(Method):
         if self.average is not None:
             self.average.update_parameters(self.networks["generator"])
 
-        # Discriminator: Eq. (6), on the images that the generator was just updated for (Algorithm 1's order).
+        # The discriminator is updated by Eq. (6). It sees the images that the generator was just updated for, which is the
+        # order of Algorithm 1.
         self.discriminator.requires_grad_(True)
         if self.settings.loss_weights.adversarial:
             self.discriminator_optimizer.zero_grad(set_to_none=True)
@@ -205,16 +210,16 @@ class PoTGAN(Method):
 
     @property
     def generator(self) -> Generator:
-        """The generator to keep: the running average of weights where `training.ema` asks for one."""
+        """The generator to keep. If `training.ema` asks for a running average of the weights, it is that average."""
         return self.networks["generator"] if self.average is None else self.average.module
 
     def validation_images(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """With and without the guided filter, so that one training gives both curves of Fig. 10."""
+        """Return images with and without the guided filter, so that one training gives both curves of Fig. 10."""
         out = self.generator(batch.source_image, batch.source_mask, batch.target_mask, batch.target_heatmaps)
         settings = self.settings.generator.guided_filter
-        if settings.mode == "train":  # then the unfiltered image is no output of this model
+        if settings.mode == "train":  # in this mode the unfiltered image is no output of the model
             return {"validation_ssim": out.image}
-        # With the mode "off" the filter is shown, too.
+        # The filtered images are validated with the mode "off" too.
         filtered = guided_filter(batch.target_mask, out.unfiltered, settings.radius, settings.epsilon)
         return {"validation_ssim": filtered, "validation_ssim_unfiltered": out.unfiltered}
 
@@ -230,7 +235,11 @@ class PoTGAN(Method):
 
 
 def _synchronised(network: nn.Module, device: torch.device) -> nn.Module:
-    """Batch norms over the whole batch, not over one process's share of it, or results would depend on their number."""
+    """Return the network with batch norms whose statistics go over the whole batch.
+
+    Statistics over the share of one process would make the results depend on the number of processes. Raises UserError for a
+    batch norm on a device that is no GPU.
+    """
     if not any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules()):
         return network
     if device.type != "cuda":
@@ -241,6 +250,9 @@ def _synchronised(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 def _last_only(module: nn.Module, last: bool) -> Any:
-    """Gradients are exchanged once per step, with the last part of the batch."""
+    """Return a context in which gradients are exchanged between processes only with the last part of the batch.
+
+    So they are exchanged once per step.
+    """
     wrapped = isinstance(module, nn.parallel.DistributedDataParallel)
     return module.no_sync() if wrapped and not last else contextlib.nullcontext()
