@@ -28,16 +28,17 @@ from potgan.common.paths import PACKAGE
 from potgan.methods import METHODS
 from potgan.settings.schema import METHOD_OPTIONS
 
-#: Stage -> where its code begins, as "module:definition": its function, and the settings whose defaults it depends on.
+#: Stage -> where its code begins, as "module:definition": its function, the settings whose defaults it depends on, and what it
+#: runs in a process of its own.
 ENTRIES = {
     "images": ("pipeline.stages:images", "settings.schema:Dataset"),
-    "keypoints": ("pipeline.stages:keypoints", "settings.schema:Dataset"),
+    "keypoints": ("pipeline.stages:keypoints", "settings.schema:Dataset", "data.openpifpaf_worker:main"),
     "pairs": ("pipeline.stages:pairs", "settings.schema:Dataset"),
     "feature_network": ("pipeline.stages:feature_network",),
     "train": ("pipeline.stages:train", "settings.schema:RunSettings"),
     "generate": ("pipeline.stages:generate", "settings.schema:RunSettings"),
-    "evaluate": ("pipeline.stages:evaluate", "settings.schema:RunSettings"),
-    "tabulate": ("pipeline.stages:tabulate", "settings.schema:Benchmark"),
+    "evaluate": ("pipeline.stages:evaluate", "settings.schema:RunSettings", "settings.protocols:PROTOCOLS"),
+    "tabulate": ("pipeline.stages:tabulate", "settings.schema:Benchmark", "settings.protocols:PROTOCOLS"),
     "imitate": ("data.synthetic.imitations:write_archive", "settings.schema:SyntheticSettings"),
 }
 #: Stage -> files beside the code that decide its result.
@@ -50,8 +51,10 @@ STAGE_FILES = {
 WORDS = {"code_fingerprint": 0, "setting": 1, "say": 0, "UserError": 0, "Interrupted": 0, "progress": 1}
 #: What an earlier process found, since Snakemake asks at each start and reading the whole code takes seconds.
 MEMORY = Path(".snakemake", "potgan", "code.json")
-#: Tables that name alternatives. The one that is chosen is followed from an entry of its own.
-ALTERNATIVES = {"METHODS", "METHOD_OPTIONS"}
+#: Tables that name alternatives. They are followed from an entry of their own, by the stages that depend on what they name.
+ALTERNATIVES = {"METHODS", "METHOD_OPTIONS", "PROTOCOLS"}
+#: How the names of functions begin that change how later code computes. They may stand on the right of an assignment.
+ACTING = ("set_", "use_", "enable", "disable", "manual_seed", "seed", "register", "filterwarnings", "simplefilter")
 
 
 @functools.cache
@@ -190,8 +193,8 @@ class Package:
 
 class _Module:
     """definitions: name -> the statements at the top of the module that bind it. imports: local name -> (module of the
-    package, name in it). outside: local name -> dotted name of something of another package. effects: statements that bind
-    no name, such as calls."""
+    package, name in it). outside: local name -> dotted name of something of another package. effects: statements that do
+    something when the module is imported, such as calls."""
 
     def __init__(self, package: Package, name: str, path: Path) -> None:
         self.package, self.name = package, name
@@ -206,7 +209,7 @@ class _Module:
             names = _bound(node)
             for bound in names:
                 self.definitions.setdefault(bound, []).append(node)
-            if not names and not _is_silent(node):
+            if (not names and not _is_silent(node)) or (names and _acts(node)):
                 self.effects.append(node)
 
     @property
@@ -239,7 +242,9 @@ class _Writer:
     def __init__(self, module: _Module) -> None:
         self.module = module
         self.parts: list[str | tuple[str, str]] = []
-        self.scopes: list[tuple[str, set[str], set[str]]] = []  # (kind, names bound in it, parameters)
+        # (kind, names bound in it, parameters, a number of its own)
+        self.scopes: list[tuple[str, set[str], set[str], int]] = []
+        self.scope_numbers = itertools.count()
         self.locals: dict[tuple[int, str], int] = {}
         self.imports = dict(module.imports)
         self.outside = dict(module.outside)
@@ -253,15 +258,17 @@ class _Writer:
 
     # -- names --------------------------------------------------------------------------------------------------------
 
-    def _name(self, name: str) -> None:
-        for depth, (kind, bound, parameters) in reversed(list(enumerate(self.scopes))):
+    def _name(self, name: str, read: bool = False) -> None:
+        for depth, (kind, bound, parameters, number) in reversed(list(enumerate(self.scopes))):
             if kind == "class" and depth < len(self.scopes) - 1:
                 continue  # what a class body binds is seen in the body alone
             if name in parameters or (kind == "class" and name in bound):
                 self.parts.append(f" {name}")  # a caller may name it
+                if kind == "class" and read and (found := self._found(name)) is not None and found[1]:
+                    self.parts.append(found)  # a class body may read a name of the module before it binds its own
                 return
             if name in bound:
-                place = self.locals.setdefault((depth, name), len(self.locals))
+                place = self.locals.setdefault((number, name), len(self.locals))
                 self.parts.append(f" local{place}")
                 return
         found = self._found(name)
@@ -276,14 +283,15 @@ class _Writer:
             self.parts.append(f" {self.outside.get(name, name)}")
 
     def _found(self, name: str) -> tuple[str, str] | None:
+        imported_here = self.imports.get(name) != self.module.imports.get(name)
+        if name in self.module.definitions and not imported_here:
+            return self.module.name, name
         if name in self.imports:
             return self.module.package.find(*self.imports[name])
-        if name in self.outside:
-            return None
-        return (self.module.name, name) if name in self.module.definitions else None
+        return None
 
     def _is_local(self, name: str) -> bool:
-        return any(name in bound or name in parameters for _, bound, parameters in self.scopes)
+        return any(name in bound or name in parameters for _, bound, parameters, _ in self.scopes)
 
     def _resolved(self, node: ast.expr) -> tuple[str, str] | None:
         """What a chain of attributes names: a definition or a module of the package, or None."""
@@ -307,7 +315,7 @@ class _Writer:
                 bound = {n.id for g in node.generators for n in ast.walk(g.target) if isinstance(n, ast.Name)}
                 self._scoped("function", bound, set(), node, node._fields)
             case ast.Name():
-                self._name(node.id)
+                self._name(node.id, isinstance(node.ctx, ast.Load))
             case ast.Attribute() if (found := self._resolved(node)) is not None:
                 if found[1]:
                     self.parts.append(found)
@@ -377,7 +385,7 @@ class _Writer:
         parameters = {a.arg for a in every}
         outer = {n for part in body for n in _declared(part)}
         bound = {n for part in body for n in _bound(part, nested=True)} - parameters - outer
-        self.scopes.append(("function", bound, parameters))
+        self.scopes.append(("function", bound, parameters, next(self.scope_numbers)))
         self._body(body) if isinstance(node.body, list) else self._node(node.body)
         self.scopes.pop()
         self.parts.append(")")
@@ -388,13 +396,13 @@ class _Writer:
             self._name(node.name)
         self._node([*node.decorator_list, *node.bases, *node.keywords])
         bound = {name for part in node.body for name in _bound(part)}
-        self.scopes.append(("class", bound, set()))
+        self.scopes.append(("class", bound, set(), next(self.scope_numbers)))
         self._body(node.body)
         self.scopes.pop()
         self.parts.append(")")
 
     def _scoped(self, kind: str, bound: set[str], parameters: set[str], node: ast.AST, fields: Iterable[str]) -> None:
-        self.scopes.append((kind, bound, parameters))
+        self.scopes.append((kind, bound, parameters, next(self.scope_numbers)))
         # The iterables come first, since they say what the names of the rest are.
         self._fields(node, sorted(fields, key=lambda field: field != "generators"))
         self.scopes.pop()
@@ -452,6 +460,27 @@ def _is_silent(node: ast.stmt) -> bool:
             return True
         case ast.If(test=ast.Name(id="TYPE_CHECKING"), orelse=[]):
             return True
+    return False
+
+
+def _acts(node: ast.AST) -> bool:
+    """Whether a statement that binds names also does something else when its module is imported.
+
+    It does where a call stands in it as a statement of its own, or where it calls a function whose name begins as one of `ACTING`.
+    """
+    waiting = [node]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, ast.Expr) and isinstance(part.value, ast.Call):
+            return True
+        if isinstance(part, ast.Call):
+            called = part.func.attr if isinstance(part.func, ast.Attribute) else getattr(part.func, "id", "")
+            if called.startswith(ACTING):
+                return True
+        if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef):
+            waiting += part.decorator_list
+        elif not isinstance(part, ast.Lambda):
+            waiting += ast.iter_child_nodes(part)
     return False
 
 

@@ -14,6 +14,7 @@ import functools
 import os
 import shutil
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,12 +105,17 @@ def _read_once(path: Path, size: int, time: int) -> bytes:
     return path.read_bytes()
 
 
+#: What Python's reader of ZIP files raises for damaged bytes: one changed byte can also ask for a password, for another version of
+#: the format, or for a compression that does not exist.
+_DAMAGE = (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, zlib.error)
+
+
 @contextlib.contextmanager
 def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(archive) as packed:
             yield packed
-    except (zipfile.BadZipFile, EOFError) as error:
+    except _DAMAGE as error:
         raise UserError(f"{archive}: is damaged ({error}); `dvc checkout --force {archive}`, or delete it") from None
 
 
