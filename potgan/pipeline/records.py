@@ -192,10 +192,16 @@ def _json(content: bytes) -> Record | None:
 
 
 def _missing_file(job: Job, record: Record) -> str | None:
-    """A file that the record names, is no declared output, and is not there."""
+    """A file of the job's results that is not there: one that its rule declares, or one that the record names."""
+    if packing.waits(job):  # an archive is whole, or is refused
+        return None
+    # Snakemake looks only at those outputs that another job asks for.
+    lost = [path.name for path in job.outputs if not path.exists()]
     if job.stage == "train":
-        return next((name for name in record.get("generators", ()) if not (job.folder / name).exists()), None)
-    if job.stage == "generate" and not packing.waits(job):  # an archive is whole, or is refused
+        lost += [name for name in record.get("generators", ()) if not (job.folder / name).exists()]
+    if lost:
+        return lost[0]
+    if job.stage == "generate":
         folder = job.folder / "images"
         count = sum(1 for _ in os.scandir(folder)) if folder.is_dir() else 0
         wanted = record.get("images")

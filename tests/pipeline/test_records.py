@@ -46,3 +46,14 @@ def test_a_job_whose_record_is_damaged_is_made_again_whichever_job_it_is(everyth
         job.record.write_bytes(whole)
         os.utime(job.record, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert list(stale(found, layout)) == []
+
+
+def test_every_file_that_a_rule_declares_is_missed(everything) -> None:
+    """Snakemake itself looks only at the outputs that another job asks for."""
+    found, layout = everything
+    for job in found.values():
+        for path in job.outputs[1:]:
+            path.rename(path.with_name("aside"))
+            assert [one.key for one, why, _ in stale(found, layout) if f"{path.name} is missing" in why] == [job.key]
+            path.with_name("aside").rename(path)
+    assert list(stale(found, layout)) == []
