@@ -69,7 +69,7 @@ EDITS = [
     ("report/templates/report.css", "{", "{ ", {"tabulate"}, set(STAGES) - {"tabulate"}),
     ("data/openpifpaf_worker.py", "def main() -> int:\n", "def main() -> int:\n    print(1)\n", {"keypoints"}, {"images", "pairs"}),
     ("methods/blocks.py", "SLOPE = 0.2", "SLOPE = 0.2\n_ = torch.set_flush_denormal(True)", {"train", "generate"}, {"images"}),
-    ("methods/blocks.py", "SLOPE = 0.2", "SLOPE = 0.2\nif 1:\n    A = 1\n    torch.set_flush_denormal(True)", {"train"}, {"images"}),
+    ("methods/blocks.py", "SLOPE = 0.2", "SLOPE = 0.2\nif 1:\n  A = 1\n  torch.set_flush_denormal(True)", {"train"}, {"images"}),
     ("methods/potgan/losses.py", "return (real + fake) / 2",
      "class C:\n        torch.manual_seed(1)\n    return (real + fake) / 2", {"train"}, {"images"}),
     ("settings/protocols.py", "PG2, GFLA, CLEAN)}", "PG2, GFLA)}", {"evaluate", "tabulate"}, {"train", "images", "pairs"}),
