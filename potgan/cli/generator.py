@@ -19,10 +19,12 @@ def export(arguments: argparse.Namespace) -> None:
     from potgan.common.progress import say
 
     trained = export(arguments.run, arguments.out)
-    ssim = trained.scores["metrics"]["ssim"]
+    measured = [
+        f"{m['protocol']} {m['value']:.3f}" for m in trained.scores["metrics"].values() if m["value"] is not None
+    ]
     say(
         f"{arguments.out}: iteration {trained.iteration:,} of {trained.run['dataset']}/{trained.run['model']}, "
-        f"{ssim['protocol']} {ssim['value']:.3f} on {trained.scores['n_pairs']:,} pairs"
+        f"{measured[0] if measured else 'no score'} on {trained.scores['n_pairs']:,} pairs"
     )
 
 

@@ -36,9 +36,16 @@ class JsonRecord:
             )
         tree.pop("decided_by", None)  # of the pipeline's records, which judge a file by themselves
         try:
-            return build(cls, tree, str(path))
+            record = build(cls, tree, str(path))
         except UserError as error:
             raise UserError(f"{error}; {cls.REMEDY}") from None
+        if record.lacks():
+            raise UserError(f"{path}: has no {record.lacks()}; {cls.REMEDY}")
+        return record
+
+    def lacks(self) -> str | None:
+        """What the record cannot be used without and does not have, or None."""
+        return None
 
     def tree(self) -> dict[str, object]:
         """The content as it is written: what has its default is left out."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import math
 import types
 import typing
 
@@ -44,13 +45,13 @@ def range_text(limits: dict[str, float]) -> str:
     lower, upper = limits.get("at_least", limits.get("above")), limits.get("at_most", limits.get("below"))
     words = []
     if lower is not None and upper is not None:
-        words.append(f"lie between {lower:g} and {upper:g}")
+        words.append(f"lie between {lower} and {upper}")
     elif "at_least" in limits:
-        words.append(f"be at least {lower:g}")
+        words.append(f"be at least {lower}")
     elif "above" in limits:
-        words.append("be positive" if lower == 0 else f"be above {lower:g}")
+        words.append("be positive" if lower == 0 else f"be above {lower}")
     elif upper is not None:
-        words.append(f"be {'at most' if 'at_most' in limits else 'below'} {upper:g}")
+        words.append(f"be {'at most' if 'at_most' in limits else 'below'} {upper}")
     if "multiple_of" in limits:
         words.append(f"be a multiple of {limits['multiple_of']}")
     return " and ".join(words)
@@ -62,6 +63,8 @@ def _check(field: dataclasses.Field, value: object, where: str) -> None:
     for one in value if isinstance(value, tuple) else (value,):
         if one is None:
             continue
+        if isinstance(one, float) and not math.isfinite(one) and field.metadata.get("meaning"):
+            raise UserError(f"{where} must be a finite number, and is {one}")
         if choices is not None and one not in choices:
             raise UserError(f"{where} must be one of {', '.join(choices)}, and is {one!r}")
         allowed = {

@@ -322,6 +322,11 @@ class Scores(JsonRecord):
     training: TrainingSummary | None = None
     origin: dict[str, object] | None = None
 
+    def lacks(self) -> str | None:
+        missing = [f"protocol.{key}" for key in ("id", "hash") if key not in self.protocol]
+        missing += [] if self.metrics else ["metrics"]
+        return missing[0] if missing else None
+
 
 def write_scores(out: Path, scores: Scores, per_pair: pd.DataFrame, under_all: pd.DataFrame | None = None) -> None:
     """Write the files of an evaluation. `scores.json` is written last, so that it is there only if the others are."""

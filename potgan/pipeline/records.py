@@ -186,7 +186,7 @@ def _json(content: bytes) -> Record | None:
     """The mapping that the bytes hold, or None where they hold no mapping."""
     try:
         found = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 

@@ -24,6 +24,9 @@ from potgan.settings.schema import (
     Benchmark,
 )
 
+#: Sections whose entries a file that is laid over another can remove.
+REMOVABLE = ("datasets", "models", "external_methods")
+
 
 def load(source: str | Path | dict[str, typing.Any]) -> Benchmark:
     """Read and check a configuration from a YAML file or from a mapping.
@@ -33,10 +36,17 @@ def load(source: str | Path | dict[str, typing.Any]) -> Benchmark:
     """
     where = "configuration" if isinstance(source, dict) else str(source)
     tree: dict[str, typing.Any] = {}
-    for _, settings in layers(source):
+    for path, settings in layers(source):
+        for section in REMOVABLE:
+            entries = settings.get(section)
+            for name in [n for n, entry in entries.items() if entry is False] if isinstance(entries, dict) else ():
+                if path is not None and name not in (tree.get(section) or {}):
+                    raise UserError(
+                        f"{path}: {section}.{name}: false removes an entry, and there is none of this name below"
+                    )
         tree = _laid_over(tree, settings)
     tree.pop("base", None)
-    for section in ("datasets", "models", "external_methods"):
+    for section in REMOVABLE:
         if isinstance(tree.get(section), dict):
             # A file that is laid over another can remove an entry of it with `name: false`.
             tree[section] = {name: entry for name, entry in tree[section].items() if entry is not False}

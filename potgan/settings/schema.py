@@ -29,6 +29,10 @@ RESULT_LAYOUTS = ("plain", "deform", "patn", "gfla")
 PAIR_RULE_NAMES = ("patn", "pg2")
 
 
+#: numpy, pandas and torch all take seeds up to this one.
+LARGEST_SEED = 2**32 - 1
+
+
 @dataclass(frozen=True)
 class SyntheticSettings:
     """The embedded data set (`potgan/data/synthetic`)."""
@@ -39,7 +43,7 @@ class SyntheticSettings:
     height: int = setting(128, "height of an image, Market-1501's by default", unit="pixels", at_least=32)
     width: int = setting(64, "width of an image, Market-1501's by default", unit="pixels", at_least=32)
     cameras: int = setting(6, "cameras that see the people", at_least=1, at_most=6)
-    seed: int = setting(0, "seed of people, clothes and cameras")
+    seed: int = setting(0, "seed of people, clothes and cameras", at_least=0, at_most=LARGEST_SEED)
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class PairSettings:
         choices=PAIR_RULE_NAMES,
     )
     test_sample: int | None = setting(None, "test pairs that are drawn without replacement; null: all", at_least=1)
-    test_seed: int = setting(0, "seed of that draw")
+    test_seed: int = setting(0, "seed of that draw", at_least=0, at_most=LARGEST_SEED)
     validation_identities: int = setting(0, "training people held out for every choice of a setting", at_least=0)
     validation_sample: int | None = setting(None, "validation pairs that are drawn; null: all", at_least=1)
     train: str | None = setting(None, "a published list of training pairs, used instead of the rule")
@@ -190,9 +194,9 @@ class DiscriminatorSettings:
 class LossWeights:
     """Eq. (8): lambda_1, lambda_2, lambda_3."""
 
-    reconstruction: float = setting(10.0, "lambda_1, of L_recon")
-    perceptual: float = setting(1.0, "lambda_2, of the perceptual loss")
-    adversarial: float = setting(0.5, "lambda_3, of the adversarial loss")
+    reconstruction: float = setting(10.0, "lambda_1, of L_recon", at_least=0)
+    perceptual: float = setting(1.0, "lambda_2, of the perceptual loss", at_least=0)
+    adversarial: float = setting(0.5, "lambda_3, of the adversarial loss", at_least=0)
 
 
 @dataclass(frozen=True)
@@ -261,7 +265,12 @@ class FeatureNetworkSettings:
     )
     held_out_identities: int = setting(60, "people that only measure its accuracy", at_least=1)
     images_per_identity: int = setting(6, "images of each person", at_least=1)
-    seed: int = setting(1234, "of the people and of the training; other than every seed of the benchmark's people")
+    seed: int = setting(
+        1234,
+        "of the people and of the training; other than every seed of the benchmark's people",
+        at_least=0,
+        at_most=LARGEST_SEED,
+    )
     height: int = setting(128, "height of its input; other sizes are scaled to it", unit="pixels", at_least=1)
     width: int = setting(64, "width of its input", unit="pixels", at_least=1)
     epochs: int = setting(14, "passes over its images", at_least=1)
@@ -317,7 +326,7 @@ class Benchmark:
         "name -> what differs from the sections below, and `method` (`potgan` where it is left out); the first is the main one; "
         "`name: false` in an overlay takes one away",
     )
-    seeds: tuple[int, ...] = setting((0,), "one training per model and seed")
+    seeds: tuple[int, ...] = setting((0,), "one training per model and seed", at_least=0, at_most=LARGEST_SEED)
     generator: GeneratorSettings = setting(GeneratorSettings(), "G")
     discriminator: DiscriminatorSettings = setting(DiscriminatorSettings(), "D")
     loss_weights: LossWeights = setting(LossWeights(), "the weights of Eq. (8)")
@@ -369,7 +378,7 @@ class Benchmark:
         settings = self.datasets[dataset]
         own = dict(self.models[model])
         method = own.pop("method", "potgan")
-        if method not in METHOD_OPTIONS:
+        if not isinstance(method, str) or method not in METHOD_OPTIONS:
             raise UserError(f"models.{model}.method: must be one of {', '.join(METHOD_OPTIONS)}, and is {method!r}")
         sections = {name: dataclasses.asdict(getattr(self, name)) for name in (*POTGAN_SECTIONS, "masks", "training")}
         sections = merge(sections, settings.overrides, f"datasets.{dataset}.overrides")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from potgan.common.errors import UserError
 from potgan.common.records import JsonRecord
 
 
@@ -41,5 +42,7 @@ class TrainingRecord(JsonRecord):
 
     @property
     def kept(self) -> list[str]:
-        """The files of the kept generators, the earliest first."""
+        """The files of the kept generators, the earliest first. Raises UserError where there is none."""
+        if not self.generators:
+            raise UserError(f"the record of the training names no generator; {self.REMEDY}")
         return sorted(self.generators)

@@ -105,9 +105,9 @@ def run(folder: Path, line: str) -> str:
 
 def test_add_a_data_set(repository, copy) -> None:
     follow(repository, copy, "Add a data set")
-    record = json.loads((copy / "results/embedded/mine/pairs/pairs.json").read_text())
+    record = json.loads((copy / "results/mine/mine/pairs/pairs.json").read_text())
     assert record["splits"]["test"]["pairs"] == 12
-    assert not (copy / "results/embedded/synthetic").exists()  # the overlay has taken it away
+    assert not (copy / "results/mine/synthetic").exists()  # the overlay has taken it away
     again = run(copy, "snakemake --cores 2 --configfile config/config.yaml config/mine.yaml -- data")
     assert "Nothing to be done" in again
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -387,3 +388,11 @@ def test_what_is_no_run_is_one_line(copied, tmp_path) -> None:
     shutil.copytree(copied, copied.parent.parent / "copy-source" / "seed0")
     assert "is no model's run" in one_line(lambda: find_run(copied.parent.parent / "copy-source" / "seed0"))
     assert "ends in .pt" in one_line(lambda: export(copied, tmp_path / "g.bin"))
+
+
+def test_the_example_of_the_document_runs_as_it_stands(repository, results, tmp_path, monkeypatch, capsys) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (repository / "docs/use-a-generator.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    export(results / "dots" / "potgan" / "seed3", Path("potgan.pt"))
+    exec(example, {})
+    assert capsys.readouterr().out == "dots 4 (32, 32)\n"

@@ -106,7 +106,11 @@ def test_a_damaged_archive_is_refused_and_the_folder_is_as_before(there) -> None
     whole = archive.read_bytes()
     spoilt = whole.replace(b"first", b"worst", 1)
     assert spoilt != whole
-    for damaged in (whole[: len(whole) // 2], spoilt, b""):
+    # One byte of the list of members: a compression that does not exist, and a member that asks for a password.
+    entry = whole.index(b"PK\x01\x02")
+    unknown, locked = (bytearray(whole) for _ in range(2))
+    unknown[entry + 10], locked[entry + 8] = 99, 1
+    for damaged in (whole[: len(whole) // 2], spoilt, b"", bytes(unknown), bytes(locked)):
         age(folder, 100)
         fill(folder, "images.json", b"second")
         age(folder, 100)

@@ -645,6 +645,11 @@ def test_the_report_reads_each_file_of_the_results_once(tmp_path):
             "scores.json: unknown key 'metrix'; did you mean 'metrics'?; run `potgan generate` and `potgan evaluate` for it",
         ),
         ("{", "scores.json: is not JSON"),
+        ("[" * 100_000, "scores.json: is not JSON"),
+        (
+            '{"method": "potgan", "n_pairs": 1, "protocol": {}, "metrics": {}}',
+            "scores.json: has no protocol.id; run `potgan generate` and `potgan evaluate` for it",
+        ),
     ],
 )
 def test_a_file_of_another_version_is_one_line(tmp_path, content, message):
@@ -660,7 +665,7 @@ def test_a_file_of_another_version_is_one_line(tmp_path, content, message):
 @pytest.mark.parametrize("record", [Scores, TrainingRecord, GenerationRecord, ImagesRecord])
 def test_what_a_record_writes_it_reads_and_a_file_of_before_versions_is_version_1(tmp_path, record):
     made = {
-        Scores: {"method": "m", "n_pairs": 3, "protocol": {"id": "potgan"}, "hashes": {"generator": None},
+        Scores: {"method": "m", "n_pairs": 3, "protocol": {"id": "potgan", "hash": "0"}, "hashes": {"generator": None},
                  "metrics": {"ssim": {"value": None, "protocol": "ssim-deform", "n": 0, "reason": "why"}},
                  "warp": {"scales": [{"scale": 1, "stride": 2, "end_point_error": 1.5, "identity_end_point_error": 2.0}]}},
         TrainingRecord: training_record(settings={"options": None}),

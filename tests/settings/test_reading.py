@@ -296,3 +296,29 @@ def test_a_base_that_is_not_there_or_goes_in_a_circle_is_one_line(tmp_path, monk
     (tmp_path / "b.yaml").write_text("base: a.yaml")
     with pytest.raises(UserError, match=r"a.yaml: is laid over itself"):
         load(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("loss_weights: { adversarial: .nan }", "adversarial must be a finite number, and is nan"),
+        ("training: { learning_rate: .inf }", "learning_rate must be a finite number, and is inf"),
+        ("loss_weights: { perceptual: -1 }", "perceptual must be at least 0, and is -1"),
+        ("seeds: [-1]", "seeds must lie between 0 and 4294967295, and is -1"),
+        ("seeds: [99999999999999999999999]", "seeds must lie between 0 and 4294967295"),
+        ("feature_network: { seed: -1 }", "seed must lie between 0 and 4294967295, and is -1"),
+        (
+            "datasets: { synthetic: { pairs: { test_seed: 99999999999 } } }",
+            "test_seed must lie between 0 and 4294967295",
+        ),
+        ("models: { potgan: { method: [a] } }", "models.potgan.method: must be one of potgan, and is ['a']"),
+        ("models: { potgn: false }", "models.potgn: false removes an entry, and there is none of this name below"),
+    ],
+)
+def test_values_that_no_run_could_use_are_one_line(tmp_path, text, message) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"base: config.yaml\n{text}\n")
+    with pytest.raises(UserError) as error:
+        load(path)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
