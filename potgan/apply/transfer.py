@@ -29,11 +29,12 @@ from potgan.apply.runs import open_generator
 from potgan.common.device import device_name, pick_device
 from potgan.common.errors import UserError
 from potgan.common.files import sha256_of, write_bytes
+from potgan.common.paths import openpifpaf_environment
 from potgan.common.progress import progress, say
 from potgan.data.batches import Batch, to_model, to_pixels
 from potgan.data.detection import BUILD, DetectorSettings, ImageToDetect, detect
 from potgan.data.keypoint_files import match_names, read_keypoints
-from potgan.data.keypoints import checkpoint_of, openpifpaf_environment
+from potgan.data.keypoints import checkpoint_of
 from potgan.data.pixels import decode_image, png_bytes, resize, scale_joints
 from potgan.data.pose import JOINT, JOINTS, TORSO, Keypoints
 from potgan.data.pose_rendering import draw_skeleton, heatmaps, pose_mask

@@ -84,7 +84,7 @@ def _as_the_workflow_sees_it(arguments: argparse.Namespace) -> tuple[Benchmark, 
 
     An archive that the workflow makes itself counts as present.
     """
-    from potgan.pipeline.stages import IMITATIONS, present
+    from potgan.pipeline.start import IMITATIONS, present
 
     benchmark, layout = configured(arguments)
     return present(benchmark, layout.data, IMITATIONS), layout

@@ -1,5 +1,6 @@
 """Where the package and the files beside it lie. No other module uses `__file__`, so that modules can be moved."""
 
+import os
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -14,3 +15,8 @@ CONFIGURATIONS = REPOSITORY / "config"
 OPENPIFPAF_RECIPE = REPOSITORY / "workflow" / "envs" / "openpifpaf"
 OPENPIFPAF_WORKER = PACKAGE / "data" / "openpifpaf_worker.py"
 TEMPLATES = PACKAGE / "report" / "templates"
+
+
+def openpifpaf_environment() -> Path:
+    """The folder of OpenPifPaf's environment: $POTGAN_OPENPIFPAF_ENV, or else .venv beside its recipe."""
+    return Path(os.environ.get("POTGAN_OPENPIFPAF_ENV") or OPENPIFPAF_RECIPE / ".venv")

@@ -6,7 +6,6 @@ be compared with published or exact ones, `keypoints.json` also says how far the
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 
 from potgan.common.errors import UserError
 from potgan.common.files import Json, new_folder, read_json, sha256_of, write_json, write_text
-from potgan.common.paths import OPENPIFPAF_RECIPE
+from potgan.common.paths import openpifpaf_environment
 from potgan.common.progress import say
 from potgan.common.weights import WEIGHTS, weight_file
 from potgan.data import detection
@@ -74,11 +73,6 @@ def prepare_keypoints(dataset: Dataset, name: str, images: Path, out: Path) -> d
         write_json(new / "keypoints.json", record)
     shutil.rmtree(shards, ignore_errors=True)
     return record
-
-
-def openpifpaf_environment() -> Path:
-    """The folder of OpenPifPaf's environment: $POTGAN_OPENPIFPAF_ENV, or else .venv beside its recipe."""
-    return Path(os.environ.get("POTGAN_OPENPIFPAF_ENV") or OPENPIFPAF_RECIPE / ".venv")
 
 
 def split_keypoints(keypoints: Keypoints, images: Path) -> dict[str, Keypoints]:

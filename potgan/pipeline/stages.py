@@ -19,16 +19,15 @@ from potgan.common.errors import UserError
 from potgan.common.files import fingerprint, new_folder, read_json, write_json, write_text
 from potgan.common.progress import progress, say
 from potgan.common.typed import build
-from potgan.data.acquisition import why_absent
 from potgan.data.images import ImageFolder, ImagesRecord, prepare_images
 from potgan.data.keypoint_files import read_keypoints
 from potgan.data.keypoints import prepare_keypoints, split_keypoints
 from potgan.data.pixels import resize
 from potgan.pipeline.code import code_fingerprint
 from potgan.pipeline.records import recorded, refuse_strangers
+from potgan.pipeline.start import configure
 from potgan.settings.layout import Layout
 from potgan.settings.protocols import PROTOCOLS, Protocol, unmet_demands
-from potgan.settings.reading import dump
 from potgan.settings.schema import REFERENCE_METHODS, Benchmark, Dataset, SyntheticSettings
 
 if TYPE_CHECKING:
@@ -41,33 +40,6 @@ if TYPE_CHECKING:
     from potgan.measure.inception import FeatureNetwork
 
 # Imports that bring torch (about 2 s) stand inside the stages that need it.
-
-#: Where the workflow makes archives in the layouts of the real data sets (rule `imitate`).
-IMITATIONS = Path("data", "imitations")
-
-
-def configure(benchmark: Benchmark, layout: Layout) -> None:
-    """Write the resolved configuration, which every other stage of the workflow reads."""
-    write_text(layout.configuration, dump(benchmark))
-
-
-def present(benchmark: Benchmark, data: Path, made: Path | None = None) -> Benchmark:
-    """The benchmark without the data sets that cannot be had here; `absent` says why, and the tables' cells do.
-
-    A data set whose source is named must be there, unless it lies in `made`, a folder that the workflow fills itself;
-    one that can be fetched counts as present. Raises UserError if none is left. Asks no network.
-    """
-    reasons = dict(benchmark.absent)
-    for name, dataset in benchmark.datasets.items():
-        if made is not None and dataset.source and Path(dataset.source).is_relative_to(made):
-            continue
-        reason = why_absent(dataset, name, data)
-        if reason:
-            reasons.setdefault(name, reason)
-    left = {name: dataset for name, dataset in benchmark.datasets.items() if name not in reasons}
-    if not left:
-        raise UserError(f"no data set of benchmark {benchmark.benchmark} is here: {'; '.join(reasons.values())}")
-    return dataclasses.replace(benchmark, datasets=left, absent=reasons)
 
 
 @recorded

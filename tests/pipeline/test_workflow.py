@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from potgan.common.paths import openpifpaf_environment
 from potgan.data.images import ImageFolder
-from potgan.data.keypoints import openpifpaf_environment
 from potgan.pipeline.packing import archive_of
 from potgan.settings.layout import Layout
 from potgan.settings.reading import as_tree, load

@@ -169,7 +169,7 @@ def test_the_papers_data_set_under_its_protocol_is_compared(tmp_path):
 
 def test_the_cells_of_an_absent_data_set_say_why(tmp_path):
     """The workflow leaves out what cannot be had; its reason stands in every cell, also after the round trip as YAML."""
-    from potgan.pipeline.stages import present
+    from potgan.pipeline.start import present
     from potgan.settings.reading import as_tree
 
     whole = a_benchmark(datasets={"synthetic": ("synthetic", "S"), "dukemtmc": ("dukemtmc", "Duke")})

@@ -10,13 +10,12 @@ sys.path.insert(0, str(Path(workflow.basedir).parent))
 from potgan.common.download import is_address
 from potgan.common.errors import UserError
 from potgan.common.files import sha256_of
-from potgan.common.paths import OPENPIFPAF_RECIPE
-from potgan.data.keypoints import openpifpaf_environment
+from potgan.common.paths import OPENPIFPAF_RECIPE, openpifpaf_environment
 from potgan.pipeline.code import code_fingerprint
 from potgan.pipeline.jobs import TABULATE, jobs
 from potgan.pipeline.packing import unpack
 from potgan.pipeline.snakemake import prefer_this_python, show, write_stamps
-from potgan.pipeline.stages import IMITATIONS, configure, present
+from potgan.pipeline.start import IMITATIONS, configure, present
 from potgan.settings.layout import Layout
 from potgan.settings.reading import load
 

@@ -1,0 +1,43 @@
+"""What the workflow does with a configuration at each start: leave out what cannot be had here, and write it.
+
+So this module imports neither pandas nor OpenCV, which together take half a second.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from potgan.common.errors import UserError
+from potgan.common.files import write_text
+from potgan.data.acquisition import why_absent
+from potgan.settings.layout import Layout
+from potgan.settings.reading import dump
+from potgan.settings.schema import Benchmark
+
+#: Where the workflow makes archives in the layouts of the real data sets (rule `imitate`).
+IMITATIONS = Path("data", "imitations")
+
+
+def present(benchmark: Benchmark, data: Path, made: Path | None = None) -> Benchmark:
+    """The benchmark without the data sets that cannot be had here; `absent` says why, and the tables' cells do.
+
+    A data set whose source is named must be there, unless it lies in `made`, a folder that the workflow fills itself;
+    one that can be fetched counts as present. Raises UserError if none is left. Asks no network.
+    """
+    reasons = dict(benchmark.absent)
+    for name, dataset in benchmark.datasets.items():
+        if made is not None and dataset.source and Path(dataset.source).is_relative_to(made):
+            continue
+        reason = why_absent(dataset, name, data)
+        if reason:
+            reasons.setdefault(name, reason)
+    left = {name: dataset for name, dataset in benchmark.datasets.items() if name not in reasons}
+    if not left:
+        raise UserError(f"no data set of benchmark {benchmark.benchmark} is here: {'; '.join(reasons.values())}")
+    return dataclasses.replace(benchmark, datasets=left, absent=reasons)
+
+
+def configure(benchmark: Benchmark, layout: Layout) -> None:
+    """Write the resolved configuration, which every other stage of the workflow reads."""
+    write_text(layout.configuration, dump(benchmark))
