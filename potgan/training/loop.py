@@ -50,8 +50,9 @@ def train(
     """Train one model, and return the record that is written to `folder/done.json`.
 
     data, validation: the pairs, on any device. data_hashes: the hashes of the data, which are part of the identity of the state
-    and of the record. code: the fingerprint of the code that trains. A finished training with the same settings, data and code
-    is taken over. Under torchrun each process takes its share of every batch, and only the first process writes.
+    and of the record. code: the fingerprint of the code that trains. With the same settings, data and code an unfinished
+    training is continued, and a finished one is taken over. Under torchrun each process takes its share of every batch, and
+    only the first process writes.
 
     Raises Interrupted after SIGTERM or Ctrl-C; the state is saved before. Raises UserError if another process trains in this
     folder, a loss is no longer finite or has exploded, the disk is full, or a batch does not fit the device.
@@ -72,8 +73,8 @@ def _train(
 ) -> TrainingRecord:
     # -- set-up -------------------------------------------------------------------------------------------------------
     options = settings.training
-    state_file = TrainingState(folder, {"settings": settings.training_dict, "data": data_hashes})
-    record = state_file.finished(code)
+    state_file = TrainingState(folder, {"settings": settings.training_dict, "data": data_hashes, "code": code})
+    record = state_file.finished()
     if record is not None:
         say(
             f"{folder}: was trained with these settings, data and code already, and is taken over; to train it again, remove "
@@ -172,7 +173,7 @@ def _train(
             of_method=of_method,
         )
         if ours.first:
-            state_file.finish(record, code)
+            state_file.finish(record)
             record.write(folder / "done.json")
             log.close()
         ours.wait()

@@ -30,7 +30,8 @@ class TrainingState:
     """The state file of one training.
 
     run: the folder that the results go to. identity: a nested dictionary of JSON types with all that decides the training
-    (settings and data hashes). Its fingerprint is the name of the file, so that another configuration never continues from it.
+    (settings, data hashes and the fingerprint of the code). Its fingerprint is the name of the file, so that another
+    configuration and other code never continue from it.
     """
 
     def __init__(self, run: Path, identity: dict[str, Any]) -> None:
@@ -42,8 +43,8 @@ class TrainingState:
     def load(self, device: torch.device) -> dict[str, Any] | None:
         """Return what `save` was given, on `device`. Return None if there is nothing to continue from.
 
-        A state of another configuration in the folder is left as it is, and a line says what differs. Raises UserError for a
-        damaged file.
+        A state of another training in the folder is left as it is, and a line says what differs. Raises UserError for a damaged
+        file.
         """
         if not self.path.exists():
             for other in sorted(self.folder.glob("*.pt")):
@@ -65,15 +66,12 @@ class TrainingState:
             state["cuda_random_state"] = torch.cuda.get_rng_state(device)
         write_bytes(self.path, tensors_to_bytes(state))
 
-    def finish(self, record: TrainingRecord, code: str) -> None:
-        """Replace the state by a note that holds the record of the finished training, so that it can be taken over.
-
-        code: the fingerprint of the code that trained.
-        """
-        write_json(self._note, {"code": code, "record": record.tree()})
+    def finish(self, record: TrainingRecord) -> None:
+        """Replace the state by a note that holds the record of the finished training, so that it can be taken over."""
+        write_json(self._note, {"record": record.tree()})
         self.path.unlink(missing_ok=True)
 
-    def finished(self, code: str) -> TrainingRecord | None:
+    def finished(self) -> TrainingRecord | None:
         """Return the record of this training if it is finished and all files that it wrote are there. Else return None.
 
         Snakemake may remove the output of a finished training and run its job again. It does so if Snakemake was killed while the
@@ -83,8 +81,6 @@ class TrainingState:
             note = json.loads(self._note.read_text(encoding="utf-8"))
             record = build(TrainingRecord, note["record"], str(self._note))
         except (OSError, ValueError, KeyError, UserError):
-            return None
-        if note.get("code") != code:
             return None
         for name, digest in record.generators.items():
             path = self.run / name
@@ -128,8 +124,8 @@ class TrainingState:
             if mine.get(key) != theirs.get(key)
         ]
         say(
-            f"{other}: is of another configuration ({'; '.join(different)}) and is not continued from; with that configuration "
-            "it still can be. Starting at iteration 0"
+            f"{other}: is of another configuration or of other code ({'; '.join(different)}) and is not continued from; with "
+            "those it still can be. Starting at iteration 0"
         )
 
 

@@ -299,11 +299,12 @@ def test_another_configuration_is_not_continued_from_and_the_differences_are_nam
     killed_at(folder, 1)
     states = set(folder.parent.glob("checkpoint/*.pt"))
     other = dataclasses.replace(SETTINGS, training=dataclasses.replace(SETTINGS.training, learning_rate=2e-3))
-    loop.train(dots(), None, other, folder, {"images": "other dots"}, torch.device("cpu"))
+    loop.train(dots(), None, other, folder, {"images": "other dots"}, torch.device("cpu"), code="edited")
     told = next(line for line in capfd.readouterr().err.splitlines() if "another configuration" in line)
     assert "data.images: dots there, other dots now" in told
     assert "settings.training.learning_rate: 0.001 there, 0.002 now" in told
-    assert told.count(" there, ") == 2
+    assert "code:  there, edited now" in told
+    assert told.count(" there, ") == 3
     assert set(folder.parent.glob("checkpoint/*.pt")) == states  # the old training can still be continued
     fresh = tmp_path / "fresh" / "train"
     loop.train(dots(), None, other, fresh, {"images": "other dots"}, torch.device("cpu"))
@@ -313,7 +314,9 @@ def test_another_configuration_is_not_continued_from_and_the_differences_are_nam
 
 def test_a_damaged_state_is_one_line(tmp_path) -> None:
     folder = tmp_path / "run" / "train"
-    state = training_state.TrainingState(folder, {"settings": SETTINGS.training_dict, "data": {"images": "dots"}})
+    state = training_state.TrainingState(
+        folder, {"settings": SETTINGS.training_dict, "data": {"images": "dots"}, "code": ""}
+    )
     state.save({"iteration": 2}, torch.device("cpu"))
     state.path.write_bytes(state.path.read_bytes()[:-200])
     with pytest.raises(UserError, match=r"cannot be read .*; delete it, and training starts again at iteration 0"):
