@@ -291,4 +291,4 @@ def _check_counts(found: Survey, dataset: Dataset, facts: Facts, source: Path) -
                 f"{message}; `potgan verify {dataset.kind} --source {source}` says what differs; fetch it again, or set "
                 "allow_partial: true if a part is what you want"
             )
-        say(f"{message}; going on with this part, as allow_partial says")
+        say(f"{message}; going on, since a part is allowed here")
