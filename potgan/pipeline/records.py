@@ -76,13 +76,19 @@ def to_do(everything: dict[Key, Job], again: Collection[Key]) -> list[Key]:
 def stale(everything: dict[Key, Job], layout: Layout) -> Iterator[tuple[Job, str, bool]]:
     """(job, why, whether more than code differs) of each of these `jobs` whose result is there and is not what would be made now.
 
-    What is missing is not listed: whoever looks sees that. Nor is what only depends on something listed.
+    A result whose whole folder is away is not listed: whoever looks sees that, and a part of the results can be pulled. Nor is
+    what only depends on something listed.
     """
-    for job in everything.values():
-        record = _record(job)
+    records = {key: _record(job) for key, job in everything.items()}
+    read = {before for key, job in everything.items() if records[key] is not None for before in job.before}
+    for key, job in everything.items():
+        record = records[key]
         if record is None:
             if _record_bytes(job) is not None:
                 yield job, "its record cannot be read", True
+            elif key in read and job.folder.is_dir() and any(job.folder.iterdir()):
+                # Snakemake does not miss what only a finished job asks for.
+                yield job, f"{job.record.name} is missing", True
             continue
         found = record.get("decided_by")
         if not (isinstance(found, dict) and found.keys() >= _DECIDED_BY and isinstance(found["inputs"], dict)):
