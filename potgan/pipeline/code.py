@@ -55,6 +55,20 @@ MEMORY = Path(".snakemake", "potgan", "code.json")
 ALTERNATIVES = {"METHODS", "METHOD_OPTIONS", "PROTOCOLS"}
 #: How the names of functions begin that change how later code computes. They may stand on the right of an assignment.
 ACTING = ("set_", "use_", "enable", "disable", "manual_seed", "seed", "register", "filterwarnings", "simplefilter")
+#: Decorators that only change the function or class that they stand at. Any other one may enter it into a table.
+DECORATORS = {
+    *(
+        "abstractmethod",
+        "cache",
+        "cached_property",
+        "classmethod",
+        "contextmanager",
+        "dataclass",
+        "lru_cache",
+        "no_grad",
+    ),
+    *("overload", "property", "recorded", "setter", "staticmethod", "verb", "wraps"),
+}
 
 
 @functools.cache
@@ -466,7 +480,8 @@ def _is_silent(node: ast.stmt) -> bool:
 def _acts(node: ast.AST) -> bool:
     """Whether a statement that binds names also does something else when its module is imported.
 
-    It does where a call stands in it as a statement of its own, or where it calls a function whose name begins as one of `ACTING`.
+    It does where a call stands in it as a statement of its own, where it calls a function whose name begins as one of `ACTING`,
+    or where a decorator outside `DECORATORS` stands at it.
     """
     waiting = [node]
     while waiting:
@@ -476,6 +491,11 @@ def _acts(node: ast.AST) -> bool:
         if isinstance(part, ast.Call):
             called = part.func.attr if isinstance(part.func, ast.Attribute) else getattr(part.func, "id", "")
             if called.startswith(ACTING):
+                return True
+        if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            decorators = [d.func if isinstance(d, ast.Call) else d for d in part.decorator_list]
+            names = {d.attr if isinstance(d, ast.Attribute) else getattr(d, "id", "") for d in decorators}
+            if names - DECORATORS:
                 return True
         if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef):
             waiting += part.decorator_list

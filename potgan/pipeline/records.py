@@ -202,9 +202,15 @@ def _missing_file(job: Job, record: Record) -> str | None:
     if packing.waits(job):  # an archive is whole, or is refused
         return None
     # Snakemake looks only at those outputs that another job asks for.
-    lost = [path.name for path in job.outputs if not path.exists()]
+    wanted_files = [path.relative_to(job.folder).as_posix() for path in job.outputs]
     if job.stage == "train":
-        lost += [name for name in record.get("generators", ()) if not (job.folder / name).exists()]
+        generators = record.get("generators")
+        wanted_files += generators if isinstance(generators, dict) else []
+    elif job.stage == "feature_network":
+        wanted_files.append("network.pt")
+    elif job.stage == "pairs" and json.loads(job.settings)["kind"] == "synthetic":
+        wanted_files.append("flow.npz")
+    lost = [name for name in wanted_files if not (job.folder / name).exists()]
     if lost:
         return lost[0]
     if job.stage == "generate":

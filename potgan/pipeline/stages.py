@@ -246,6 +246,8 @@ def evaluate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
     under_all = evaluation.sensitivity(generated, targets, source_joints, target_joints, imported)
     record = GenerationRecord.read(folder / "generate.json")
     flow_file, warp_file, warp = layout.pairs(dataset) / "flow.npz", folder / "warps.npz", None
+    if benchmark.datasets[dataset].kind == "synthetic" and not flow_file.exists():
+        raise UserError(f"{flow_file}: missing, so that warps cannot be measured; run `potgan pairs` again")
     if flow_file.exists() and warp_file.exists():
         flow = np.load(flow_file)
         settings = benchmark.run_settings(dataset, benchmark.model_of(method), seed).generator

@@ -137,6 +137,12 @@ def _check(benchmark: Benchmark, where: str) -> None:
     require(bool(benchmark.datasets), "datasets is empty")
     require(bool(benchmark.models), "models is empty")
     require(bool(benchmark.seeds), "seeds is empty")
+    for name, dataset in benchmark.datasets.items():
+        require(
+            dataset.kind != "synthetic" or dataset.synthetic.seed != benchmark.feature_network.seed,
+            f"feature_network.seed is {benchmark.feature_network.seed}, as datasets.{name}.synthetic.seed is: the classifier would "
+            "be trained on the people that it measures; choose another seed",
+        )
     require(len(set(benchmark.seeds)) == len(benchmark.seeds), "seeds repeats a seed")
     one_of(benchmark.protocol, tuple(PROTOCOLS), "protocol")
     require(

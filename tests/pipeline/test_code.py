@@ -357,3 +357,20 @@ def test_what_is_reached(tmp_path, used: str) -> None:
     }
     assert expected[used] <= found
     assert not [name for name in found if name[1] == "unused"]
+
+
+@pytest.mark.parametrize("marked", ["@term", "@term('sum')", "@scale.register"])
+def test_a_function_that_only_a_decorator_knows_is_reached(tmp_path, marked: str) -> None:
+    """A decorator can enter a function into a table that is read at run time."""
+    fingerprints = []
+    for factor in (1, 2):
+        package = tmp_path / str(factor) / "potgan"
+        package.mkdir(parents=True)
+        (package / "a.py").write_text(
+            "import functools\nTERMS = []\ndef term(what): return TERMS.append(what) or TERMS.append\n"
+            "@functools.singledispatch\ndef scale(x): return x\n"
+            f"{marked}\ndef _sum(parts: list): return sum(parts) * {factor}\n"
+            "def entry(parts): return TERMS[0](parts), scale(parts)\n"
+        )
+        fingerprints.append(Package(package).program(["a:entry"]))
+    assert fingerprints[0] != fingerprints[1]

@@ -20,6 +20,7 @@ DAMAGED = [
     '{"version": 9}',
     '{"decided_by": [1]}',
     '{"decided_by": {"settings": 1, "code": 1, "inputs": 1, "result": 1}}',
+    '{"images": "x", "generators": 5, "decided_by": {"settings": 1, "code": 1, "inputs": {}, "result": 1}}',
     '{"images": "x", "generators": ["a"], "decided_by": {"settings": 1, "code": 1, "inputs": {}, "result": 1}}',
 ]
 
@@ -56,6 +57,15 @@ def test_every_file_that_a_rule_declares_is_missed(everything) -> None:
             path.rename(path.with_name("aside"))
             assert [one.key for one, why, _ in stale(found, layout) if f"{path.name} is missing" in why] == [job.key]
             path.with_name("aside").rename(path)
+    assert list(stale(found, layout)) == []
+
+
+def test_files_that_no_rule_declares_and_later_jobs_read_are_missed(everything) -> None:
+    found, layout = everything
+    for job, name in ((found["pairs", "synthetic"], "flow.npz"), (found["feature_network",], "network.pt")):
+        (job.folder / name).rename(layout.root / "aside")
+        assert [(one.key, why) for one, why, _ in stale(found, layout)] == [(job.key, f"{name} is missing")]
+        (layout.root / "aside").rename(job.folder / name)
     assert list(stale(found, layout)) == []
 
 

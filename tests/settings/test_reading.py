@@ -306,6 +306,7 @@ def test_a_base_that_is_not_there_or_goes_in_a_circle_is_one_line(tmp_path, monk
         ("loss_weights: { perceptual: -1 }", "perceptual must be at least 0, and is -1"),
         ("seeds: [-1]", "seeds must lie between 0 and 4294967295, and is -1"),
         ("seeds: [99999999999999999999999]", "seeds must lie between 0 and 4294967295"),
+        ("feature_network: { seed: 0 }", "feature_network.seed is 0, as datasets.synthetic.synthetic.seed is"),
         ("feature_network: { seed: -1 }", "seed must lie between 0 and 4294967295, and is -1"),
         (
             "datasets: { synthetic: { pairs: { test_seed: 99999999999 } } }",
