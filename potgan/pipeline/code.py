@@ -57,17 +57,20 @@ ALTERNATIVES = {"METHODS", "METHOD_OPTIONS", "PROTOCOLS"}
 ACTING = ("set_", "use_", "enable", "disable", "manual_seed", "seed", "register", "filterwarnings", "simplefilter")
 #: Decorators that only change the function or class that they stand at. Any other one may enter it into a table.
 DECORATORS = {
-    *(
-        "abstractmethod",
-        "cache",
-        "cached_property",
-        "classmethod",
-        "contextmanager",
-        "dataclass",
-        "lru_cache",
-        "no_grad",
-    ),
-    *("overload", "property", "recorded", "setter", "staticmethod", "verb", "wraps"),
+    "abstractmethod",
+    "cache",
+    "cached_property",
+    "classmethod",
+    "contextmanager",
+    "dataclass",
+    "lru_cache",
+    "no_grad",
+    "overload",
+    "property",
+    "recorded",
+    "setter",
+    "staticmethod",
+    "wraps",
 }
 
 
