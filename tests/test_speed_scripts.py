@@ -65,10 +65,10 @@ def run(tmp_path: Path, script: str, *arguments: str) -> tuple[dict, str]:
 @pytest.mark.slow
 def test_step_compares_all_sides_and_names_what_failed(tmp_path) -> None:
     tree, printed = run(
-        tmp_path, "step.py", "--only", "sides", "--eager-only", "--warm-up", "1", "--patn", str(tmp_path)
+        tmp_path, "step.py", "--only", "sides", "--ways", "eager", "--warm-up", "1", "--patn", str(tmp_path)
     )
     sides = tree["sides"]["sides"]
-    assert set(sides) == {"patn", "plain", "fp32", "bf16"}
+    assert set(sides) == {"patn", "plain", "fp32", "bf16", "null"}
     assert "is no checkout" in sides["patn"]["failed"]
     for name in ("plain", "fp32", "bf16"):
         assert len(sides[name]["seconds"]) == 2
@@ -135,7 +135,7 @@ def test_the_plain_version_is_the_same_training(workers) -> None:
     device = torch.device("cpu")
     ours = workers.Ours(settings, device)
     plain = workers.PlainStep(settings, device)
-    batches = [next(ours.batches) for _ in range(3)]
+    batches = [[part.on(device) for part in next(ours.batches)] for _ in range(3)]
     for parts in batches:
         expected = {name: value.item() for name, value in ours.method.update(parts, 0).items()}
         found = plain(parts[0])

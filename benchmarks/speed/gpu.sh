@@ -1,83 +1,126 @@
 #!/usr/bin/env bash
-# All timings of the training engine on a machine with a GPU; each writes a JSON file and a text file into a folder.
+# Everything that only a GPU can show about the training engine, in one call of less than nine minutes.
 #
 #   bash benchmarks/speed/gpu.sh [FOLDER] [PATN_CHECKOUT]      FOLDER: default results/speed
 #
-# Needs torch, torchvision, numpy, opencv, pandas, pyyaml and tqdm, a C++ compiler and Triton for the compiled variants, and
-# no network. Every piece takes less than ten minutes and is skipped where its JSON file is there already, so that a call
-# that was broken off goes on. PIECES="NAME ..." runs those alone; DEVICE=cpu LIMIT=... try it without a GPU.
+# In this order: is it right (the tests marked `cuda`), how fast is a step (beside PATN's own), how long is the paper's training,
+# and what does another precision change. Each piece writes a JSON file (numbers, hardware, versions, arguments) and a text file
+# into FOLDER as soon as it has them. A piece that fails is named at the end, and the others run. A piece whose JSON file is there
+# is not run again, so that a call that was broken off goes on.
+#
+# It needs torch, torchvision, numpy, OpenCV, pandas, PyYAML, tqdm and pytest, a C++ compiler and Triton for what is compiled, and
+# no network. PIECES="NAME ..." runs those alone. DEVICE=cpu runs the same pieces in small on a CPU, to see that they work.
 set -u
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 folder=${1:-$root/results/speed}
 patn=${2:-}
 device=${DEVICE:-cuda}
-limit=${LIMIT:-590}
+limit=${LIMIT:-300}
 python=${PYTHON:-python3}
 mkdir -p "$folder" && folder=$(cd "$folder" && pwd)
-[ -z "$patn" ] || patn=$(cd "$patn" && pwd)
+if [ -n "$patn" ]; then
+    patn=$(cd "$patn" && pwd) || { echo "error: there is no checkout of PATN at $2" >&2; exit 2; }
+fi
+pieces="right step-batch32 step-batch128 step-256x256 profile-batch32 profile-batch128 paper-training precision"
+for name in ${PIECES:-}; do
+    [[ " $pieces " == *" $name "* ]] || { echo "error: PIECES names $name; there are $pieces" >&2; exit 2; }
+done
 cd "$root" || exit 1
-export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" OPENCV_FOR_THREADS_NUM=1
-failed=0
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" OPENCV_FOR_THREADS_NUM=1 PYTHONUNBUFFERED=1
+export TORCHINDUCTOR_COMPILE_THREADS=${TORCHINDUCTOR_COMPILE_THREADS:-4}
+failed=""
+
+wanted() { # NAME: is this piece to be run?
+    [ -z "${PIECES:-}" ] || [[ " $PIECES " == *" $1 "* ]] || return 1
+    [ -s "$folder/$1.json" ] || return 0
+    # The device stands on the line "device": of the arguments.
+    if grep -q "\"device\": \"$device\"" "$folder/$1.json"; then
+        echo "== $1: done already"
+    else
+        echo "== $1: $folder/$1.json is of another device than $device; move it away to run this piece" >&2
+        failed="$failed $1"
+    fi
+    return 1
+}
 
 piece() { # NAME COMMAND...: --json is added
-    local name=$1 code
+    local name=$1 code start=$SECONDS
     shift
-    if [ -n "${PIECES:-}" ] && [[ " $PIECES " != *" $name "* ]]; then return; fi
-    if [ -s "$folder/$name.json" ]; then
-        echo "== $name: done already"
-        return
-    fi
-    echo "== $name: $*"
+    wanted "$name" || return 0
+    echo "== $name, from second $SECONDS: $*"
     # Its numbers count only when it has ended well: until then they have another name.
-    timeout "$limit" "$@" --json "$folder/$name.json.unfinished" 2>"$folder/$name.log" | tee "$folder/$name.txt"
+    timeout --foreground "$limit" "$@" --json "$folder/$name.json.unfinished" 2>"$folder/$name.log" | tee "$folder/$name.txt"
     code=${PIPESTATUS[0]}
     if [ "$code" -eq 0 ]; then
         mv "$folder/$name.json.unfinished" "$folder/$name.json"
+        echo "== $name: $((SECONDS - start)) s"
     else
-        echo "== $name: ended with code $code (124: after $limit s); see $folder/$name.log" >&2
-        failed=1
+        echo "== $name: ended with code $code (124: after $limit s); the end of $folder/$name.log:" >&2
+        tail -n 5 "$folder/$name.log" >&2
+        failed="$failed $name"
     fi
 }
 
 speed="$python benchmarks/speed"
 here=(--device "$device")
+precisions="fp32 tf32 bf16" batch32=32 batch128=128 large=256x256 width=64 compile=always
+small=() tiny=()
+if [ "$device" != cuda ]; then # the same in small
+    precisions="fp32 bf16" batch32=2 batch128=4 large=48x48 width=4 compile=never
+    small=(--size 32x32 --rounds 2 --turn 0.05)
+    tiny=(--width 4 --images 1600 --iterations 60 --batch 4)
+fi
 patn_argument=()
 [ -z "$patn" ] || patn_argument=(--patn "$patn")
-# Compiling takes a minute or two: no piece compiles more than one or two variants.
-precisions="fp32 tf32 bf16"
-[ "$device" = cuda ] || precisions="fp32 bf16"
-for batch in 8 32; do
-    for precision in $precisions; do
-        piece "step-batch$batch-$precision" $speed/step.py "${here[@]}" "${patn_argument[@]}" --batch $batch --only sides \
-            --precisions $precision
+ways="compiled"
+[ "$device" = cuda ] || ways="eager"
+
+# What is compiled later is compiled now, at the same time as the tests run: both leave the numbers of the other alone.
+ahead() {
+    local batch
+    for batch in $batch32 $batch128; do
+        $speed/step.py "${here[@]}" --only compile --ways compiled --precisions $precisions --batch "$batch" --without-plain \
+            --limit "$limit" &
     done
+    $speed/step.py "${here[@]}" --only compile --ways compiled --precisions bf16 --batch 8 --size $large --without-plain \
+        --limit "$limit" &
+    wait
+}
+compiling=""
+if [ "$device" = cuda ] && { wanted step-batch32 || wanted step-batch128 || wanted step-256x256; } >/dev/null; then
+    ahead >"$folder/compile-ahead.txt" 2>"$folder/compile-ahead.log" &
+    compiling=$!
+fi
+
+# 1. Right
+piece right $speed/right.py "${here[@]}"
+[ -z "$compiling" ] || { wait "$compiling"; echo "== compiled ahead, until second $SECONDS"; }
+
+# 2. Fast
+step() { # NAME ARGUMENT...
+    local name=$1
+    shift
+    piece "$name" $speed/step.py "${here[@]}" "${small[@]}" --width $width --only sides --without-plain --rounds "${ROUNDS:-5}" "$@"
+}
+beside=(--ways eager)
+if [ "$device" = cuda ]; then
+    beside=(--sides "fp32 compiled" "tf32 compiled" bf16 "bf16 recorded" "bf16 compiled")
+    [ -z "$patn" ] || beside+=(patn "patn tf32")
+fi
+step step-batch32 "${patn_argument[@]}" --batch $batch32 --precisions $precisions "${beside[@]}"
+step step-batch128 --batch $batch128 --ways $ways --precisions $precisions
+step step-256x256 --batch 8 --size $large --ways $ways --precisions bf16
+for batch in 32 128; do
+    number=batch$batch
+    piece "profile-batch$batch" $speed/training.py "${here[@]}" --width $width --precision bf16 --compile $compile \
+        --batch "${!number}" --parts profile loader --threads 4
 done
-for precision in $precisions; do
-    for compile in never always; do
-        how=$([ $compile = never ] && echo eager || echo compiled)
-        choice=("${here[@]}" --precision $precision --compile $compile --threads 4)
-        for part in flops loader wall; do
-            piece "$part-$precision-$how" $speed/training.py "${choice[@]}" --batch 32 --parts $part
-        done
-    done
-    piece "profile-$precision" $speed/training.py "${here[@]}" --precision $precision --batch 32 --parts profile
-    for size in 128x64 256x256; do
-        piece "scaling-$size-$precision-eager" $speed/training.py "${here[@]}" --precision $precision --sizes $size \
-            --parts scaling --limit 80
-    done
-    piece "improvements-$precision" $speed/step.py "${here[@]}" --batch 32 --only improvements --improvements-of $precision
-done
-for size in 128x64 256x256; do
-    for batch in 8 32 128 512; do
-        piece "scaling-$size-bf16-compiled-$batch" $speed/training.py "${here[@]}" --precision bf16 --compile always \
-            --sizes $size --batches $batch --parts scaling --limit 280
-    done
-done
-piece "inference" $speed/training.py "${here[@]}" --parts inference
-for dataset in market1501 deepfashion; do # dukemtmc's images are of market1501's size
-    for model in potgan no-pose-transform no-recon no-guided-filter; do
-        piece "estimate-$dataset-$model" $python -m potgan estimate --config config/paper.yaml --dataset $dataset \
-            --model $model
-    done
-done
-exit $failed
+
+# 3. The paper's training
+piece paper-training $speed/paper_training.py "${here[@]}" "${tiny[@]}" --precision bf16 --seconds "${TRAINING_SECONDS:-150}" \
+    --out "$folder/paper-training"
+
+# 4. Precision
+piece precision $speed/precision_trainings.py "${here[@]}"
+
+[ -z "$failed" ] || { echo "failed:$failed" >&2; exit 1; }

@@ -1,18 +1,21 @@
 """Seconds of a training step at the paper's width: ours beside PATN's own, and beside a plain PyTorch version of ours.
 
-Usage: python benchmarks/speed/step.py [--patn CHECKOUT] [--batch 8] [--size 128x64] [--threads 2] [--rounds 7] [--steps 3]
+Usage: python benchmarks/speed/step.py [--patn CHECKOUT] [--batch 8] [--size 128x64] [--threads 2] [--rounds 7] [--turn 2]
            [--device cpu] [--json FILE]
 
 CHECKOUT is a copy of github.com/tengteng95/Pose-Transfer, whose modules are imported from there. Its batch is ours (its
 authors take 32 on Market-1501); everything else is as they run it, in fp32. `plain` has our networks and losses as a
 first version would train them: eager, NCHW, PNG files read by two DataLoader workers, Adam's default, every loss waited
-for. All sides lie warm in processes of their own and take turns; a ratio is of one round. PATN's loader is not timed.
+for. All sides lie warm in processes of their own and take turns, every round in another order; a ratio is of one round. One
+side is measured twice in every round, and its ratio to itself is printed, too. PATN's loader is not timed.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,10 @@ from potgan.common.progress import say
 PRECISIONS = ("fp32", "tf32", "bf16")  # tf32: on a GPU only
 #: (dividend, divisor, at least): what the project wants to hold at width 64, 128 x 64, batch 8 on two CPU threads.
 TARGETS = (("patn", "fp32", 7.5), ("patn", "best", 10.0), ("plain", "fp32", 1.3))
+
+
+#: How our step may be run: every piece of work started by itself, recorded as one CUDA graph, or compiled (and recorded).
+WAYS = ("eager", "recorded", "compiled")
 
 
 def sides_of(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -41,46 +48,149 @@ def sides_of(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
         sides["patn"] = {"kind": "patn", "settings": base, "checkout": checkout}
         if on_gpu:
             sides["patn tf32"] = sides["patn"] | {"tf32": True}
-    sides["plain"] = {"kind": "plain", "settings": base}
+    if not arguments.without_plain:
+        sides["plain"] = {"kind": "plain", "settings": base}
     for precision in arguments.precisions:
-        for compile in ("never",) if arguments.eager_only else ("never", "always"):
-            name = precision + (" compiled" if compile == "always" else "")
-            sides[name] = {"kind": "ours", "settings": base | {"precision": precision, "compile": compile}}
-    return sides
+        for way in arguments.ways:
+            sides[name_of(precision, way)] = {"kind": "ours", "settings": base | {"precision": precision} | how(way)}
+    unknown = set(arguments.sides or ()) - set(sides)
+    if unknown:
+        raise SystemExit(f"error: --sides: there is no {', '.join(sorted(unknown))}; there are {', '.join(sides)}")
+    return {name: side for name, side in sides.items() if not arguments.sides or name in arguments.sides}
+
+
+def name_of(precision: str, way: str) -> str:
+    return precision if way == "eager" else f"{precision} {way}"
+
+
+def how(way: str) -> dict[str, Any]:
+    """Settings of a training that run its step in one of WAYS. A short training is recorded, but not compiled."""
+    return {
+        "eager": {"compile": "never"},
+        "recorded": {"compile": "auto", "iterations": 1000},
+        "compiled": {"compile": "always"},
+    }[way]
+
+
+def compile_ahead(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Compile our sides at the same time, so that the sides of a later comparison find the result on the disk."""
+    seconds: dict[str, Any] = {}
+    with contextlib.ExitStack() as stack:
+        workers = {}
+        start = time.perf_counter()
+        for name, side in sides_of(arguments).items():
+            if side["kind"] == "ours":
+                workers[name] = stack.enter_context(
+                    Worker(device=arguments.device, limit=arguments.limit, wait=False, **side)
+                )
+        for worker in workers.values():
+            worker.tell(compile=True)
+        for name, worker in workers.items():
+            try:
+                worker.built()
+                worker.answer()
+                seconds[name] = time.perf_counter() - start
+                print(f"{name}: compiled after {seconds[name]:.0f} s", flush=True)
+            except Failed as failure:
+                seconds[name] = str(failure)
+                print(f"{name}: {failure}", flush=True)
+    return seconds
 
 
 def take_turns(sides: dict[str, dict[str, Any]], arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """name -> seconds of each round, peak memory, floating-point operations per pair; or why there is none."""
+    """name -> seconds of each round, peak memory, floating-point operations per pair; or why there is none.
+
+    The sides come in another order in every round, and every turn begins with a step that is not timed. Else whoever always comes
+    first, or after the same neighbour, would look slower or faster than it is. The side named `null` is the process of another side
+    measured a second time, so that the ratio of the two shows what no difference looks like.
+    """
     found: dict[str, dict[str, Any]] = {}
     with contextlib.ExitStack() as stack:
-        workers = {}
-        for name, side in sides.items():
+        started = {
+            name: stack.enter_context(Worker(device=arguments.device, limit=arguments.limit, wait=False, **side))
+            for name, side in sides.items()
+        }
+        workers: dict[str, Worker] = {}
+        turns: dict[str, int] = {}
+        for name, worker in started.items():
             try:
-                worker = stack.enter_context(Worker(device=arguments.device, limit=arguments.limit, **side))
+                worker.built()
                 found[name] = {}
-                if side["settings"].get("compile") != "always":
+                began = time.perf_counter()
+                if sides[name]["settings"].get("compile") != "always":
                     found[name]["gflop_per_pair"] = worker.ask(flops=True) / arguments.batch / 1e9
                 worker.steps(arguments.warm_up)
+                found[name]["warm_up_seconds"] = time.perf_counter() - began
+                turns[name] = arguments.steps or max(2, round(arguments.turn / worker.steps(2)[0]))
                 workers[name] = worker
+                say(f"{name}: warm after {found[name]['warm_up_seconds']:.1f} s, {turns[name]} steps a turn")
             except Failed as failure:
+                worker.close()  # what it holds of the device's memory is the others'
                 found[name] = {"failed": str(failure)}
+                say(f"{name}: {failure}")
+        if workers:
+            null_of = arguments.null if arguments.null in workers else next(reversed(workers))
+            workers["null"], turns["null"], found["null"] = workers[null_of], turns[null_of], {"of": null_of}
         rounds: dict[str, list[float]] = {name: [] for name in workers}
         processors: dict[str, list[float]] = {name: [] for name in workers}
-        for number in range(1, arguments.rounds + 1):
-            for name, worker in workers.items():
-                clock, busy = worker.steps(arguments.steps)
+        names = list(workers)
+        order = random.Random(0)
+        for number in range(arguments.rounds):
+            order.shuffle(names)
+            for name in names:
+                workers[name].steps(1)
+                clock, busy = workers[name].steps(turns[name])
                 rounds[name].append(clock)
                 processors[name].append(busy)
-            last = ", ".join(f"{name} {values[-1] * 1e3:.1f}" for name, values in rounds.items())
-            say(f"round {number} of {arguments.rounds}, ms/step: {last}")
+            last = ", ".join(f"{name} {values[-1] * 1e3:.2f}" for name, values in rounds.items())
+            say(f"round {number + 1} of {arguments.rounds}, ms/step: {last}")
         for name, worker in workers.items():
             found[name] |= {
                 "seconds": rounds[name],
                 "processor_seconds": processors[name],
                 "peak_memory_bytes": worker.ask(peak=True),
+                **({"really": worker.ask(really=True)} if sides.get(name, {}).get("kind") == "ours" else {}),
                 **spread(rounds[name]),
             }
+        _add_shares_of_the_peak(found, workers, sides, arguments.batch)
     return found
+
+
+def not_as_named(found: dict[str, dict[str, Any]], device: str) -> list[str]:
+    """Our sides that did not run in the way that their name says, such as a compiled one on a machine that cannot compile."""
+    wrong = []
+    for name, side in found.items():
+        if "really" not in side:
+            continue
+        way = next((way for way in WAYS if name.endswith(way)), "eager")
+        wanted = {"compiled": way == "compiled", "recorded": device == "cuda" and way != "eager"}
+        if side["really"] != wanted:
+            wrong.append(f"{name}: really {side['really']}")
+    return wrong
+
+
+def _add_shares_of_the_peak(
+    found: dict[str, dict[str, Any]], workers: dict[str, Worker], sides: dict[str, dict[str, Any]], batch: int
+) -> None:
+    """Add what share of the device's own rate of matrix products each of our sides reaches, in its precision."""
+    peaks: dict[str, float] = {}
+    flops = [
+        side["gflop_per_pair"]
+        for name, side in found.items()
+        if name.startswith(PRECISIONS) and "gflop_per_pair" in side
+    ]
+    for name in workers:
+        if not name.startswith(PRECISIONS) or not flops:
+            continue
+        precision = sides[name]["settings"]["precision"]
+        if precision not in peaks:
+            peaks[precision] = workers[name].ask(matrix_peak=precision)
+        rate = flops[0] * 1e9 * batch / found[name]["median"]
+        found[name] |= {
+            "flop_per_second": rate,
+            "matrix_peak": peaks[precision],
+            "share_of_peak": rate / peaks[precision],
+        }
 
 
 def ratio(found: dict[str, dict[str, Any]], dividend: str, divisor: str) -> dict[str, float] | None:
@@ -91,6 +201,15 @@ def ratio(found: dict[str, dict[str, Any]], dividend: str, divisor: str) -> dict
     rounds = [x / y for x, y in zip(a["seconds"], b["seconds"], strict=True)]
     busy = min(a["processor_seconds"]) / min(b["processor_seconds"])
     return {**spread(rounds), "of_minima": a["min"] / b["min"], "of_processor_seconds": busy}
+
+
+def print_null(found: dict[str, dict[str, Any]]) -> dict[str, float] | None:
+    """Print and return the ratio of one side to itself."""
+    of = found.get("null", {}).get("of")
+    value = ratio(found, "null", of) if of else None
+    if value is not None:
+        print(f"null comparison, {of} / {of}: {ratio_text(value)}", flush=True)
+    return value
 
 
 def ratio_text(value: dict[str, float]) -> str:
@@ -106,8 +225,10 @@ def print_sides(found: dict[str, dict[str, Any]], batch: int) -> None:
             print(f"{name:16} {side['failed']}")
             continue
         flops = f", {side['gflop_per_pair']:.1f} GFLOP/pair" if "gflop_per_pair" in side else ""
+        if "share_of_peak" in side:
+            flops += f", {side['flop_per_second'] / 1e12:.3g} TFLOP/s, {100 * side['share_of_peak']:.1f} % of the measured peak"
         print(
-            f"{name:16} median {side['median'] * 1e3:.1f}, best {side['min'] * 1e3:.1f}, slowest {side['max'] * 1e3:.1f} "
+            f"{name:16} median {side['median'] * 1e3:.2f}, best {side['min'] * 1e3:.2f}, slowest {side['max'] * 1e3:.2f} "
             f"ms/step, {batch / side['median']:.1f} pairs/s{flops}, peak {side['peak_memory_bytes'] / 2**30:.2f} GiB",
             flush=True,
         )
@@ -119,18 +240,20 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     ours = [name for name in found if name.startswith(PRECISIONS) and "median" in found[name]]
     best = min(ours, key=lambda name: found[name]["median"], default=None)
     ratios = {}
+    null = print_null(found)
     for other in ("patn", "patn tf32", "plain"):
         for name in ours:
             value = ratio(found, other, name)
             if value is not None:
                 ratios[f"{other} / {name}"] = value
                 print(f"{other} / {name}: {ratio_text(value)}", flush=True)
-    for dividend, divisor, wanted in TARGETS:
+    as_wanted = (arguments.device, arguments.width, arguments.size, arguments.batch) == ("cpu", 64, (128, 64), 8)
+    for dividend, divisor, wanted in TARGETS if as_wanted else ():
         divisor = best if divisor == "best" else divisor
         value = ratios.get(f"{dividend} / {divisor}")
         if value is not None:
             print(f"wanted {dividend} / {divisor} >= {wanted}: {'met' if value['median'] >= wanted else 'missed'}")
-    return {"sides": found, "best": best, "ratios": ratios}
+    return {"sides": found, "best": best, "ratios": ratios, "null": null}
 
 
 def improvements(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -144,6 +267,7 @@ def improvements(arguments: argparse.Namespace) -> dict[str, Any]:
     side = {"kind": "ours", "settings": base | {"precision": arguments.improvements_of}}
     found = take_turns({"all": side} | {name: side | {"without": name} for name in IMPROVEMENTS}, arguments)
     values = {}
+    null = print_null(found)
     for name, instead in IMPROVEMENTS.items():
         value = ratio(found, name, "all")
         if value is None:
@@ -151,7 +275,7 @@ def improvements(arguments: argparse.Namespace) -> dict[str, Any]:
             continue
         values[name] = value
         print(f"{arguments.improvements_of} without {name} ({instead}): {ratio_text(value)} times the time", flush=True)
-    return {"sides": found, "ratios": values}
+    return {"sides": found, "ratios": values, "null": null}
 
 
 def main() -> None:
@@ -162,25 +286,39 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=64, help="default: %(default)s, the paper's (and PATN's ngf)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, help="of each side in a round; default: 3, on a GPU 50")
+    parser.add_argument("--steps", type=int, help="of each side in a round; default: as many as fill --turn")
+    parser.add_argument("--turn", type=float, default=None, help="seconds of each turn; default: 2, on a GPU 0.4")
     parser.add_argument("--warm-up", type=int, help="steps; default: 2, on a GPU 12")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--limit", type=float, default=300, help="seconds that a side may take to start or for a round")
-    parser.add_argument("--eager-only", action="store_true", help="leave the compiled variants out")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, help="of ours; default: eager and compiled, on a GPU all")
+    parser.add_argument("--sides", nargs="+", help="only these, such as `patn` and `bf16 compiled`; default: all")
+    parser.add_argument("--without-plain", action="store_true", help="leave the plain version out")
+    parser.add_argument("--null", help="the side that is measured twice in a round; default: the last")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, help="of ours; default: all of the device")
     parser.add_argument("--improvements-of", choices=PRECISIONS, default="fp32")
-    parser.add_argument("--only", choices=("sides", "improvements"), help="one of the two parts")
+    parser.add_argument(
+        "--only",
+        choices=("sides", "improvements", "compile"),
+        help="one of the parts; compile: only fill the compiler's cache",
+    )
     parser.add_argument("--json", type=Path, help="write the numbers there, too")
     arguments = parser.parse_args()
     on_gpu = arguments.device == "cuda"
-    arguments.steps = arguments.steps or (50 if on_gpu else 3)
+    arguments.turn = arguments.turn or (0.4 if on_gpu else 2.0)
+    arguments.ways = arguments.ways or [way for way in WAYS if on_gpu or way != "recorded"]
     arguments.precisions = arguments.precisions or [p for p in PRECISIONS if on_gpu or p != "tf32"]
     arguments.warm_up = arguments.warm_up or (12 if on_gpu else 2)
-    results = {}
-    for part, measure in (("sides", compare), ("improvements", improvements)):
-        if arguments.only in (None, part):
+    results: dict[str, Any] = {}
+    for part, measure in (("compile", compile_ahead), ("sides", compare), ("improvements", improvements)):
+        if arguments.only == part or (arguments.only is None and part != "compile"):
             results[part] = measure(arguments)
             write(arguments.json, record("step.py", vars(arguments), **results))
+    failures = [f"{name}: {side['failed']}" for part in results.values() for name, side in part.get("sides", {}).items()
+                if "failed" in side]  # fmt: skip
+    failures += [wrong for part in results.values() for wrong in not_as_named(part.get("sides", {}), arguments.device)]
+    if failures:
+        raise SystemExit(f"error: not measured: {'; '.join(failures)}")
 
 
 if __name__ == "__main__":

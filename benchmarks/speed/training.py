@@ -5,7 +5,8 @@ Usage: python benchmarks/speed/training.py [--parts flops profile loader wall in
 
 flops      floating-point operations per pair by part of the model, and what share of the device's measured peak of matrix
            multiplication in this precision a step achieves
-profile    time of an uncompiled step by kind of operation
+profile    time of an uncompiled step by kind of operation; on a GPU, the kernels of the step as it is run, the ten largest ones,
+           and what share of the time the GPU waits
 loader     share of a step in which it waits for its batch, with pairs on the device and on the host. The device is idle
            while the clock runs, so this is an upper bound
 wall       `train` itself for --iterations, and 90,000 of them extrapolated from its steady state
@@ -28,9 +29,9 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
-from workers import Failed, Ours, Worker, free_memory, paper_settings, record, size_argument, spread, write
+from workers import Failed, Ours, Worker, free_memory, matrix_peak, paper_settings, record, size_argument, spread, write
 
-from potgan.common.device import device_name, keep_freed_memory
+from potgan.common.device import device_name, keep_freed_memory, set_precision
 from potgan.common.processes import Processes
 from potgan.data.batches import PairData, training_batches
 from potgan.measure.generate import synthesise
@@ -58,6 +59,16 @@ KINDS = {
     "activations": r"relu|tanh|threshold|sigmoid",
     "losses": r"l1_loss|cross_entropy|mean|sign|::abs|sum",
 }
+#: Kinds of kernels on a GPU, likewise.
+KERNELS = {
+    "convolution": r"conv|xmma|fprop|dgrad|wgrad|cudnn.*(gemm|kernel)|implicit|sm90.*(nhwc|nchw)",
+    "matrix product": r"gemm|cublas|gemv",
+    "fused by the compiler": r"^triton_",
+    "warps": r"grid_sampler",
+    "optimiser": r"multi_tensor|adam",
+    "normalisation": r"norm",
+    "layout of tensors": r"nhwc|nchw|[Cc]opy|Memcpy|Memset|cat|Cat",
+}
 
 
 def settings_of(arguments: argparse.Namespace, **changed: Any) -> RunSettings:
@@ -74,35 +85,14 @@ def settings_of(arguments: argparse.Namespace, **changed: Any) -> RunSettings:
     )
 
 
-def matrix_peak(precision: str, device: torch.device) -> float:
-    """Floating-point operations a second of one large square matrix product: the best of some, after some to warm up."""
-    size = 8192 if device.type == "cuda" else 2048
-    tf32 = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    a, b = (
-        torch.randn(size, size, device=device).to(torch.bfloat16 if precision == "bf16" else torch.float32)
-        for _ in range(2)
-    )
-    repeats = 10 if device.type == "cuda" else 2
-    best = 0.0
-    for _ in range(8):
-        synchronise(device)
-        start = time.perf_counter()
-        for _ in range(repeats):
-            a @ b
-        synchronise(device)
-        best = max(best, repeats * 2 * size**3 / (time.perf_counter() - start))
-    torch.backends.cuda.matmul.allow_tf32 = tf32
-    return best
-
-
 def flops_part(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     eager = Ours(settings_of(arguments, compile="never"), device)
     with FlopCounterMode(display=False) as whole:
         eager.run(1)
     per_pair = whole.get_total_flops() / arguments.batch
     generator = eager.method.generator
-    (batch,) = next(eager.batches)
+    (part,) = next(eager.batches)
+    batch = part.on(device)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         generator(batch.source_image, batch.source_mask, batch.target_mask, batch.target_heatmaps)
     # Module names begin with the root's; the counter keeps all levels.
@@ -138,20 +128,59 @@ def kind_of(operation: str) -> str:
     return next((kind for kind, pattern in KINDS.items() if re.search(pattern, operation.lower())), "rest")
 
 
+def kernels_part(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """The kernels of a step on a GPU, from the profiler; with --compile, those of the step as it is really run."""
+    timed = Ours(settings_of(arguments), device)
+    timed.run(WARM_UP[device.type])
+    alone = min(timed.run(arguments.steps) / arguments.steps for _ in range(3))
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], acc_events=True) as profiler:
+        timed.run(arguments.steps)
+    rows: dict[str, list[float]] = {}  # kernel -> seconds and calls of one step
+    for event in profiler.key_averages():
+        # What torch marks by itself (optimisers, compiled regions) spans kernels that have entries of their own.
+        if event.device_type == torch.autograd.DeviceType.CUDA and not re.match(
+            r"Optimizer\.|ProfilerStep|.*Compiled", event.key
+        ):
+            rows[event.key] = [event.self_device_time_total / 1e6 / arguments.steps, event.count / arguments.steps]
+    busy = sum(seconds for seconds, _ in rows.values())
+    kinds: dict[str, float] = {}
+    for name, (seconds, _) in rows.items():
+        kind = next((kind for kind, pattern in KERNELS.items() if re.search(pattern, name)), "other")
+        kinds[kind] = kinds.get(kind, 0.0) + seconds
+    count = sum(calls for _, calls in rows.values())
+    print(
+        f"kernels of a step, {arguments.precision}, compile {arguments.compile}, batch {arguments.batch}: {count:,.0f} kernels, "
+        f"{busy * 1e3:.2f} ms of {alone * 1e3:.2f} ms; in the rest the GPU waits"
+    )
+    for kind, seconds in sorted(kinds.items(), key=lambda item: -item[1]):
+        print(f"  {kind:32} {100 * seconds / busy:5.1f} %")
+    largest = sorted(rows.items(), key=lambda item: -item[1][0])
+    print("| kernel | % | ms | calls |\n|---|---:|---:|---:|")
+    for name, (seconds, calls) in largest[:10]:
+        print(f"| `{name[:110]}` | {100 * seconds / busy:.1f} | {seconds * 1e3:.3f} | {calls:.0f} |")
+    return {
+        "seconds_per_step": alone,
+        "busy_seconds_per_step": busy,
+        "kernels_per_step": count,
+        "share": {kind: seconds / busy for kind, seconds in kinds.items()},
+        "largest": [
+            {"kernel": name, "share": seconds / busy, "seconds": seconds, "calls": calls}
+            for name, (seconds, calls) in largest[:40]
+        ],
+    }
+
+
 def profile_part(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    if device.type == "cuda":
+        return kernels_part(arguments, device)
     timed = Ours(settings_of(arguments, compile="never"), device)
     timed.run(WARM_UP[device.type])
-    on_gpu = device.type == "cuda"
-    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if on_gpu else [])
-    with profile(activities=activities, acc_events=True) as profiler:
+    with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiler:
         wall = timed.run(arguments.steps)
     totals: dict[str, float] = {}
     operations: dict[str, float] = {}
     for event in profiler.key_averages():
-        # On a GPU: the kernels that an operation started; kernels have entries of their own, which would count twice.
-        if on_gpu and event.device_type != torch.autograd.DeviceType.CPU:
-            continue
-        microseconds = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        microseconds = event.self_cpu_time_total
         totals[kind_of(event.key)] = totals.get(kind_of(event.key), 0.0) + microseconds
         operations[event.key] = operations.get(event.key, 0.0) + microseconds
     everything = sum(totals.values())
@@ -178,7 +207,7 @@ def waiting_share(timed: Ours, data: PairData, settings: RunSettings, steps: int
     positions = loop.batch_positions(len(data), settings, itertools.count(), Processes())
     batches = training_batches(data, device, positions, needs=timed.method.needs)
     for _ in range(WARM_UP[device.type]):
-        timed.method.update(next(batches), 0)
+        timed.update(next(batches), 0)
     waited = worked = 0.0
     for _ in range(steps):
         synchronise(device)
@@ -186,7 +215,7 @@ def waiting_share(timed: Ours, data: PairData, settings: RunSettings, steps: int
         batch = next(batches)
         synchronise(device)
         middle = time.perf_counter()
-        timed.method.update(batch, 0)
+        timed.update(batch, 0)
         synchronise(device)
         waited += middle - start
         worked += time.perf_counter() - middle
@@ -220,9 +249,9 @@ def wall_part(arguments: argparse.Namespace, device: torch.device) -> dict[str, 
     moments: list[float] = []
 
     class Watched(PoTGAN):
-        def update(self, *inputs: Any) -> dict[str, torch.Tensor]:
+        def set_rates(self, iteration: int) -> None:  # it begins every update
             moments.append(time.perf_counter())
-            return super().update(*inputs)
+            super().set_rates(iteration)
 
     original = loop.build_method
     loop.build_method = Watched
@@ -260,6 +289,7 @@ def wall_part(arguments: argparse.Namespace, device: torch.device) -> dict[str, 
 
 def inference_part(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     settings = settings_of(arguments)
+    set_precision("fp32", device)
     torch.manual_seed(0)
     generator = Generator(settings.generator, settings.image_size).to(device)
     found = {}

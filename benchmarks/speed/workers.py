@@ -6,6 +6,8 @@ Each side of a comparison has a process of its own, so that settings of malloc, 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import datetime
 import importlib
 import io
 import json
@@ -20,6 +22,7 @@ import time
 import types
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from potgan.common.device import keep_freed_memory, peak_memory_bytes
+from potgan.common.device import compiled_without_failure, keep_freed_memory, peak_memory_bytes
 from potgan.common.errors import UserError
 from potgan.common.files import write_json
 from potgan.data.batches import Batch, to_model
@@ -37,7 +40,7 @@ from potgan.data.pose_rendering import heatmaps, pose_mask
 from potgan.methods.perceptual import PerceptualNetwork
 from potgan.methods.potgan.discriminator import Discriminator
 from potgan.methods.potgan.generator import Generator
-from potgan.report.environment import hardware
+from potgan.report.environment import commit, hardware
 from potgan.settings.schema import (
     DiscriminatorSettings,
     GeneratorSettings,
@@ -170,7 +173,17 @@ class PairFiles(torch.utils.data.Dataset):
         return found | {"target_heatmaps": heatmaps(joints[None], *size, masks.heatmap_sigma)[0]}
 
 
-def loaded_batches(settings: RunSettings, device: torch.device) -> Iterator[list[Batch]]:
+@dataclass
+class Loaded:
+    """A batch that a DataLoader has made, in the form in which an update takes its inputs."""
+
+    batch: Batch
+
+    def on(self, device: torch.device) -> Batch:
+        return self.batch
+
+
+def loaded_batches(settings: RunSettings, device: torch.device) -> Iterator[list[Loaded]]:
     """Endless batches through torch's DataLoader with two worker processes."""
     with tempfile.TemporaryDirectory() as folder:
         loader = torch.utils.data.DataLoader(
@@ -184,7 +197,7 @@ def loaded_batches(settings: RunSettings, device: torch.device) -> Iterator[list
         )
         while True:
             for parts in loader:
-                yield [Batch(**{name: part.to(device, non_blocking=True) for name, part in parts.items()})]
+                yield [Loaded(Batch(**{name: part.to(device, non_blocking=True) for name, part in parts.items()}))]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -208,10 +221,12 @@ class Ours(TimedTraining):
         elif without == "fused Adam":
             betas = settings.training.adam_betas
             groups = [{"params": group["params"]} for group in method.generator_optimizer.param_groups]
-            method.generator_optimizer = torch.optim.Adam(groups, betas=betas)
-            method.discriminator_optimizer = torch.optim.Adam(method.discriminator.parameters(), betas=betas)
+            options = method.optimiser_options
+            method.generator_optimizer = torch.optim.Adam(groups, betas=betas, **options)
+            method.discriminator_optimizer = torch.optim.Adam(method.discriminator.parameters(), betas=betas, **options)
         elif without == "resident data":
             self.batches = loaded_batches(settings, device)
+            self.update = lambda parts, iteration: method.update([part.on(device) for part in parts], iteration)
         elif without == "losses on the device":
             self.meter = types.SimpleNamespace(add=lambda terms: [value.item() for value in terms.values()])
 
@@ -226,8 +241,8 @@ class Plain:
         synchronise(self.device)
         start = time.perf_counter()
         for _ in range(steps):
-            (batch,) = next(self.batches)
-            self.step(batch)
+            (loaded,) = next(self.batches)
+            self.step(loaded.batch)
         synchronise(self.device)
         return time.perf_counter() - start
 
@@ -359,6 +374,28 @@ def floating_point_operations(side: Ours | Plain | Patn) -> int:
     return counter.get_total_flops()
 
 
+def matrix_peak(precision: str, device: torch.device) -> float:
+    """Floating-point operations per second of one large square matrix product: the best of some, after some to warm up."""
+    size = 8192 if device.type == "cuda" else 2048
+    tf32 = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    a, b = (
+        torch.randn(size, size, device=device).to(torch.bfloat16 if precision == "bf16" else torch.float32)
+        for _ in range(2)
+    )
+    repeats = 10 if device.type == "cuda" else 2
+    best = 0.0
+    for _ in range(8):
+        synchronise(device)
+        start = time.perf_counter()
+        for _ in range(repeats):
+            a @ b
+        synchronise(device)
+        best = max(best, repeats * 2 * size**3 / (time.perf_counter() - start))
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    return best
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Processes
 
@@ -372,6 +409,7 @@ class Worker:
 
     side: arguments of `build_side` (kind, more) and of `paper_settings`. limit: seconds that an answer may take.
     memory: bytes that the process may allocate on the host (None: all there is), so that nobody else's are taken.
+    wait: whether to wait until the side is built; without it, `built` waits, so that several start at the same time.
     """
 
     def __init__(
@@ -381,6 +419,7 @@ class Worker:
         settings: dict[str, Any],
         limit: float = 600,
         memory: int | None = None,
+        wait: bool = True,
         **more: Any,
     ) -> None:
         self.limit = limit
@@ -392,18 +431,31 @@ class Worker:
             text=True,
             env=environment,
         )
+        self.tell(kind=kind, device=device, settings=settings, memory=memory, more=more)
+        if wait:
+            self.built()
+
+    def built(self) -> None:
+        """Wait until the side is built. Raises Failed, and ends the process, if it cannot be built."""
         try:
-            self.ask(kind=kind, device=device, settings=settings, memory=memory, more=more)
+            self.answer()
         except Failed:
             self.close()
             raise
 
     def ask(self, **command: Any) -> Any:
+        self.tell(**command)
+        return self.answer()
+
+    def tell(self, **command: Any) -> None:
+        """Send a command whose answer `answer` will wait for."""
         try:
             self.process.stdin.write(json.dumps(command) + "\n")
             self.process.stdin.flush()
         except BrokenPipeError:
             raise Failed("the process has ended") from None
+
+    def answer(self) -> Any:
         with selectors.DefaultSelector() as selector:
             selector.register(self.process.stdout, selectors.EVENT_READ)
             if not selector.select(self.limit):
@@ -450,6 +502,17 @@ def serve() -> None:
                 value = [side.run(command["steps"]), time.process_time() - before]
             elif "flops" in command:
                 value = floating_point_operations(side)
+            elif "compile" in command:
+                # What is compiled stays on the disk. The choice of convolution algorithms does not, and is left out.
+                torch.backends.cudnn.benchmark = False
+                value = side.run(1)
+            elif "really" in command:
+                value = {
+                    "compiled": side.method.compiled and compiled_without_failure(),
+                    "recorded": side.update.recorded,
+                }
+            elif "matrix_peak" in command:
+                value = matrix_peak(command["matrix_peak"], side.device)
             else:
                 value = peak_memory_bytes(side.device)
             answer = {"value": value}
@@ -502,6 +565,8 @@ def record(script: str, arguments: dict[str, Any], **results: Any) -> dict[str, 
     return {
         "script": script,
         "arguments": {name: str(value) if isinstance(value, Path) else value for name, value in arguments.items()},
+        "revision": os.environ.get("POTGAN_REVISION") or (dataclasses.asdict(found) if (found := commit()) else None),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "hardware": dict(hardware()),
         "versions": {
             "python": platform.python_version(),

@@ -37,12 +37,15 @@ def pick_device() -> torch.device:
 
     On a machine with several GPUs, each of the jobs that run at the same time takes a free one, because Snakemake limits how
     many jobs run and does not say which GPU each may use. Where CUDA_VISIBLE_DEVICES is set, Slurm or the user has chosen.
+
+    The process computes in fp32 until a training sets another precision. Torch's own default for convolutions is TF32.
     """
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    if "LOCAL_RANK" in os.environ:
-        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    _allow_tf32(False)
     count = torch.cuda.device_count()
+    if "LOCAL_RANK" in os.environ:
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]) % count)
     if count == 1 or "CUDA_VISIBLE_DEVICES" in os.environ:
         return torch.device("cuda", 0)
     return torch.device("cuda", take_devices(1, count)[0])
@@ -126,8 +129,12 @@ def set_precision(precision: str, device: torch.device) -> None:
             "use fp32 or bf16"
         )
     tf32 = precision == "tf32"
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    _allow_tf32(tf32)
     torch.backends.cudnn.benchmark = True  # the shapes of a training never change
+
+
+def _allow_tf32(allowed: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
@@ -138,19 +145,27 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 def compiles(wanted: str, iterations: int, device: torch.device) -> bool:
     """Whether a training of so many iterations compiles its networks. wanted: "auto", "always" or "never".
 
-    With "auto", long trainings on a GPU do, because starting the kernels one by one takes most of the time of a step there.
+    With "auto", long trainings on a GPU do, because one kernel in place of several moves less through the device's memory.
     """
     if wanted == "auto":
         return device.type == "cuda" and iterations >= WORTH_COMPILING
     return wanted == "always"
 
 
-def compile_in_place(module: nn.Module, graphs: bool) -> None:
-    """Compile a network with torch.compile. graphs: use CUDA graphs, which work for one process on one GPU.
+def compile_in_place(module: nn.Module) -> None:
+    """Compile a network with torch.compile.
 
     On a machine that cannot compile (without a C++ compiler or Triton) the network runs uncompiled, and torch prints why.
     """
     import torch._dynamo
 
     torch._dynamo.config.suppress_errors = True
-    module.compile(mode="reduce-overhead" if graphs else "default", dynamic=False)
+    module.compile(dynamic=False)
+
+
+def compiled_without_failure() -> bool:
+    """Whether everything that this process has compiled so far did compile. torch goes on uncompiled after a failure."""
+    from torch._dynamo.utils import counters
+
+    frames = counters["frames"]
+    return 0 < frames["ok"] == frames["total"]

@@ -81,9 +81,12 @@ def processes() -> Iterator[Processes]:
     if count == 1:
         yield Processes()
         return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpus:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % gpus)
+    # NCCL refuses two processes on one GPU. Where there are too few GPUs, gloo carries the gradients through the host.
+    enough = gpus >= int(os.environ.get("LOCAL_WORLD_SIZE", count))
+    dist.init_process_group("nccl" if enough else "gloo")
     try:
         yield Processes(dist.get_rank(), count, dist.new_group(backend="gloo"))
     finally:

@@ -109,7 +109,10 @@ class PairData:
 
     def gather(self, positions: np.ndarray | range, needs: frozenset[str] = PARTS) -> Gathered:
         """The same pairs as they lie in memory, before their ranges are converted and heat maps are made."""
-        picked = torch.as_tensor(np.asarray(positions), device=self.device)
+        picked = torch.as_tensor(np.asarray(positions))
+        if self.device.type == "cuda":
+            # From pinned memory, because a copy from other memory waits until the device has done all its work.
+            picked = picked.pin_memory().to(self.device, non_blocking=True)
         rows = {"source": self.sources[picked], "target": self.targets[picked]}
         kinds = {"image": self.images, "mask": self.masks, "heatmaps": self.joints}
         raw = {part: kinds[part.split("_")[1]][rows[part.split("_")[0]]] for part in sorted(needs)}
@@ -131,6 +134,11 @@ class Gathered:
         """The same in pinned memory, from which a GPU copies without the CPU."""
         return dataclasses.replace(self, raw={part: values.pin_memory() for part, values in self.raw.items()})
 
+    def copied(self, device: torch.device) -> Gathered:
+        """A copy of the same on `device`, in memory of its own."""
+        copies = {part: torch.empty_like(values, device=device).copy_(values) for part, values in self.raw.items()}
+        return dataclasses.replace(self, raw=copies)
+
     def on(self, device: torch.device) -> Batch:
         """The batch on `device`. The device converts the ranges and makes the heat maps."""
         moved = {part: values.to(device, non_blocking=True) for part, values in self.raw.items()}
@@ -147,8 +155,8 @@ def training_batches(
     lists: Iterable[list[np.ndarray]],
     ahead: bool | None = None,
     needs: frozenset[str] = PARTS,
-) -> Iterator[list[Batch]]:
-    """For each entry of `lists`, the batches of the pairs at its positions, on `device`.
+) -> Iterator[list[Gathered]]:
+    """For each entry of `lists`, what the batches of the pairs at its positions are made from, on `device` or in pinned memory.
 
     ahead: whether a thread gathers the next entry while the caller works on this one. By default it does so where the data do not
     lie on the device. The batches do not depend on it. needs: the parts of a batch that are wanted.
@@ -157,7 +165,7 @@ def training_batches(
         ahead = data.device.type != device.type
     if not ahead:
         for parts in lists:
-            yield [data.batch(positions, needs=needs) for positions in parts]
+            yield [data.gather(positions, needs) for positions in parts]
         return
 
     def gathered(parts: list[np.ndarray]) -> list[Gathered]:
@@ -169,10 +177,10 @@ def training_batches(
         for parts in lists:
             coming = thread.submit(gathered, parts)
             if waiting is not None:
-                yield [part.on(device) for part in waiting.result()]
+                yield waiting.result()
             waiting = coming
         if waiting is not None:
-            yield [part.on(device) for part in waiting.result()]
+            yield waiting.result()
 
 
 def load_pairs(

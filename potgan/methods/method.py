@@ -61,6 +61,7 @@ class Method(ABC):
     variants: the columns of `progress.csv` beside `validation_ssim`, one for each further kind of image that is validated.
     networks: name -> network, for all networks that are trained; "generator" is the one that is kept.
     compiled: whether the networks are compiled.
+    loads: how many states were loaded, each of which put other tensors in the place of the optimisers'.
 
     Between two updates every network is in training mode. If there are several processes, each is given its share of every
     batch, and the gradients are averaged over the processes.
@@ -72,6 +73,7 @@ class Method(ABC):
     variants: ClassVar[tuple[str, ...]] = ()
     networks: dict[str, nn.Module]
     compiled: bool = False
+    loads: int = 0
 
     def __init__(self, settings: RunSettings, device: torch.device, processes: Processes | None = None) -> None:
         self.settings, self.device, self.processes = settings, device, processes or Processes()
@@ -93,15 +95,37 @@ class Method(ABC):
     def generator_settings(settings: RunSettings) -> GeneratorSettings:
         """Return the part of a run's settings that describes the generator."""
 
-    @abstractmethod
     def update(self, parts: list[Batch], iteration: int) -> dict[str, torch.Tensor]:
+        """Update all networks by one batch, and return its loss terms, as `step` does. iteration: counted from 0."""
+        self.set_rates(iteration)
+        terms = self.step(parts)
+        self.finish()
+        return terms
+
+    @abstractmethod
+    def set_rates(self, iteration: int) -> None:
+        """Give the optimisers the learning rates of an iteration, with `set_rate`. iteration: counted from 0."""
+
+    @abstractmethod
+    def step(self, parts: list[Batch]) -> dict[str, torch.Tensor]:
         """Update all networks by one batch, and return its loss terms.
 
         Each loss term is a 0-d tensor on the device, a mean over the batch.
 
         parts: the batch in equal parts. Their gradients are accumulated, so that a large batch fits a small device.
-        iteration: counted from 0. Together with `settings.training.iterations` it decides learning rates and stages.
+
+        On a GPU the work of a step is recorded once and then repeated as a CUDA graph (`training/update.py`). So a step reads no
+        value from the device, draws no random number on the host, and does the same at every iteration. Optimisers are made with
+        the options of `optimiser_options`.
         """
+
+    def finish(self) -> None:  # noqa: B027  most methods have nothing to do there
+        """Do what comes after a step and cannot be a part of its CUDA graph."""
+
+    @property
+    def optimiser_options(self) -> dict[str, bool]:
+        """The options of torch's optimisers with which a CUDA graph can hold their steps."""
+        return {"capturable": self.device.type == "cuda"}
 
     @abstractmethod
     def learning_rate(self, iteration: int) -> float:
@@ -143,8 +167,25 @@ class Method(ABC):
         return {name: thing.state_dict() for name, thing in self.stateful().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.loads += 1
         for name, thing in self.stateful().items():
             thing.load_state_dict(state[name])
+            if isinstance(thing, torch.optim.Optimizer):
+                for group in thing.param_groups:
+                    group.update(self.optimiser_options)  # the state may have been saved on another device
+
+
+def set_rate(group: dict[str, Any], rate: float, device: torch.device) -> None:
+    """Give a parameter group of an optimiser its learning rate.
+
+    On a GPU the rate is a tensor there, because a CUDA graph would go on with the number that it was recorded with.
+    """
+    if device.type != "cuda":
+        group["lr"] = rate
+    elif isinstance(group["lr"], torch.Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = torch.tensor(rate, device=device)
 
 
 def rate_factor(iteration: int, decay_from: int, iterations: int) -> float:

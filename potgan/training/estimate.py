@@ -18,7 +18,13 @@ from typing import Any
 
 import torch
 
-from potgan.common.device import device_name, keep_freed_memory, peak_memory_bytes, pick_device
+from potgan.common.device import (
+    compiled_without_failure,
+    device_name,
+    keep_freed_memory,
+    peak_memory_bytes,
+    pick_device,
+)
 from potgan.common.errors import UserError
 from potgan.common.processes import Processes
 from potgan.common.progress import say
@@ -28,6 +34,7 @@ from potgan.methods.registry import build_method
 from potgan.settings.schema import Benchmark, RunSettings
 from potgan.training.log import LossMeter
 from potgan.training.loop import batch_positions, out_of_memory_is_one_line
+from potgan.training.update import Update
 
 #: The number of steps before the clock starts. In these, buffers are allocated, convolution algorithms are chosen, networks are
 #: compiled and graphs are recorded.
@@ -69,6 +76,7 @@ class TimedTraining:
         alone = Processes()
         self.device = device
         self.method = build_method(settings, device)
+        self.update = Update(self.method)
         self.meter = LossMeter(self.method.losses, alone)
         positions = batch_positions(len(data), settings, itertools.count(), alone)
         self.batches = training_batches(data, device, positions, needs=self.method.needs)
@@ -81,7 +89,7 @@ class TimedTraining:
         synchronise(self.device)
         start = time.perf_counter()
         for _ in range(steps):
-            self.meter.add(self.method.update(next(self.batches), 0))
+            self.meter.add(self.update(next(self.batches), 0))
         synchronise(self.device)
         return time.perf_counter() - start
 
@@ -126,7 +134,7 @@ def measure(settings: RunSettings, steps: int) -> Measured:
         peak_memory_bytes(device),
         tensors_to_bytes(method.generator.state_dict()).nbytes,
         tensors_to_bytes(method.state_dict()).nbytes,
-        method.compiled,
+        method.compiled and compiled_without_failure(),
         device_name(device),
     )
 

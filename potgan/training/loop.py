@@ -18,7 +18,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from potgan.common.device import device_name, keep_freed_memory, peak_memory_bytes, pick_device
+from potgan.common.device import (
+    compiled_without_failure,
+    device_name,
+    keep_freed_memory,
+    peak_memory_bytes,
+    pick_device,
+)
 from potgan.common.errors import Interrupted, UserError
 from potgan.common.files import sha256_of
 from potgan.common.processes import Processes, processes
@@ -33,6 +39,7 @@ from potgan.settings.schema import RunSettings, TrainingSettings
 from potgan.training.log import EPOCHS, LossMeter, TrainingLog
 from potgan.training.record import TrainingRecord
 from potgan.training.state import TrainingState
+from potgan.training.update import Update
 
 #: The processes agree once in this many iterations on whether one of them was told to stop.
 AGREE_EVERY = 10
@@ -102,6 +109,7 @@ def _train(
             meter.load_state_dict(state["meter"])
             start, seconds = state["iteration"], state["seconds"]
             say(f"continuing from iteration {start} of {options.iterations}")
+        update = Update(method)
         log = TrainingLog(folder, settings, method, start) if ours.first else None
         began = time.monotonic()
 
@@ -125,7 +133,7 @@ def _train(
             ),
             start=start,
         ):
-            meter.add(method.update(batches, iteration))
+            meter.add(update(batches, iteration))
 
             # -- watch and save ---------------------------------------------------------------------------------------
             done = iteration + 1
@@ -167,7 +175,7 @@ def _train(
             threads=options.threads,
             processes=ours.count,
             precision=options.precision,
-            compiled=method.compiled,
+            compiled=method.compiled and compiled_without_failure(),
             generators={name: sha256_of(folder / name) for name in kept_files},
             perceptual_network_sha256=of_method.pop("perceptual_network_sha256", None),
             of_method=of_method,

@@ -375,7 +375,9 @@ def in_two_processes(folder: Path, settings: str, *prelude: str) -> list[str]:
     script.write_text("\n".join(lines))
     parent = folder.parent / "parent.py"
     parent.write_text(
-        "import sys\nfrom potgan.common import processes\nfrom potgan.common.errors import Interrupted\n"
+        # On the CPU, wherever the test does not say otherwise.
+        "import os, sys; os.environ.setdefault('CUDA_VISIBLE_DEVICES', '')\n"
+        "from potgan.common import processes\nfrom potgan.common.errors import Interrupted\n"
         f"try: processes.launch(2, [{str(script)!r}])\nexcept Interrupted: sys.exit(75)\n"
     )
     return [sys.executable, str(parent)]
@@ -524,7 +526,8 @@ def test_batches_do_not_depend_on_who_gathers_them(ahead: bool) -> None:
     found = list(batches.training_batches(data, torch.device("cpu"), lists, ahead=ahead))
     assert [len(parts) for parts in found] == [1, 2, 1]
     for parts, positions in zip(found, lists, strict=True):
-        for batch, picked in zip(parts, positions, strict=True):
+        for gathered, picked in zip(parts, positions, strict=True):
+            batch = gathered.on(torch.device("cpu"))
             assert torch.equal(batch.source_image, data.images[picked].float() / 127.5 - 1)
             assert torch.equal(batch.target_mask, data.masks[(picked + 1) % 6].float())
             # The peak of a heat map lies at its joint.

@@ -18,7 +18,7 @@ from potgan.common.device import autocast, compile_in_place, compiles
 from potgan.common.errors import UserError
 from potgan.common.processes import Processes
 from potgan.data.batches import Batch
-from potgan.methods.method import Method, rate_factor
+from potgan.methods.method import Method, rate_factor, set_rate
 from potgan.methods.perceptual import PerceptualNetwork
 from potgan.methods.potgan.discriminator import Discriminator
 from potgan.methods.potgan.generator import Generator
@@ -122,7 +122,8 @@ class PoTGAN(Method):
             (coordinates if name.startswith("pose_transform.coordinates.") else others).append(parameter)
         # The learning rates of the generator's two groups of parameters.
         self._rates = [options.learning_rate, options.coordinates_learning_rate]
-        adam = {"betas": options.adam_betas, "fused": True}  # the fused Adam updates all weights in one kernel
+        # The fused Adam updates all weights in one kernel.
+        adam = {"betas": options.adam_betas, "fused": True} | self.optimiser_options
         self.generator_optimizer = torch.optim.Adam([{"params": others}, {"params": coordinates}], **adam)
         self.discriminator_optimizer = torch.optim.Adam(self.discriminator.parameters(), **adam)
 
@@ -132,9 +133,8 @@ class PoTGAN(Method):
         discriminator_loss_ = _DiscriminatorLoss(self.discriminator, options.precision, device)
         self.compiled = compiles(options.compile, options.iterations, device)
         if self.compiled:
-            graphs = device.type == "cuda" and self.processes.count == 1
-            compile_in_place(generator_loss, graphs)
-            compile_in_place(discriminator_loss_, graphs)
+            compile_in_place(generator_loss)
+            compile_in_place(discriminator_loss_)
         self._generator_loss = self.processes.wrap(generator_loss)
         self._discriminator_loss = self.processes.wrap(discriminator_loss_)
 
@@ -164,14 +164,15 @@ class PoTGAN(Method):
         options = self.settings.training
         return options.learning_rate * rate_factor(iteration, options.decay_from, options.iterations)
 
-    def update(self, parts: list[Batch], iteration: int) -> dict[str, torch.Tensor]:
+    def set_rates(self, iteration: int) -> None:
         options = self.settings.training
         factor = rate_factor(iteration, options.decay_from, options.iterations)
         for group, rate in zip(self.generator_optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * factor
-        self.discriminator_optimizer.param_groups[0]["lr"] = options.discriminator_learning_rate * factor
-        if self.compiled and self.device.type == "cuda":
-            torch.compiler.cudagraph_mark_step_begin()  # allows torch to overwrite what earlier steps returned
+            set_rate(group, rate * factor, self.device)
+        (group,) = self.discriminator_optimizer.param_groups
+        set_rate(group, options.discriminator_learning_rate * factor, self.device)
+
+    def step(self, parts: list[Batch]) -> dict[str, torch.Tensor]:
         means: dict[str, torch.Tensor] = {}
 
         def add(name: str, value: torch.Tensor) -> None:
@@ -187,13 +188,10 @@ class PoTGAN(Method):
             with _last_only(self._generator_loss, number == len(parts)):
                 fake, loss, terms = self._generator_loss(batch)
                 (loss / len(parts)).backward()
-            # The next run of a CUDA graph overwrites its output, so the output is copied.
-            fakes.append(fake.detach().clone() if self.compiled and len(parts) > 1 else fake.detach())
+            fakes.append(fake.detach())
             for name, value in terms.items():
                 add(name, value)
         self.generator_optimizer.step()
-        if self.average is not None:
-            self.average.update_parameters(self.networks["generator"])
 
         # The discriminator is updated by Eq. (6). It sees the images that the generator was just updated for, which is the
         # order of Algorithm 1.
@@ -207,6 +205,10 @@ class PoTGAN(Method):
                 add("discriminator", loss)
             self.discriminator_optimizer.step()
         return means
+
+    def finish(self) -> None:
+        if self.average is not None:  # `AveragedModel` asks the device whether this is the first update
+            self.average.update_parameters(self.networks["generator"])
 
     @property
     def generator(self) -> Generator:

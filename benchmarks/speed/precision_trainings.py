@@ -1,0 +1,90 @@
+"""The trainings of config/precision.yaml in every precision of the device, all at the same time on one card.
+
+Usage: snakemake --cores 2 --configfile config/config.yaml config/precision.yaml config/precision-tf32.yaml -- data
+       python benchmarks/speed/precision_trainings.py [--device cuda] [--json FILE]
+
+The first command makes the embedded data set; it may run on another machine, from which `results/precision` is then copied. The
+trained runs lie in `results/precision`, as `snakemake` would have made them. Where snakemake is installed, the same configuration
+with `-- all` in place of `-- data` then makes the report of them, and `python benchmarks/precision.py` the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from workers import record, write
+
+from potgan.common.errors import UserError
+from potgan.settings.layout import Layout
+from potgan.settings.reading import load
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+CONFIGURATION = REPOSITORY / "results" / "precision" / "config.yaml"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--at-once", type=int, default=6, help="trainings at the same time")
+    parser.add_argument("--json", type=Path, help="write what each training took there, too")
+    arguments = parser.parse_args()
+    if not CONFIGURATION.exists():
+        raise SystemExit(
+            f"{CONFIGURATION}: missing; run `snakemake --cores 2 --configfile config/config.yaml config/precision.yaml "
+            "config/precision-tf32.yaml -- data` first"
+        )
+    benchmark = load(CONFIGURATION)
+    environment = dict(os.environ)
+    if arguments.device == "cpu":
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    (dataset,) = benchmark.datasets
+    tasks = [
+        (model, seed)
+        for model in benchmark.models
+        for seed in benchmark.seeds
+        if arguments.device == "cuda" or benchmark.run_settings(dataset, model, seed).training.precision != "tf32"
+    ]
+    waiting, running, codes = list(tasks), {}, {}
+    start = time.perf_counter()
+    while waiting or running:
+        while waiting and len(running) < arguments.at_once:
+            model, seed = task = waiting.pop(0)
+            command = [sys.executable, "-m", "potgan", "train", "--config", str(CONFIGURATION), "--dataset", dataset,
+                       "--model", model, "--seed", str(seed)]  # fmt: skip
+            running[task] = subprocess.Popen(command, cwd=REPOSITORY, env=environment)
+        time.sleep(0.2)
+        for task, process in list(running.items()):
+            if process.poll() is not None:
+                codes[task] = process.returncode
+                del running[task]
+    seconds = time.perf_counter() - start
+    layout, runs = Layout(benchmark.benchmark), {}
+    for model, seed in tasks:
+        if codes[model, seed]:
+            print(f"{model}, seed {seed}: ended with code {codes[model, seed]}")
+            continue
+        done = json.loads((layout.train(dataset, model, seed) / "done.json").read_text())
+        runs[f"{model}/seed{seed}"] = {
+            key: done[key] for key in ("device", "precision", "iterations", "wall_seconds", "pairs_per_second")
+        }
+        print(
+            f"{model}, seed {seed}: {done['precision']}, {done['iterations']} iterations in {done['wall_seconds']} s on "
+            f"{done['device']}"
+        )
+    write(arguments.json, record("precision_trainings.py", vars(arguments), seconds=seconds, runs=runs))
+    if any(codes.values()):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None
