@@ -3,13 +3,15 @@
 #
 #   bash benchmarks/speed/gpu.sh [FOLDER] [PATN_CHECKOUT]      FOLDER: default results/speed
 #
-# In this order: is it right (the tests marked `cuda`), how fast is a step (beside PATN's own), how long is the paper's training,
-# and what does another precision change. Each piece writes a JSON file (numbers, hardware, versions, arguments) and a text file
-# into FOLDER as soon as it has them. A piece that fails is named at the end, and the others run. A piece whose JSON file is there
-# is not run again, so that a call that was broken off goes on.
+# Is it right (the tests marked `cuda`), how fast is a step (beside PATN's own), how long is the paper's training, and what does
+# another precision change? Whatever is not timed runs first, at the same time; what is timed runs alone afterwards. Each piece
+# writes a JSON file (numbers, hardware, versions, arguments) and a text file into FOLDER as soon as it has them. A piece that
+# fails is named at the end, and the others run. A piece whose JSON file is there is not run again, so that a call that was broken
+# off goes on.
 #
 # It needs torch, torchvision, numpy, OpenCV, pandas, PyYAML, tqdm and pytest, a C++ compiler and Triton for what is compiled, and
-# no network. PIECES="NAME ..." runs those alone. DEVICE=cpu runs the same pieces in small on a CPU, to see that they work.
+# no network. PIECES="NAME ..." runs those alone. BUDGET=330 shortens the paper's training so that all ends in that many seconds.
+# DEVICE=cpu runs the same pieces in small on a CPU, to see that they work.
 set -u
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 folder=${1:-$root/results/speed}
@@ -21,7 +23,7 @@ mkdir -p "$folder" && folder=$(cd "$folder" && pwd)
 if [ -n "$patn" ]; then
     patn=$(cd "$patn" && pwd) || { echo "error: there is no checkout of PATN at $2" >&2; exit 2; }
 fi
-pieces="right step-batch32 step-batch128 step-256x256 profile-batch32 profile-batch128 paper-training precision"
+pieces="right precision step-batch32 step-batch128 step-256x256 paper-training waiting"
 for name in ${PIECES:-}; do
     [[ " $pieces " == *" $name "* ]] || { echo "error: PIECES names $name; there are $pieces" >&2; exit 2; }
 done
@@ -57,7 +59,6 @@ piece() { # NAME COMMAND...: --json is added
     else
         echo "== $name: ended with code $code (124: after $limit s); the end of $folder/$name.log:" >&2
         tail -n 5 "$folder/$name.log" >&2
-        failed="$failed $name"
     fi
 }
 
@@ -75,52 +76,66 @@ patn_argument=()
 ways="compiled"
 [ "$device" = cuda ] || ways="eager"
 
-# What is compiled later is compiled now, at the same time as the tests run: both leave the numbers of the other alone.
-ahead() {
-    local batch
-    for batch in $batch32 $batch128; do
-        $speed/step.py "${here[@]}" --only compile --ways compiled --precisions $precisions --batch "$batch" --without-plain \
-            --limit "$limit" &
-    done
-    $speed/step.py "${here[@]}" --only compile --ways compiled --precisions bf16 --batch 8 --size $large --without-plain \
-        --limit "$limit" &
-    wait
-}
-compiling=""
-if [ "$device" = cuda ] && { wanted step-batch32 || wanted step-batch128 || wanted step-256x256; } >/dev/null; then
-    ahead >"$folder/compile-ahead.txt" 2>"$folder/compile-ahead.log" &
-    compiling=$!
-fi
-
-# 1. Right
-piece right $speed/right.py "${here[@]}"
-[ -z "$compiling" ] || { wait "$compiling"; echo "== compiled ahead, until second $SECONDS"; }
-
-# 2. Fast
+# The steps that are timed later compile now, all at the same time, while the tests run. A file tells each when it may go on.
+export POTGAN_COMPILED="$folder/compiled"
+holds=$folder/holds
+rm -rf "$holds" && mkdir -p "$holds"
 step() { # NAME ARGUMENT...
     local name=$1
     shift
-    piece "$name" $speed/step.py "${here[@]}" "${small[@]}" --width $width --only sides --without-plain --rounds "${ROUNDS:-5}" "$@"
+    wanted "$name" || { touch "$holds/$name.ready"; return; }
+    piece "$name" $speed/step.py "${here[@]}" "${small[@]}" --width $width --only sides --without-plain --rounds "${ROUNDS:-5}" \
+        --limit "${COMPILING_SECONDS:-150}" --hold "$holds/$name.go" "$@" &
+    pids[$name]=$!
 }
-beside=(--ways eager)
+go() { # NAME: let it time, and wait for it
+    [ -n "${pids[$1]:-}" ] || return
+    touch "$holds/$1.go"
+    wait "${pids[$1]}"
+}
+declare -A pids=()
+beside=(--ways eager) larger=(--ways eager)
 if [ "$device" = cuda ]; then
     beside=(--sides "fp32 compiled" "tf32 compiled" bf16 "bf16 recorded" "bf16 compiled")
     [ -z "$patn" ] || beside+=(patn "patn tf32")
+    larger=(--ways compiled --forced-layout
+        --sides "fp32 compiled" "tf32 compiled" "bf16 compiled" "bf16 compiled, layout as it comes")
 fi
-step step-batch32 "${patn_argument[@]}" --batch $batch32 --precisions $precisions "${beside[@]}"
-step step-batch128 --batch $batch128 --ways $ways --precisions $precisions
+profiled=(--kernels "bf16 compiled" --null "bf16 compiled")
+step step-batch32 "${patn_argument[@]}" --batch $batch32 --precisions $precisions "${beside[@]}" "${profiled[@]}"
+step step-batch128 --batch $batch128 --precisions $precisions "${larger[@]}" "${profiled[@]}"
 step step-256x256 --batch 8 --size $large --ways $ways --precisions bf16
-for batch in 32 128; do
-    number=batch$batch
-    piece "profile-batch$batch" $speed/training.py "${here[@]}" --width $width --precision bf16 --compile $compile \
-        --batch "${!number}" --parts profile loader --threads 4
+
+# 4. Precision: the trainings are many and small, and how long they take is not asked.
+piece precision $speed/precision_trainings.py "${here[@]}" &
+precision=$!
+
+# 1. Right
+piece right $speed/right.py "${here[@]}" ${RIGHT:+--keyword "$RIGHT"}
+
+wait "$precision"
+
+# 2. Fast
+for name in "${!pids[@]}"; do
+    # Nobody times anything before everything is compiled.
+    while [ ! -e "$holds/$name.ready" ] && kill -0 "${pids[$name]}" 2>/dev/null; do
+        sleep 0.2
+    done
 done
+echo "== compiled, until second $SECONDS"
+go step-batch32
+go step-batch128
+go step-256x256
 
-# 3. The paper's training
-piece paper-training $speed/paper_training.py "${here[@]}" "${tiny[@]}" --precision bf16 --seconds "${TRAINING_SECONDS:-150}" \
-    --out "$folder/paper-training"
+# 3. The paper's training, for what is left of BUDGET seconds
+seconds=${TRAINING_SECONDS:-150}
+[ -z "${BUDGET:-}" ] || seconds=$((BUDGET - SECONDS - 10 < seconds ? BUDGET - SECONDS - 10 : seconds))
+TORCHINDUCTOR_CACHE_DIR="$POTGAN_COMPILED/bf16-128x64-32" piece paper-training $speed/paper_training.py "${here[@]}" "${tiny[@]}" \
+    --precision bf16 --seconds "$seconds" --out "$folder/paper-training"
+TORCHINDUCTOR_CACHE_DIR="$POTGAN_COMPILED/bf16-128x64-32" piece waiting $speed/training.py "${here[@]}" --width $width \
+    --precision bf16 --compile $compile --batch $batch32 --parts loader --threads 4
 
-# 4. Precision
-piece precision $speed/precision_trainings.py "${here[@]}"
-
+for name in ${PIECES:-$pieces}; do
+    [ -s "$folder/$name.json" ] || failed="$failed $name"
+done
 [ -z "$failed" ] || { echo "failed:$failed" >&2; exit 1; }

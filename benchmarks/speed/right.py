@@ -42,13 +42,17 @@ def main() -> None:
     parser.add_argument(
         "--workers", type=int, default=4, help="processes that tests run in, where pytest-xdist is installed"
     )
+    parser.add_argument("--keyword", help="run only the tests that this expression of pytest's -k picks")
     parser.add_argument("--json", type=Path, help="write the outcomes there, too")
     arguments = parser.parse_args()
     os.environ["POTGAN_GPU_TESTS_ON"] = arguments.device
     outcomes = Outcomes()
     options = ["-q", "-m", "cuda", "-p", "no:cacheprovider", "--durations=20"]
-    if arguments.device == "cpu":
-        options += ["-k", "not compiled"]  # a C++ compiler takes minutes
+    keyword = arguments.keyword or (
+        "not compiled" if arguments.device == "cpu" else None
+    )  # a C++ compiler takes minutes
+    if keyword:
+        options += ["-k", keyword]
     try:
         import xdist  # noqa: F401
 

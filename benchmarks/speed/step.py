@@ -14,13 +14,26 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import random
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from workers import IMPROVEMENTS, Failed, Worker, record, size_argument, spread, write
+from workers import (
+    IMPROVEMENTS,
+    Failed,
+    Ours,
+    Worker,
+    floating_point_operations,
+    paper_settings,
+    print_kernels,
+    record,
+    size_argument,
+    spread,
+    write,
+)
 
 from potgan.common.progress import say
 
@@ -53,6 +66,9 @@ def sides_of(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     for precision in arguments.precisions:
         for way in arguments.ways:
             sides[name_of(precision, way)] = {"kind": "ours", "settings": base | {"precision": precision} | how(way)}
+            if arguments.forced_layout and way == "compiled":
+                name = name_of(precision, way)
+                sides[f"{name}, layout as it comes"] = sides[name] | {"without": "forced layout"}
     unknown = set(arguments.sides or ()) - set(sides)
     if unknown:
         raise SystemExit(f"error: --sides: there is no {', '.join(sorted(unknown))}; there are {', '.join(sides)}")
@@ -72,31 +88,6 @@ def how(way: str) -> dict[str, Any]:
     }[way]
 
 
-def compile_ahead(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Compile our sides at the same time, so that the sides of a later comparison find the result on the disk."""
-    seconds: dict[str, Any] = {}
-    with contextlib.ExitStack() as stack:
-        workers = {}
-        start = time.perf_counter()
-        for name, side in sides_of(arguments).items():
-            if side["kind"] == "ours":
-                workers[name] = stack.enter_context(
-                    Worker(device=arguments.device, limit=arguments.limit, wait=False, **side)
-                )
-        for worker in workers.values():
-            worker.tell(compile=True)
-        for name, worker in workers.items():
-            try:
-                worker.built()
-                worker.answer()
-                seconds[name] = time.perf_counter() - start
-                print(f"{name}: compiled after {seconds[name]:.0f} s", flush=True)
-            except Failed as failure:
-                seconds[name] = str(failure)
-                print(f"{name}: {failure}", flush=True)
-    return seconds
-
-
 def take_turns(sides: dict[str, dict[str, Any]], arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """name -> seconds of each round, peak memory, floating-point operations per pair; or why there is none.
 
@@ -110,12 +101,14 @@ def take_turns(sides: dict[str, dict[str, Any]], arguments: argparse.Namespace) 
             name: stack.enter_context(Worker(device=arguments.device, limit=arguments.limit, wait=False, **side))
             for name, side in sides.items()
         }
+        ready = compiled_together(started, sides, arguments)
         workers: dict[str, Worker] = {}
         turns: dict[str, int] = {}
         for name, worker in started.items():
             try:
-                worker.built()
-                found[name] = {}
+                if isinstance(ready[name], Failed):
+                    raise ready[name]
+                found[name] = {"compile_seconds": ready[name]} if ready[name] else {}
                 began = time.perf_counter()
                 if sides[name]["settings"].get("compile") != "always":
                     found[name]["gflop_per_pair"] = worker.ask(flops=True) / arguments.batch / 1e9
@@ -152,7 +145,44 @@ def take_turns(sides: dict[str, dict[str, Any]], arguments: argparse.Namespace) 
                 **({"really": worker.ask(really=True)} if sides.get(name, {}).get("kind") == "ours" else {}),
                 **spread(rounds[name]),
             }
-        _add_shares_of_the_peak(found, workers, sides, arguments.batch)
+        _add_shares_of_the_peak(found, workers, sides, arguments)
+        for name in arguments.kernels or ():
+            if name in workers:
+                found[name]["kernels"] = workers[name].ask(kernels=20)
+    return found
+
+
+def compiled_together(
+    started: dict[str, Worker], sides: dict[str, dict[str, Any]], arguments: argparse.Namespace
+) -> dict[str, float | None | Failed]:
+    """name -> seconds that compiling took, None for a side that is not compiled, or why there is no such side.
+
+    All sides compile at the same time. With --hold, what comes after waits until the file of this name is there.
+    """
+    found: dict[str, float | None | Failed] = {}
+    start = time.perf_counter()
+    for name, worker in started.items():
+        try:
+            worker.built()
+            found[name] = None
+            if sides[name]["settings"].get("compile") == "always" and arguments.device == "cuda":
+                worker.tell(compile=True)
+                found[name] = math.nan
+        except Failed as failure:
+            found[name] = failure
+    for name, state in found.items():
+        if isinstance(state, float):
+            try:
+                started[name].answer(max(1.0, start + arguments.limit - time.perf_counter()))
+                found[name] = time.perf_counter() - start
+                say(f"{name}: compiled after {found[name]:.0f} s")
+            except Failed as failure:
+                found[name] = failure
+                say(f"{name}: {failure}")
+    if arguments.hold is not None:
+        arguments.hold.with_suffix(".ready").touch()
+        while not arguments.hold.exists():
+            time.sleep(0.1)
     return found
 
 
@@ -162,7 +192,7 @@ def not_as_named(found: dict[str, dict[str, Any]], device: str) -> list[str]:
     for name, side in found.items():
         if "really" not in side:
             continue
-        way = next((way for way in WAYS if name.endswith(way)), "eager")
+        way = next((way for way in WAYS if way in name.split(",")[0]), "eager")
         wanted = {"compiled": way == "compiled", "recorded": device == "cuda" and way != "eager"}
         if side["really"] != wanted:
             wrong.append(f"{name}: really {side['really']}")
@@ -174,23 +204,25 @@ def _add_shares_of_the_peak(
 ) -> None:
     """Add what share of the device's own rate of matrix products each of our sides reaches, in its precision."""
     peaks: dict[str, float] = {}
-    flops = [
-        side["gflop_per_pair"]
-        for name, side in found.items()
-        if name.startswith(PRECISIONS) and "gflop_per_pair" in side
-    ]
+    flops = gflop_per_pair(arguments) * 1e9
     for name in workers:
-        if not name.startswith(PRECISIONS) or not flops:
+        if not name.startswith(PRECISIONS):
             continue
         precision = sides[name]["settings"]["precision"]
         if precision not in peaks:
             peaks[precision] = workers[name].ask(matrix_peak=precision)
-        rate = flops[0] * 1e9 * batch / found[name]["median"]
+        rate = flops * arguments.batch / found[name]["median"]
         found[name] |= {
             "flop_per_second": rate,
             "matrix_peak": peaks[precision],
             "share_of_peak": rate / peaks[precision],
         }
+
+
+def gflop_per_pair(arguments: argparse.Namespace) -> float:
+    """Counted in an eager step of one pair on the CPU. A multiplication and an addition are two; optimisers are left out."""
+    settings = paper_settings(arguments.size, 1, arguments.width)
+    return floating_point_operations(Ours(settings, torch.device("cpu"))) / 1e9
 
 
 def ratio(found: dict[str, dict[str, Any]], dividend: str, divisor: str) -> dict[str, float] | None:
@@ -238,6 +270,9 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     found = take_turns(sides_of(arguments), arguments)
     print_sides(found, arguments.batch)
     ours = [name for name in found if name.startswith(PRECISIONS) and "median" in found[name]]
+    for name, side in found.items():
+        if "kernels" in side:
+            print_kernels(side["kernels"], f"{name}, batch {arguments.batch}")
     best = min(ours, key=lambda name: found[name]["median"], default=None)
     ratios = {}
     null = print_null(found)
@@ -248,6 +283,12 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
                 ratios[f"{other} / {name}"] = value
                 print(f"{other} / {name}: {ratio_text(value)}", flush=True)
     as_wanted = (arguments.device, arguments.width, arguments.size, arguments.batch) == ("cpu", 64, (128, 64), 8)
+    for name in ours:
+        base = name.partition(",")[0]
+        value = ratio(found, name, base) if name != base else None
+        if value is not None:
+            ratios[f"{name} / {base}"] = value
+            print(f"{name} / {base}: {ratio_text(value)}", flush=True)
     for dividend, divisor, wanted in TARGETS if as_wanted else ():
         divisor = best if divisor == "best" else divisor
         value = ratios.get(f"{dividend} / {divisor}")
@@ -265,10 +306,14 @@ def improvements(arguments: argparse.Namespace) -> dict[str, Any]:
         "threads": arguments.threads,
     }
     side = {"kind": "ours", "settings": base | {"precision": arguments.improvements_of}}
-    found = take_turns({"all": side} | {name: side | {"without": name} for name in IMPROVEMENTS}, arguments)
+    found = take_turns(
+        {"all": side} | {name: side | {"without": name} for name in IMPROVEMENTS if name != "forced layout"}, arguments
+    )
     values = {}
     null = print_null(found)
     for name, instead in IMPROVEMENTS.items():
+        if name not in found:
+            continue
         value = ratio(found, name, "all")
         if value is None:
             print(f"without {name}: {found[name].get('failed', found['all'].get('failed'))}")
@@ -293,6 +338,13 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=300, help="seconds that a side may take to start or for a round")
     parser.add_argument("--ways", nargs="+", choices=WAYS, help="of ours; default: eager and compiled, on a GPU all")
     parser.add_argument("--sides", nargs="+", help="only these, such as `patn` and `bf16 compiled`; default: all")
+    parser.add_argument("--kernels", nargs="+", metavar="SIDE", help="sides whose kernels are profiled, on a GPU")
+    parser.add_argument(
+        "--forced-layout", action="store_true", help="also the compiled sides with the compiler's own layout"
+    )
+    parser.add_argument(
+        "--hold", type=Path, help="wait for this file after compiling, so that nothing else runs while it times"
+    )
     parser.add_argument("--without-plain", action="store_true", help="leave the plain version out")
     parser.add_argument("--null", help="the side that is measured twice in a round; default: the last")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, help="of ours; default: all of the device")
@@ -310,8 +362,8 @@ def main() -> None:
     arguments.precisions = arguments.precisions or [p for p in PRECISIONS if on_gpu or p != "tf32"]
     arguments.warm_up = arguments.warm_up or (12 if on_gpu else 2)
     results: dict[str, Any] = {}
-    for part, measure in (("compile", compile_ahead), ("sides", compare), ("improvements", improvements)):
-        if arguments.only == part or (arguments.only is None and part != "compile"):
+    for part, measure in (("sides", compare), ("improvements", improvements)):
+        if arguments.only in (None, part):
             results[part] = measure(arguments)
             write(arguments.json, record("step.py", vars(arguments), **results))
     failures = [f"{name}: {side['failed']}" for part in results.values() for name, side in part.get("sides", {}).items()

@@ -29,7 +29,20 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
-from workers import Failed, Ours, Worker, free_memory, matrix_peak, paper_settings, record, size_argument, spread, write
+from workers import (
+    Failed,
+    Ours,
+    Worker,
+    free_memory,
+    kernels,
+    matrix_peak,
+    paper_settings,
+    print_kernels,
+    record,
+    size_argument,
+    spread,
+    write,
+)
 
 from potgan.common.device import device_name, keep_freed_memory, set_precision
 from potgan.common.processes import Processes
@@ -58,16 +71,6 @@ KINDS = {
     "copies": r"copy|cat$|clone|contiguous|zero|fill|::to$|index|slice|repeat|empty",
     "activations": r"relu|tanh|threshold|sigmoid",
     "losses": r"l1_loss|cross_entropy|mean|sign|::abs|sum",
-}
-#: Kinds of kernels on a GPU, likewise.
-KERNELS = {
-    "convolution": r"conv|xmma|fprop|dgrad|wgrad|cudnn.*(gemm|kernel)|implicit|sm90.*(nhwc|nchw)",
-    "matrix product": r"gemm|cublas|gemv",
-    "fused by the compiler": r"^triton_",
-    "warps": r"grid_sampler",
-    "optimiser": r"multi_tensor|adam",
-    "normalisation": r"norm",
-    "layout of tensors": r"nhwc|nchw|[Cc]opy|Memcpy|Memset|cat|Cat",
 }
 
 
@@ -129,45 +132,12 @@ def kind_of(operation: str) -> str:
 
 
 def kernels_part(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """The kernels of a step on a GPU, from the profiler; with --compile, those of the step as it is really run."""
+    """The kernels of a step on a GPU, as it is really run."""
     timed = Ours(settings_of(arguments), device)
     timed.run(WARM_UP[device.type])
-    alone = min(timed.run(arguments.steps) / arguments.steps for _ in range(3))
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], acc_events=True) as profiler:
-        timed.run(arguments.steps)
-    rows: dict[str, list[float]] = {}  # kernel -> seconds and calls of one step
-    for event in profiler.key_averages():
-        # What torch marks by itself (optimisers, compiled regions) spans kernels that have entries of their own.
-        if event.device_type == torch.autograd.DeviceType.CUDA and not re.match(
-            r"Optimizer\.|ProfilerStep|.*Compiled", event.key
-        ):
-            rows[event.key] = [event.self_device_time_total / 1e6 / arguments.steps, event.count / arguments.steps]
-    busy = sum(seconds for seconds, _ in rows.values())
-    kinds: dict[str, float] = {}
-    for name, (seconds, _) in rows.items():
-        kind = next((kind for kind, pattern in KERNELS.items() if re.search(pattern, name)), "other")
-        kinds[kind] = kinds.get(kind, 0.0) + seconds
-    count = sum(calls for _, calls in rows.values())
-    print(
-        f"kernels of a step, {arguments.precision}, compile {arguments.compile}, batch {arguments.batch}: {count:,.0f} kernels, "
-        f"{busy * 1e3:.2f} ms of {alone * 1e3:.2f} ms; in the rest the GPU waits"
-    )
-    for kind, seconds in sorted(kinds.items(), key=lambda item: -item[1]):
-        print(f"  {kind:32} {100 * seconds / busy:5.1f} %")
-    largest = sorted(rows.items(), key=lambda item: -item[1][0])
-    print("| kernel | % | ms | calls |\n|---|---:|---:|---:|")
-    for name, (seconds, calls) in largest[:10]:
-        print(f"| `{name[:110]}` | {100 * seconds / busy:.1f} | {seconds * 1e3:.3f} | {calls:.0f} |")
-    return {
-        "seconds_per_step": alone,
-        "busy_seconds_per_step": busy,
-        "kernels_per_step": count,
-        "share": {kind: seconds / busy for kind, seconds in kinds.items()},
-        "largest": [
-            {"kernel": name, "share": seconds / busy, "seconds": seconds, "calls": calls}
-            for name, (seconds, calls) in largest[:40]
-        ],
-    }
+    found = kernels(timed, arguments.steps)
+    print_kernels(found, f"{arguments.precision}, compile {arguments.compile}, batch {arguments.batch}")
+    return found
 
 
 def profile_part(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:

@@ -13,8 +13,10 @@ import io
 import json
 import os
 import platform
+import re
 import resource
 import selectors
+import signal
 import subprocess
 import sys
 import tempfile
@@ -59,6 +61,7 @@ IMPROVEMENTS = {
     "kept memory": "malloc as it comes",
     "resident data": "a DataLoader with two workers that read PNG files",
     "losses on the device": "every loss is waited for at every step",
+    "forced layout": "the compiler chooses the layout of each tensor (of a compiled step only)",
 }
 
 
@@ -213,6 +216,8 @@ class Ours(TimedTraining):
         data = random_pairs(settings.image_size, settings.masks.heatmap_sigma).placed(device)
         super().__init__(settings, device, data)
         method = self.method
+        if without == "forced layout":
+            torch._inductor.config.force_layout_optimization = False
         if without == "frozen discriminator":
             method.discriminator.requires_grad_ = lambda flag: method.discriminator
         elif without == "channels last":
@@ -374,6 +379,66 @@ def floating_point_operations(side: Ours | Plain | Patn) -> int:
     return counter.get_total_flops()
 
 
+#: Kinds of kernels on a GPU, by what their names hold; the first that fits counts.
+KERNELS = {
+    "fused by the compiler": r"^triton_",
+    "warps": r"grid_sampler",
+    "optimiser": r"multi_tensor|adam",
+    "layout of tensors": r"nhwcToNchw|nchwToNhwc|AddPadding|[Cc]opy|Memcpy|Memset|CatArray",
+    "convolution": r"conv|xmma|fprop|dgrad|wgrad|cudnn|implicit|sm90.*(nhwc|nchw)",
+    "matrix product": r"gemm|cublas|gemv|nvjet",
+    "normalisation": r"norm",
+}
+
+
+def kernels(side: Ours, steps: int) -> dict[str, Any]:
+    """The kernels of a step on a GPU, from the profiler, and what share of a step's time they fill."""
+    from torch.profiler import ProfilerActivity, profile
+
+    alone = min(side.run(steps) / steps for _ in range(3))
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], acc_events=True) as profiler:
+        side.run(steps)
+    rows: dict[str, list[float]] = {}  # kernel -> seconds and calls of one step
+    for event in profiler.key_averages():
+        # What torch marks by itself (optimisers, compiled regions) spans kernels that have entries of their own.
+        if event.device_type == torch.autograd.DeviceType.CUDA and not re.match(
+            r"Optimizer\.|ProfilerStep|.*Compiled", event.key
+        ):
+            rows[event.key] = [event.self_device_time_total / 1e6 / steps, event.count / steps]
+    busy = sum(seconds for seconds, _ in rows.values())
+    kinds: dict[str, float] = {}
+    for name, (seconds, _) in rows.items():
+        kind = next((kind for kind, pattern in KERNELS.items() if re.search(pattern, name)), "other")
+        kinds[kind] = kinds.get(kind, 0.0) + seconds
+    largest = sorted(rows.items(), key=lambda item: -item[1][0])
+    return {
+        "seconds_per_step": alone,
+        "busy_seconds_per_step": busy,
+        "kernels_per_step": sum(calls for _, calls in rows.values()),
+        "share": {kind: seconds / busy for kind, seconds in sorted(kinds.items(), key=lambda item: -item[1])},
+        "largest": [
+            {"kernel": name, "share": seconds / busy, "seconds": seconds, "calls": calls}
+            for name, (seconds, calls) in largest[:60]
+        ],
+    }
+
+
+def print_kernels(found: dict[str, Any], title: str) -> None:
+    """The ten largest kernels as a table, and the kinds of all."""
+    seconds, busy = found["seconds_per_step"], found["busy_seconds_per_step"]
+    print(
+        f"kernels of a step, {title}: {found['kernels_per_step']:,.0f} kernels, {busy * 1e3:.2f} ms of {seconds * 1e3:.2f} ms; in "
+        f"the rest, {100 * max(0.0, 1 - busy / seconds):.1f} %, the GPU waits"
+    )
+    for kind, share in found["share"].items():
+        print(f"  {kind:32} {100 * share:5.1f} %")
+    print("| kernel | % | ms | calls |\n|---|---:|---:|---:|")
+    for row in found["largest"][:10]:
+        print(
+            f"| `{row['kernel'][:110]}` | {100 * row['share']:.1f} | {row['seconds'] * 1e3:.3f} | {row['calls']:.0f} |"
+        )
+
+
 def matrix_peak(precision: str, device: torch.device) -> float:
     """Floating-point operations per second of one large square matrix product: the best of some, after some to warm up."""
     size = 8192 if device.type == "cuda" else 2048
@@ -400,6 +465,13 @@ def matrix_peak(precision: str, device: torch.device) -> float:
 # Processes
 
 
+def name_of_cache(settings: dict[str, Any], more: dict[str, Any]) -> str:
+    """The name of the folder for what a side compiles, such as `bf16-128x64-32`."""
+    height, width = settings["size"]
+    without = f"-without-{more['without'].replace(' ', '-')}" if more.get("without") else ""
+    return f"{settings.get('precision', 'fp32')}-{height}x{width}-{settings['batch_size']}{without}"
+
+
 class Failed(Exception):
     """A process could not do what it was told; the text says why."""
 
@@ -424,12 +496,17 @@ class Worker:
     ) -> None:
         self.limit = limit
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+        if "POTGAN_COMPILED" in environment:
+            # A folder for what each side compiles: processes that compile at the same time wait for each other in a shared one.
+            folder = Path(environment["POTGAN_COMPILED"], name_of_cache(settings, more))
+            environment["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
         self.process = subprocess.Popen(
             [sys.executable, __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env=environment,
+            start_new_session=True,  # so that the compiler's processes end with it
         )
         self.tell(kind=kind, device=device, settings=settings, memory=memory, more=more)
         if wait:
@@ -455,12 +532,14 @@ class Worker:
         except BrokenPipeError:
             raise Failed("the process has ended") from None
 
-    def answer(self) -> Any:
+    def answer(self, limit: float | None = None) -> Any:
+        """The answer to the last command. limit: seconds; by default that of all answers. Raises Failed if there is none."""
+        limit = self.limit if limit is None else limit
         with selectors.DefaultSelector() as selector:
             selector.register(self.process.stdout, selectors.EVENT_READ)
-            if not selector.select(self.limit):
+            if not selector.select(limit):
                 self.close()
-                raise Failed(f"no answer within {self.limit:g} s")
+                raise Failed(f"no answer within {limit:.0f} s")
         line = self.process.stdout.readline()
         if not line:
             self.process.wait()
@@ -476,8 +555,9 @@ class Worker:
         return clock / count, processors / count
 
     def close(self) -> None:
-        self.process.kill()
-        self.process.communicate()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
     def __enter__(self) -> Worker:
         return self
@@ -503,9 +583,13 @@ def serve() -> None:
             elif "flops" in command:
                 value = floating_point_operations(side)
             elif "compile" in command:
-                # What is compiled stays on the disk. The choice of convolution algorithms does not, and is left out.
-                torch.backends.cudnn.benchmark = False
+                # Several processes compile at the same time. The choice among algorithms for convolutions, by trying them, must
+                # wait until this process is alone: torch remembers choices apart for `deterministic`, so it will choose again.
+                torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
                 value = side.run(1)
+                torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, True
+            elif "kernels" in command:
+                value = kernels(side, command["kernels"])
             elif "really" in command:
                 value = {
                     "compiled": side.method.compiled and compiled_without_failure(),

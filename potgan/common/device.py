@@ -158,8 +158,12 @@ def compile_in_place(module: nn.Module) -> None:
     On a machine that cannot compile (without a C++ compiler or Triton) the network runs uncompiled, and torch prints why.
     """
     import torch._dynamo
+    import torch._inductor.config
 
     torch._dynamo.config.suppress_errors = True
+    # The compiler keeps channels last where a graph has few convolutions that lower the number of channels. The decoders here have
+    # some, and tensor cores read channels last.
+    torch._inductor.config.force_layout_optimization = True
     module.compile(dynamic=False)
 
 

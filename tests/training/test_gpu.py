@@ -151,8 +151,8 @@ def test_forward_and_backward_in_fp32_are_the_cpus() -> None:
 
 #: Precision -> the largest relative difference to fp32 of an image, of G's gradient and of D's. A mantissa of 10 bits (tf32) has
 #: a rounding error of 2^-11 = 5e-4, one of 7 bits (bf16) of 2^-8 = 4e-3; each passes through some twenty layers, and gradients
-#: through twice as many. The least difference, a fortieth of the bound, says that the format is really used.
-BOUNDS = {"tf32": (5e-3, 3e-2, 4e-2), "bf16": (4e-2, 2e-1, 3e-1)}
+#: through twice as many. The least difference, a hundredth of the bound, says that the format is really used.
+BOUNDS = {"tf32": (1e-2, 5e-2, 1e-1), "bf16": (5e-2, 3e-1, 5e-1)}
 
 
 @pytest.mark.parametrize("precision", BOUNDS)
@@ -161,7 +161,7 @@ def test_coarser_formats_are_used_and_stay_within_their_bounds(precision: str) -
         pytest.skip("tf32 needs an NVIDIA GPU since Ampere")
     found, wanted = in_precision(precision)[:3], gradients(settings(), CPU)[:3]
     for ours, theirs, bound in zip(found, wanted, BOUNDS[precision], strict=True):
-        assert bound / 40 < difference(ours, theirs) < bound
+        assert bound / 100 < difference(ours, theirs) < bound
 
 
 def test_an_optimiser_step_in_fp32_is_the_cpus() -> None:
@@ -171,8 +171,9 @@ def test_an_optimiser_step_in_fp32_is_the_cpus() -> None:
     g = torch.Generator().manual_seed(8)
     for iteration in (0, 15):  # the second is in the decay of the rates
         for mine, other in zip(ours.generator.parameters(), theirs.generator.parameters(), strict=True):
-            other.grad = torch.randn(other.shape, generator=g) * 1e-3
-            mine.grad = other.grad.to(DEVICE)
+            # Gradients lie in memory as their weights do.
+            other.grad = torch.empty_like(other).copy_(torch.randn(other.shape, generator=g) * 1e-3)
+            mine.grad = torch.empty_like(mine).copy_(other.grad)
         for method in (ours, theirs):
             method.set_rates(iteration)
             method.generator_optimizer.step()
@@ -281,10 +282,8 @@ def test_a_recorded_step_with_warps_differs_as_two_runs_do() -> None:
     eager = dataclasses.replace(run, training=dataclasses.replace(run.training, compile="never"))
     with deterministic():
         ours, again, theirs = (trained(one, 12)[0] for one in (run, eager, eager))
-    spread = difference(weights(again), weights(theirs))
-    # The sums of `grid_sample` are added in another order at every run, and Adam makes a step of every tiny gradient.
-    assert difference(weights(ours), weights(theirs)) <= max(10 * spread, 1e-6)
-    assert spread < 1e-2
+    # The sums of `grid_sample` are added in another order at every run, and Adam makes a whole step of every tiny gradient.
+    assert difference(weights(ours), weights(theirs)) <= max(3 * difference(weights(again), weights(theirs)), 1e-6)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
