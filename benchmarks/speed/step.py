@@ -200,7 +200,10 @@ def not_as_named(found: dict[str, dict[str, Any]], device: str) -> list[str]:
 
 
 def _add_shares_of_the_peak(
-    found: dict[str, dict[str, Any]], workers: dict[str, Worker], sides: dict[str, dict[str, Any]], batch: int
+    found: dict[str, dict[str, Any]],
+    workers: dict[str, Worker],
+    sides: dict[str, dict[str, Any]],
+    arguments: argparse.Namespace,
 ) -> None:
     """Add what share of the device's own rate of matrix products each of our sides reaches, in its precision."""
     peaks: dict[str, float] = {}
