@@ -3,9 +3,12 @@
 Nothing here looks at how long anything takes.
 """
 
+import argparse
+import dataclasses
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,7 +48,7 @@ def workers(monkeypatch):
     return workers
 
 
-def run(tmp_path: Path, script: str, *arguments: str) -> tuple[dict, str]:
+def run(tmp_path: Path, script: str, *arguments: str, code: int = 0) -> tuple[dict, str]:
     out = tmp_path / "numbers.json"
     done = subprocess.run(
         [sys.executable, str(SPEED / script), *TINY, "--json", str(out), *arguments],
@@ -54,7 +57,7 @@ def run(tmp_path: Path, script: str, *arguments: str) -> tuple[dict, str]:
         check=False,
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
     tree = json.loads(out.read_text())
     assert tree["versions"]["torch"] == torch.__version__
     assert {"Processor", "GPU"} <= set(tree["hardware"])
@@ -65,8 +68,8 @@ def run(tmp_path: Path, script: str, *arguments: str) -> tuple[dict, str]:
 @pytest.mark.slow
 def test_step_compares_all_sides_and_names_what_failed(tmp_path) -> None:
     tree, printed = run(
-        tmp_path, "step.py", "--only", "sides", "--ways", "eager", "--warm-up", "1", "--patn", str(tmp_path)
-    )
+        tmp_path, "step.py", "--only", "sides", "--ways", "eager", "--warm-up", "1", "--patn", str(tmp_path), code=1
+    )  # fmt: skip
     sides = tree["sides"]["sides"]
     assert set(sides) == {"patn", "plain", "fp32", "bf16", "null"}
     assert "is no checkout" in sides["patn"]["failed"]
@@ -85,7 +88,8 @@ def test_step_compares_all_sides_and_names_what_failed(tmp_path) -> None:
 def test_step_takes_one_thing_out_at_a_time(tmp_path, workers) -> None:
     tree, _ = run(tmp_path, "step.py", "--only", "improvements", "--warm-up", "1")
     sides = tree["improvements"]["sides"]
-    assert set(sides) == {"all", *workers.IMPROVEMENTS}
+    assert set(sides) == {"all", "null", *workers.IMPROVEMENTS} - {"forced layout"}  # which is of compiled steps only
+    assert sides.pop("null")["of"] == "losses on the device"
     assert not any("failed" in side for side in sides.values())
     flops = {name: side["gflop_per_pair"] for name, side in sides.items()}
     assert flops.pop("frozen discriminator") > flops["all"]
@@ -162,15 +166,19 @@ def test_plain_batches_are_pairs_as_the_model_takes_them(workers, tmp_path) -> N
 def test_gpu_script_skips_what_is_done_and_keeps_no_half_written_numbers(tmp_path) -> None:
     """With a python that fails: nothing is left that a second call would take for done."""
     fake = tmp_path / "python"
-    fake.write_text('#!/bin/sh\necho "$@" >> "$CALLS"\nfor last; do :; done\necho "{}" > "$last"\nexit $CODE\n')
+    fake.write_text(
+        '#!/bin/sh\necho "$@" >> "$CALLS"\nfor last; do :; done\necho \'"device": "cuda"\' > "$last"\nexit $CODE\n'
+    )
     fake.chmod(0o755)
     out = tmp_path / "speed"
-    pieces = "step-batch8-fp32 wall-bf16-compiled estimate-deepfashion-potgan"
+    pieces = "right step-batch32 paper-training"
 
-    def call(code: int) -> tuple[int, list[str]]:
+    def call(code: int, **more: str) -> tuple[int, list[str]]:
         calls = tmp_path / "calls"
         calls.write_text("")
-        environment = os.environ | {"PYTHON": str(fake), "CALLS": str(calls), "CODE": str(code), "PIECES": pieces}
+        environment = (
+            os.environ | {"PYTHON": str(fake), "CALLS": str(calls), "CODE": str(code), "PIECES": pieces} | more
+        )
         done = subprocess.run(
             ["bash", str(SPEED / "gpu.sh"), str(out)], env=environment, capture_output=True, check=False
         )
@@ -185,6 +193,63 @@ def test_gpu_script_skips_what_is_done_and_keeps_no_half_written_numbers(tmp_pat
     assert second == first
     assert sorted(p.name for p in out.glob("*.json")) == sorted(f"{name}.json" for name in pieces.split())
     assert call(0) == (0, [])
+    assert call(0, DEVICE="cpu") == (1, [])  # what is there is of another device, and is not replaced
+    assert call(0, PIECES="step-batch23") == (2, [])
+    assert sorted(p.name for p in out.glob("*.json")) == sorted(f"{name}.json" for name in pieces.split())
+
+
+def test_data_of_market1501s_size_are_all_pairs_of_each_person(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(SPEED))
+    import paper_training
+
+    assert [paper_training.IMAGES // paper_training.PEOPLE, paper_training.IMAGES % paper_training.PEOPLE] == [17, 169]
+    monkeypatch.setattr(paper_training, "PEOPLE", 3)
+    arguments = argparse.Namespace(precision="bf16", iterations=None, batch=None, width=None)
+    settings = dataclasses.replace(paper_training.paper_run(arguments), image_size=(32, 16))
+    assert (settings.training.iterations, settings.training.batch_size, settings.generator.width) == (90_000, 32, 64)
+    data, validation = paper_training.market_sized_pairs(settings, 3 * 17 + 1, validation_people=1)
+    assert len(validation.names) == 18  # the first person has one more
+    assert len(validation) == 18 * 17
+    assert len(data.names) == 2 * 17
+    assert len(data) == 2 * 17 * 16
+    assert torch.equal(data.sources // 17, data.targets // 17)
+    assert not (data.sources == data.targets).any()
+    assert data.images.shape == (34, 3, 32, 16)
+    assert data.joints.isnan().any()
+
+
+def test_what_the_documents_say_of_a_gpu_is_what_was_measured() -> None:
+    """Each number of the table, and of the sentences about it, follows from the JSON files."""
+    results = SPEED / "results" / "h200"
+    sides = json.loads((results / "step-batch32.json").read_text())["sides"]
+    table = (SPEED / "README.md").read_text()
+    rows = {
+        "PATN, fp32": "patn",
+        "PATN, TF32 (today's default of PyTorch)": "patn tf32",
+        "ours, bf16, every kernel started by itself": "bf16",
+        "ours, bf16, one CUDA graph": "bf16 recorded",
+    }
+    for title, name in rows.items():
+        seconds = sorted(sides["sides"][name]["seconds"])
+        median = seconds[len(seconds) // 2]
+        cells = [title, f"{median * 1e3:.1f}", f"{32 / median:,.0f}"]
+        for patn in ("patn", "patn tf32"):
+            ratios = sorted(
+                a / b for a, b in zip(sides["sides"][patn]["seconds"], sides["sides"][name]["seconds"], strict=True)
+            )
+            cells.append(f"{ratios[2]:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})" if name.startswith("bf16") else "")
+        assert re.sub(r"\|  (?=\|)", "| ", f"| {' | '.join(cells)} |") in table, cells
+    loader = json.loads((results / "waiting.json").read_text())["loader"]
+    worked = loader["on the device"]["worked"]
+    guide = (REPOSITORY / "docs" / "gpu-and-cluster.md").read_text()
+    assert f"{worked * 1e3:.1f} ms" == "5.5 ms"
+    assert f"{worked * 90_000 / 60:.1f} minutes" == "8.2 minutes"
+    for text in (table, guide):
+        assert "5.5 ms" in text
+        assert "8.2 minutes" in text
+    counts = json.loads((results / "right.json").read_text())["counts"]
+    assert counts == {"passed": 19, "failed": 1, "skipped": 0}
+    assert "Of the 20 tests that need a GPU, 19 passed" in table
 
 
 def test_the_engine_needs_no_more_than_a_gpu_machine_has() -> None:

@@ -4,7 +4,7 @@
 #   bash benchmarks/speed/gpu.sh [FOLDER] [PATN_CHECKOUT]      FOLDER: default results/speed
 #
 # Is it right (the tests marked `cuda`), how fast is a step (beside PATN's own), how long is the paper's training, and what does
-# another precision change? Whatever is not timed runs first, at the same time; what is timed runs alone afterwards. Each piece
+# another precision change? Each piece
 # writes a JSON file (numbers, hardware, versions, arguments) and a text file into FOLDER as soon as it has them. A piece that
 # fails is named at the end, and the others run. A piece whose JSON file is there is not run again, so that a call that was broken
 # off goes on.
@@ -17,7 +17,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 folder=${1:-$root/results/speed}
 patn=${2:-}
 device=${DEVICE:-cuda}
-limit=${LIMIT:-300}
+limit=${LIMIT:-420}
 python=${PYTHON:-python3}
 mkdir -p "$folder" && folder=$(cd "$folder" && pwd)
 if [ -n "$patn" ]; then
@@ -76,7 +76,14 @@ patn_argument=()
 ways="compiled"
 [ "$device" = cuda ] || ways="eager"
 
-# The steps that are timed later compile now, all at the same time, while the tests run. A file tells each when it may go on.
+# 1. Right
+piece right $speed/right.py "${here[@]}" ${RIGHT:+--keyword "$RIGHT"}
+
+# 4. Precision: the trainings are small and run at the same time, and how long they take is not asked.
+piece precision $speed/precision_trainings.py "${here[@]}"
+
+# 2. Fast. All steps compile at the same time, each into a folder of its own, which fills sixteen processors for two minutes. Then a
+# file tells each that it may go on, so that nothing else runs while it is timed.
 export POTGAN_COMPILED="$folder/compiled"
 holds=$folder/holds
 rm -rf "$holds" && mkdir -p "$holds"
@@ -85,7 +92,7 @@ step() { # NAME ARGUMENT...
     shift
     wanted "$name" || { touch "$holds/$name.ready"; return; }
     piece "$name" $speed/step.py "${here[@]}" "${small[@]}" --width $width --only sides --without-plain --rounds "${ROUNDS:-5}" \
-        --limit "${COMPILING_SECONDS:-150}" --hold "$holds/$name.go" "$@" &
+        --limit "${COMPILING_SECONDS:-240}" --hold "$holds/$name.go" "$@" &
     pids[$name]=$!
 }
 go() { # NAME: let it time, and wait for it
@@ -106,16 +113,6 @@ step step-batch32 "${patn_argument[@]}" --batch $batch32 --precisions $precision
 step step-batch128 --batch $batch128 --precisions $precisions "${larger[@]}" "${profiled[@]}"
 step step-256x256 --batch 8 --size $large --ways $ways --precisions bf16
 
-# 4. Precision: the trainings are many and small, and how long they take is not asked.
-piece precision $speed/precision_trainings.py "${here[@]}" &
-precision=$!
-
-# 1. Right
-piece right $speed/right.py "${here[@]}" ${RIGHT:+--keyword "$RIGHT"}
-
-wait "$precision"
-
-# 2. Fast
 for name in "${!pids[@]}"; do
     # Nobody times anything before everything is compiled.
     while [ ! -e "$holds/$name.ready" ] && kill -0 "${pids[$name]}" 2>/dev/null; do

@@ -44,7 +44,9 @@ PEOPLE, IMAGES = 751, 12_936
 def _render(task: tuple[int, list[int], tuple[int, int], int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Images (N, 3, H, W), masks (N, 1, H, W) and joints (N, 18, 2) of one person."""
     person, indices, (height, width), radius = task
-    settings = SyntheticSettings(train_identities=PEOPLE, test_identities=0, height=height, width=width)
+    settings = SyntheticSettings(
+        train_identities=PEOPLE, test_identities=0, images_per_identity=max(indices) + 1, height=height, width=width
+    )
     images, masks, joints = [], [], []
     for index in indices:
         render = people.render(settings, person, index)

@@ -593,7 +593,7 @@ def serve() -> None:
             elif "really" in command:
                 value = {
                     "compiled": side.method.compiled and compiled_without_failure(),
-                    "recorded": side.update.recorded,
+                    "recorded": getattr(side.update, "recorded", False),
                 }
             elif "matrix_peak" in command:
                 value = matrix_peak(command["matrix_peak"], side.device)
@@ -648,7 +648,7 @@ def record(script: str, arguments: dict[str, Any], **results: Any) -> dict[str, 
     """What is written as JSON: the numbers, and all that they depend on."""
     return {
         "script": script,
-        "arguments": {name: str(value) if isinstance(value, Path) else value for name, value in arguments.items()},
+        "arguments": {name: value.name if isinstance(value, Path) else value for name, value in arguments.items()},
         "revision": os.environ.get("POTGAN_REVISION") or (dataclasses.asdict(found) if (found := commit()) else None),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "hardware": dict(hardware()),

@@ -2,7 +2,7 @@
 
 The paper implies that it trains in fp32. So no result of a model in bf16 or tf32 stands in a table without its difference to
 fp32. If the same benchmark has a twin of the model in fp32, the ablation report compares the two. If not, the report states the
-difference that was measured on the embedded benchmark over three seeds (`benchmarks/precision.csv`, written by
+difference that was measured on the embedded benchmark (`benchmarks/precision.csv`, written by
 `benchmarks/precision.py`).
 """
 

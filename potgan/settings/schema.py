@@ -249,7 +249,9 @@ class TrainingSettings:
         None, "the most pairs at once on one device, beyond which parts are accumulated; null: no limit", at_least=1
     )
     compile: str = setting(
-        "auto", "`auto`: trainings of 2,000 iterations and more on a GPU", choices=("auto", "always", "never")
+        "auto",
+        "`auto`: trainings of 10,000 iterations and more on a GPU; `never`: nor is a step recorded there",
+        choices=("auto", "always", "never"),
     )
 
 
