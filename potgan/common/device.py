@@ -118,6 +118,22 @@ def keep_freed_memory() -> None:
 # Number formats
 
 
+def actual_precision(precision: str, device: torch.device) -> str:
+    """The precision that a setting means on a device: for "auto", bf16 where the device has such arithmetic, else fp32."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        has_bf16 = torch.cuda.get_device_capability(device)[0] >= 8
+    else:
+        has_bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported() and _cpu_multiplies_bf16()
+    return "bf16" if has_bf16 else "fp32"
+
+
+def _cpu_multiplies_bf16() -> bool:
+    """Whether the processor has instructions for products in bf16. Without them, oneDNN computes in fp32 and only rounds."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 def set_precision(precision: str, device: torch.device) -> None:
     """Switch this process to a precision. Raises UserError where the device has no such arithmetic.
 

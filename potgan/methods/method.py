@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from potgan.common.device import set_precision
+from potgan.common.device import actual_precision, set_precision
 from potgan.common.processes import Processes
 from potgan.data.batches import Batch
 from potgan.settings.schema import RunSettings
@@ -60,6 +60,7 @@ class Method(ABC):
     losses: name of each loss term -> its short name in a progress line.
     variants: the columns of `progress.csv` beside `validation_ssim`, one for each further kind of image that is validated.
     networks: name -> network, for all networks that are trained; "generator" is the one that is kept.
+    precision: the precision of its arithmetic; what `auto` in the settings means on this device.
     compiled: whether the networks are compiled.
     loads: how many states were loaded, each of which put other tensors in the place of the optimisers'.
 
@@ -77,7 +78,8 @@ class Method(ABC):
 
     def __init__(self, settings: RunSettings, device: torch.device, processes: Processes | None = None) -> None:
         self.settings, self.device, self.processes = settings, device, processes or Processes()
-        set_precision(settings.training.precision, device)
+        self.precision = actual_precision(settings.training.precision, device)
+        set_precision(self.precision, device)
         torch.manual_seed(settings.seed)
 
     @staticmethod

@@ -11,6 +11,8 @@ from potgan.common.weights import weight_file
 
 #: The number of layers of torchvision's VGG-16 up to relu1_2: conv1_1, relu, conv1_2, relu.
 _RELU1_2 = 4
+#: Their channels.
+VGG_WIDTH = 64
 
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -20,14 +22,17 @@ _IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 
 class PerceptualNetwork(nn.Module):
-    """psi of Eq. (5): VGG-16 up to relu1_2, frozen. Images (B, 3, H, W) in [-1, 1] -> features (B, 64, H, W).
+    """psi of Eq. (5): VGG-16 up to relu1_2, frozen. Images (B, 3, H, W) in [-1, 1] -> features (B, width, H, W).
 
     kind `vgg16`: the network has ImageNet weights, which are fetched once and checked by SHA-256. kind `random`: the network has
     the same two layers with fixed, seeded weights (Kaiming). This kind is for benchmarks that may not download anything; it
     measures local contrast in random directions.
+
+    width: the channels of both layers of a random network. VGG-16 has 64. Beside a narrow generator a network of that width is the
+    larger part of the arithmetic of a training, and random directions are as good if they are fewer.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, width: int = VGG_WIDTH) -> None:
         super().__init__()
         if kind == "vgg16":
             from torchvision.models import vgg16
@@ -38,7 +43,7 @@ class PerceptualNetwork(nn.Module):
         else:
             generator = torch.Generator().manual_seed(16)
             layers = nn.Sequential(
-                nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU()
+                nn.Conv2d(3, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU()
             )
             for layer in (layers[0], layers[2]):
                 fan_in = layer.weight[0].numel()

@@ -28,6 +28,11 @@ def precision_of(benchmark: Benchmark, model: str) -> str:
     return next((precision for precision in found if precision != "fp32"), "fp32")
 
 
+def _coarsest(precision: str) -> str:
+    """The coarsest precision that a setting may mean."""
+    return "bf16" if precision == "auto" else precision
+
+
 def fp32_twin(benchmark: Benchmark, model: str) -> str | None:
     """Return the model that differs, on every data set, only by being trained in fp32. Return None if there is none."""
 
@@ -67,7 +72,7 @@ def check_precisions(benchmark: Benchmark, where: str) -> None:
         precision = precision_of(benchmark, model)
         if precision == "fp32" or fp32_twin(benchmark, model) is not None:
             continue
-        if not (measured()["precision"] == precision).any():
+        if not (measured()["precision"] == _coarsest(precision)).any():
             raise UserError(
                 f"{where}: models.{model}: nobody has measured what training in {precision} changes; add the same model in "
                 "fp32 beside it, so that the tables show the difference, or measure it (config/precision.yaml)"
@@ -91,13 +96,16 @@ def notes(benchmark: Benchmark) -> tuple[str, ...]:
             )
             continue
         frame = measured()
+        what = f"{model} is trained in {precision}."
+        if precision == "auto":
+            precision = _coarsest(precision)
+            what = f"{model} is trained in {precision} where the processor or GPU has it, else in fp32 (`done.json` says which)."
         parts = [
             f"{row.metric} {row.difference:+.3f} ± {row.difference_sd:.3f} (fp32: {row.fp32:.3f} ± {row.fp32_sd:.3f})"
             for row in frame[frame["precision"] == precision].itertuples()
         ]
         seeds = frame[frame["precision"] == precision]["n_seeds"].max()
         found.append(
-            f"{model} is trained in {precision}. On the embedded benchmark, over {seeds} seeds, {precision} minus fp32 is: "
-            f"{', '.join(parts)}."
+            f"{what} On the embedded benchmark, over {seeds} seeds, {precision} minus fp32 is: {', '.join(parts)}."
         )
     return tuple(found)

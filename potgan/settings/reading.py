@@ -177,6 +177,11 @@ def _check(benchmark: Benchmark, where: str) -> None:
                 f"{at}: training.batch_size {run.training.batch_size} cannot be shared equally by "
                 f"{run.training.processes} processes",
             )
+            require(
+                run.training.perceptual_network == "random" or run.training.perceptual_width == 64,
+                f"{at}: training.perceptual_width is {run.training.perceptual_width}, and VGG-16 has 64 channels; leave it out, "
+                "or set perceptual_network: random",
+            )
             for key in ("checkpoints", "decay_from"):
                 require(
                     getattr(run.training, key) <= run.training.iterations,

@@ -179,6 +179,11 @@ class GeneratorSettings:
     control_point_span: float = setting(
         0.9, "the outermost rest position; below 1, because tanh bounds the output", above=0, below=1
     )
+    coordinates: str = setting(
+        "independent",
+        "of each scale's control points: `independent`, or `coarse-to-fine`, where each scale adds to what the coarser ones found",
+        choices=("independent", "coarse-to-fine"),
+    )
     guided_filter: GuidedFilterSettings = setting(GuidedFilterSettings(), "the guided filter")
 
 
@@ -225,6 +230,7 @@ class TrainingSettings:
         "`vgg16`: ImageNet's weights, checked by SHA-256; `random`: the same layers, seeded",
         choices=("vgg16", "random"),
     )
+    perceptual_width: int = setting(64, "channels of a random perceptual network; VGG-16's are 64", at_least=1)
     checkpoints: int = setting(
         9, "evenly spaced; the generator of each is kept, and the whole state of the last", at_least=1
     )
@@ -232,8 +238,9 @@ class TrainingSettings:
     save_every: int = setting(1000, "iterations between saved states, for a run that is killed", at_least=1)
     precision: str = setting(
         "fp32",
-        "another than the paper's fp32 enters a table only with its difference to fp32",
-        choices=("fp32", "tf32", "bf16"),
+        "another than the paper's fp32 enters a table only with its difference to fp32; `auto`: bf16 where the processor or GPU "
+        "has it, else fp32, and the record says which",
+        choices=("fp32", "tf32", "bf16", "auto"),
     )
     ema: float = setting(
         0.0,

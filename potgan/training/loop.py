@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from potgan.common.device import (
+    actual_precision,
     compiled_without_failure,
     device_name,
     keep_freed_memory,
@@ -80,7 +81,11 @@ def _train(
 ) -> TrainingRecord:
     # -- set-up -------------------------------------------------------------------------------------------------------
     options = settings.training
-    state_file = TrainingState(folder, {"settings": settings.training_dict, "data": data_hashes, "code": code})
+    # A state of one precision is not continued in another, such as on a machine where `auto` means another one.
+    precision = {"precision": actual_precision(options.precision, device)} if options.precision == "auto" else {}
+    state_file = TrainingState(
+        folder, {"settings": settings.training_dict, "data": data_hashes, "code": code} | precision
+    )
     record = state_file.finished()
     if record is not None:
         say(
@@ -174,7 +179,7 @@ def _train(
             device=device_name(device),
             threads=options.threads,
             processes=ours.count,
-            precision=options.precision,
+            precision=method.precision,
             compiled=method.compiled and compiled_without_failure(),
             generators={name: sha256_of(folder / name) for name in kept_files},
             perceptual_network_sha256=of_method.pop("perceptual_network_sha256", None),

@@ -3,6 +3,8 @@
 These are SciPy's thin-plate spline, OpenCV's guided filter and the identity.
 """
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
@@ -67,6 +69,24 @@ def test_identity_warp_is_exact_at_initialisation_at_every_scale(size) -> None:
     for f, grid in zip(features, grids, strict=True):
         assert grid.shape[1:3] == f.shape[2:]  # the paper: "the same size as its manipulated image feature maps"
         assert (sample_at(f, grid) - f).abs().max() < 1e-5 * f.abs().max().clamp(min=1)
+
+
+def test_coarse_to_fine_coordinates_add_up_from_the_coarsest_scale() -> None:
+    """What one scale finds counts at this scale and at all finer ones. With independent coordinates it counts nowhere else."""
+    offsets = [0.3, -0.2, 0.1, 0.4]  # before tanh, of the scales with strides 2, 4, 8, 16
+    _, source, target, _ = inputs(2)
+    rest = torch.atanh(torch.from_numpy(resting_points(4, 4, 0.9)).float())
+    for coordinates, expected in (("independent", offsets), ("coarse-to-fine", [0.6, 0.3, 0.5, 0.4])):
+        generator = Generator(dataclasses.replace(SMALL, coordinates=coordinates), SIZE)
+        points, _ = generator.pose_transform(source, target)
+        for theta in points:
+            torch.testing.assert_close(theta, torch.tanh(rest).expand_as(theta))  # it starts as the identity
+        with torch.no_grad():
+            for net, offset in zip(generator.pose_transform.coordinates, offsets, strict=True):
+                net.points.bias += offset
+        points, _ = generator.pose_transform(source, target)
+        for theta, offset in zip(points, expected, strict=True):
+            torch.testing.assert_close(theta, torch.tanh(rest + offset).expand_as(theta))
 
 
 def test_a_shifted_spline_moves_features_by_whole_cells_backward() -> None:
@@ -247,5 +267,10 @@ def test_random_perceptual_network_is_vggs_first_two_layers_and_always_the_same(
     assert [tuple(p.shape) for p in network.layers.parameters()] == shapes
     torch.manual_seed(123)
     assert PerceptualNetwork("random").weights_sha256() == network.weights_sha256()
+    narrow = PerceptualNetwork("random", 16)
+    assert narrow(torch.zeros(2, 3, 32, 16)).shape == (2, 16, 32, 16)
+    # Kaiming's weights keep the size of features, whatever the width, so that the weight of the loss means the same.
+    images = torch.rand(4, 3, 32, 16, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    assert 0.5 < narrow(images).std() / network(images).std() < 2
     assert not any(p.requires_grad for p in network.parameters())
     assert network(torch.zeros(1, 3, 16, 8)).shape == (1, 64, 16, 8)

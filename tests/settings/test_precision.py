@@ -61,6 +61,17 @@ def test_a_model_set_to_false_is_taken_away():
     assert list(loaded.models) == ["potgan"]
 
 
+def test_auto_counts_as_the_coarsest_that_it_may_be(monkeypatch, tmp_path):
+    automatic = benchmark({"potgan": {"training": {"precision": "auto"}}})
+    monkeypatch.setattr(precision.measured, "__defaults__", (tmp_path / "none.csv",))
+    with pytest.raises(UserError, match=r"models\.potgan: nobody has measured what training in auto changes"):
+        load(automatic)
+    monkeypatch.undo()
+    (note,) = precision.notes(load(automatic))
+    assert note.startswith("potgan is trained in bf16 where the processor or GPU has it, else in fp32")
+    assert "bf16 minus fp32 is: ssim -0.001" in note
+
+
 def test_the_committed_measurements_are_whole():
     frame = precision.measured()
     assert set(frame["precision"]) <= {"bf16", "tf32"}

@@ -21,6 +21,7 @@ import pandas as pd
 import pytest
 import torch
 
+from potgan.common import device
 from potgan.common.errors import UserError
 from potgan.data import batches
 from potgan.methods.generator_file import load_generator
@@ -563,6 +564,25 @@ def test_bf16_trains_close_to_fp32_and_warps_stay_exact(one_process, tmp_path) -
     assert record.precision == "bf16"
     np.testing.assert_allclose(losses_of(folder), losses_of(one_process), rtol=0.02)
     assert np.abs(losses_of(folder) - losses_of(one_process)).max() > 1e-6  # bf16 rounds differently
+
+
+def test_auto_is_bf16_where_the_processor_has_it_and_a_state_says_which(tmp_path, monkeypatch, capfd) -> None:
+    automatic = dataclasses.replace(
+        TWENTY_STEPS, training=dataclasses.replace(TWENTY_STEPS.training, precision="auto", iterations=6, decay_from=3)
+    )
+    cpu, folder = torch.device("cpu"), tmp_path / "auto" / "train"
+    for has_bf16, wanted in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(device, "_cpu_multiplies_bf16", lambda has_bf16=has_bf16: has_bf16)
+        if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            wanted = "fp32"
+        assert device.actual_precision("auto", cpu) == wanted
+        record = loop.train(dots(), None, automatic, folder, {}, cpu)
+        assert record.precision == wanted
+        assert PoTGAN(automatic, cpu).precision == wanted
+    assert device.actual_precision("bf16", cpu) == "bf16"
+    # The second training was another one: it did not take over what was trained in the other precision.
+    notes = list(folder.parent.glob("checkpoint/*.finished.json"))
+    assert len(notes) == (2 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else 1)
 
 
 def test_tf32_without_such_a_gpu_is_one_line(tmp_path) -> None:

@@ -113,18 +113,27 @@ class CoordinatesNet(nn.Module):
         with torch.no_grad():
             self.points.bias.copy_(self.rest)
 
-    def forward(self, d: torch.Tensor) -> torch.Tensor:
+    def forward(self, d: torch.Tensor, coarser: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return theta_j, and what tanh is taken of, (B, 2 F). coarser: the latter of the coarser scale, to which this one adds."""
         hidden = F.leaky_relu(self.hidden(self.blocks(d).flatten(1)), SLOPE)
         # Coordinates are in fp32 whatever the precision of training, since bf16 resolves only an eighth of a pixel.
         with torch.autocast(d.device.type, enabled=False):
-            return torch.tanh(self.points(at_least_fp32(hidden))).unflatten(1, (-1, 2))
+            raw = self.points(at_least_fp32(hidden))
+            if coarser is not None:
+                raw = raw + (coarser - self.rest)
+            return torch.tanh(raw).unflatten(1, (-1, 2)), raw
 
 
 class PoseTransform(nn.Module):
-    """The pose transform module (Fig. 3): M_a, M_b -> control points and sampling grids at the four scales."""
+    """The pose transform module (Fig. 3): M_a, M_b -> control points and sampling grids at the four scales.
+
+    With `coordinates: coarse-to-fine` the coarsest scale finds where the body goes, and each finer one adds to that before tanh is
+    taken. This is a reading of "the global difference ... is progressively discerned" (docs/decisions.md, D18).
+    """
 
     def __init__(self, channels: list[int], size: tuple[int, int], settings: GeneratorSettings) -> None:
         super().__init__()
+        self.coarse_to_fine = settings.coordinates == "coarse-to-fine"
         widths = [2, *channels]
         sizes = [(size[0] >> j, size[1] >> j) for j in range(1, SCALES + 1)]
         self.encoders = nn.ModuleList(PoTEncoder(m, n) for m, n in zip(widths, channels, strict=False))
@@ -137,14 +146,16 @@ class PoseTransform(nn.Module):
 
     def forward(self, source_mask: torch.Tensor, target_mask: torch.Tensor) -> tuple[list, list]:
         d = torch.cat([source_mask, target_mask], dim=1)
-        points, grids = [], []
-        for encoder, net, spline in zip(self.encoders, self.coordinates, self.splines, strict=True):
+        differences = []
+        for encoder in self.encoders:
             # Each scale starts from the features of the scale before: "the global difference ... is progressively discerned".
             d = encoder(d)
-            theta = net(d)
-            points.append(theta)
-            grids.append(spline(theta))
-        return points, grids
+            differences.append(d)
+        points, raw = [], None
+        for net, d in zip(reversed(self.coordinates), reversed(differences), strict=True):
+            theta, raw = net(d, raw if self.coarse_to_fine else None)
+            points.insert(0, theta)
+        return points, [spline(theta) for spline, theta in zip(self.splines, points, strict=True)]
 
 
 def sample_at(features: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:

@@ -109,7 +109,7 @@ class PoTGAN(Method):
         trained, self.discriminator = self.networks["generator"], self.networks["discriminator"]
         self.perceptual = None
         if weights.perceptual:
-            self.perceptual = PerceptualNetwork(options.perceptual_network).to(**layout)
+            self.perceptual = PerceptualNetwork(options.perceptual_network, options.perceptual_width).to(**layout)
         self.average = None
         if options.ema:
             # Buffers are averaged too, because averaged weights do not fit the running statistics of the latest weights.
@@ -127,10 +127,8 @@ class PoTGAN(Method):
         self.generator_optimizer = torch.optim.Adam([{"params": others}, {"params": coordinates}], **adam)
         self.discriminator_optimizer = torch.optim.Adam(self.discriminator.parameters(), **adam)
 
-        generator_loss = _GeneratorLoss(
-            trained, self.discriminator, self.perceptual, weights, options.precision, device
-        )
-        discriminator_loss_ = _DiscriminatorLoss(self.discriminator, options.precision, device)
+        generator_loss = _GeneratorLoss(trained, self.discriminator, self.perceptual, weights, self.precision, device)
+        discriminator_loss_ = _DiscriminatorLoss(self.discriminator, self.precision, device)
         self.compiled = compiles(options.compile, options.iterations, device)
         if self.compiled:
             compile_in_place(generator_loss)
