@@ -35,7 +35,6 @@ CONFIGURATION = TINY | {
         "no-pose-transform": {"generator": {"pose_transform": False}},
         "no-recon": {"loss_weights": {"reconstruction": 0}, "training": {"learning_rate": 0.001}},
         "no-guided-filter": {"generator": {"guided_filter": {"mode": "off"}}},
-        "filter-in-training": {"generator": {"guided_filter": {"mode": "train"}}},
     },
 }
 RATE = "models.no-recon.training.learning_rate"

@@ -189,8 +189,13 @@ def test_paper_configuration_has_the_papers_values(repository) -> None:
 def test_three_seeds_overlay_is_the_embedded_benchmark_otherwise(repository) -> None:
     base = yaml.safe_load((repository / "config" / "config.yaml").read_text())
     overlay = yaml.safe_load((repository / "config" / "three-seeds.yaml").read_text())
-    assert set(overlay) == {"benchmark", "description", "seeds"}
-    assert load(base | overlay).seeds == (0, 1, 2)
+    assert set(overlay) == {"benchmark", "description", "seeds", "models"}
+    benchmark = load(base | overlay | {"models": base["models"] | overlay["models"]})
+    assert benchmark.seeds == (0, 1, 2)
+    assert list(benchmark.models) == [
+        *base["models"],
+        "filter-in-training",
+    ]  # the paper's place for the filter, beside the others
 
 
 @pytest.mark.parametrize("overlay", ["three-seeds", "precision"])
