@@ -96,6 +96,17 @@ def test_step_takes_one_thing_out_at_a_time(tmp_path, workers) -> None:
     assert set(flops.values()) == {flops["all"]}
 
 
+@pytest.mark.slow
+def test_the_embedded_runs_step_is_measured_beside_what_it_was(tmp_path) -> None:
+    tree, printed = run(tmp_path, "step.py", "--only", "embedded", "--warm-up", "1")
+    sides = tree["embedded"]["sides"]
+    assert set(sides) == {"embedded, as it was", "embedded", "null"}
+    before, now = (sides[name]["gflop_per_pair"] for name in ("embedded, as it was", "embedded"))
+    assert before > 2 * now  # the stand-in was most of the arithmetic
+    assert "embedded, as it was / embedded: " in printed
+    assert "null comparison, embedded / embedded: " in printed
+
+
 @pytest.mark.skipif(PATN is None, reason="POTGAN_PATN_CHECKOUT names no checkout of tengteng95/Pose-Transfer")
 def test_patn_is_driven_as_its_authors_do(workers) -> None:
     device = torch.device("cpu")

@@ -75,6 +75,26 @@ def sides_of(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     return {name: side for name, side in sides.items() if not arguments.sides or name in arguments.sides}
 
 
+def embedded_sides(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """The step of config/config.yaml, and what it was in fp32 with a perceptual stand-in of VGG-16's 64 channels."""
+    base = {"size": (128, 64), "batch_size": 8, "width": 16, "threads": arguments.threads}
+    return {
+        "embedded, as it was": {"kind": "ours", "settings": base | {"precision": "fp32"}},
+        "embedded": {"kind": "ours", "settings": base | {"precision": "auto", "perceptual_width": 16}},
+    }
+
+
+def embedded(arguments: argparse.Namespace) -> dict[str, Any]:
+    arguments.kernels, arguments.null = None, "embedded"
+    found = take_turns(embedded_sides(arguments), arguments)
+    print_sides(found, 8)
+    null = print_null(found)
+    value = ratio(found, "embedded, as it was", "embedded")
+    if value is not None:
+        print(f"embedded, as it was / embedded: {ratio_text(value)}; wanted: 3", flush=True)
+    return {"sides": found, "ratios": {"embedded, as it was / embedded": value}, "null": null}
+
+
 def name_of(precision: str, way: str) -> str:
     return precision if way == "eager" else f"{precision} {way}"
 
@@ -145,7 +165,8 @@ def take_turns(sides: dict[str, dict[str, Any]], arguments: argparse.Namespace) 
                 **({"really": worker.ask(really=True)} if sides.get(name, {}).get("kind") == "ours" else {}),
                 **spread(rounds[name]),
             }
-        _add_shares_of_the_peak(found, workers, sides, arguments)
+        if any(name.startswith(PRECISIONS) for name in workers):
+            _add_shares_of_the_peak(found, workers, sides, arguments)
         for name in arguments.kernels or ():
             if name in workers:
                 found[name]["kernels"] = workers[name].ask(kernels=20)
@@ -354,8 +375,8 @@ def main() -> None:
     parser.add_argument("--improvements-of", choices=PRECISIONS, default="fp32")
     parser.add_argument(
         "--only",
-        choices=("sides", "improvements", "compile"),
-        help="one of the parts; compile: only fill the compiler's cache",
+        choices=("sides", "improvements", "embedded"),
+        help="one of the parts; embedded: the default run's step, as it was and as it is",
     )
     parser.add_argument("--json", type=Path, help="write the numbers there, too")
     arguments = parser.parse_args()
@@ -365,8 +386,8 @@ def main() -> None:
     arguments.precisions = arguments.precisions or [p for p in PRECISIONS if on_gpu or p != "tf32"]
     arguments.warm_up = arguments.warm_up or (12 if on_gpu else 2)
     results: dict[str, Any] = {}
-    for part, measure in (("sides", compare), ("improvements", improvements)):
-        if arguments.only in (None, part):
+    for part, measure in (("sides", compare), ("improvements", improvements), ("embedded", embedded)):
+        if arguments.only == part or (arguments.only is None and part != "embedded"):
             results[part] = measure(arguments)
             write(arguments.json, record("step.py", vars(arguments), **results))
     failures = [f"{name}: {side['failed']}" for part in results.values() for name, side in part.get("sides", {}).items()
