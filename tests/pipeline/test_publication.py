@@ -170,7 +170,7 @@ def in_container(
 def test_container_runs_the_embedded_benchmark_in_the_folder_of_the_call(repository, tmp_path) -> None:
     plan = in_container(repository, tmp_path, "--cores", "1", "--dry-run", "--", "all", home="/nowhere")
     assert plan.returncode == 0, plan.stderr
-    assert jobs(plan.stdout)["train"] == 4
+    assert jobs(plan.stdout)["train"] == 3
     assert "results/embedded/" in plan.stdout
     assert {path.name for path in tmp_path.iterdir()} <= {".snakemake", "results"}
 

@@ -266,7 +266,7 @@ def test_without_a_file_the_embedded_benchmark_is_planned_and_settings_are_laid_
         [*command, "--snakefile", str(repository / "Snakefile"), "--config", "benchmark=another"],
         capture_output=True, text=True, check=False, env=os.environ,
     )  # fmt: skip
-    assert jobs(plan.stdout)["train"] == 4, plan.stderr
+    assert jobs(plan.stdout)["train"] == 3, plan.stderr
     assert "results/another/" in plan.stdout
 
 
