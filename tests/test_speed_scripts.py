@@ -229,7 +229,7 @@ def test_data_of_market1501s_size_are_all_pairs_of_each_person(monkeypatch) -> N
     assert data.joints.isnan().any()
 
 
-def test_what_the_documents_say_of_a_gpu_is_what_was_measured() -> None:
+def test_what_the_documents_say_of_timings_is_what_was_measured() -> None:
     """Each number of the table, and of the sentences about it, follows from the JSON files."""
     results = SPEED / "results" / "h200"
     sides = json.loads((results / "step-batch32.json").read_text())["sides"]
@@ -258,6 +258,11 @@ def test_what_the_documents_say_of_a_gpu_is_what_was_measured() -> None:
     for text in (table, guide):
         assert "5.5 ms" in text
         assert "8.2 minutes" in text
+    step = json.loads((SPEED / "results" / "two-cores" / "embedded.json").read_text())["embedded"]
+    value = step["ratios"]["embedded, as it was / embedded"]
+    assert f"{value['median']:.2f} ({value['min']:.2f} to {value['max']:.2f})" in table
+    assert f"by processor time {value['of_processor_seconds']:.2f}" in table
+    assert f"{step['null']['median']:.2f} ({step['null']['min']:.2f} to {step['null']['max']:.2f})" in table
     counts = json.loads((results / "right.json").read_text())["counts"]
     assert counts == {"passed": 19, "failed": 1, "skipped": 0}
     assert "Of the 20 tests that need a GPU, 19 passed" in table

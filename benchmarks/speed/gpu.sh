@@ -4,14 +4,13 @@
 #   bash benchmarks/speed/gpu.sh [FOLDER] [PATN_CHECKOUT]      FOLDER: default results/speed
 #
 # Is it right (the tests marked `cuda`), how fast is a step (beside PATN's own), how long is the paper's training, and what does
-# another precision change? Each piece
-# writes a JSON file (numbers, hardware, versions, arguments) and a text file into FOLDER as soon as it has them. A piece that
-# fails is named at the end, and the others run. A piece whose JSON file is there is not run again, so that a call that was broken
-# off goes on.
+# another precision change? Each piece writes a JSON file (numbers, hardware, versions, revision, arguments) and a text file into
+# FOLDER as soon as it has them. A piece that fails is named at the end, and the others run. A piece whose JSON file is there is not
+# run again, so that a call that was broken off goes on.
 #
 # It needs torch, torchvision, numpy, OpenCV, pandas, PyYAML, tqdm and pytest, a C++ compiler and Triton for what is compiled, and
-# no network. PIECES="NAME ..." runs those alone. BUDGET=330 shortens the paper's training so that all ends in that many seconds.
-# DEVICE=cpu runs the same pieces in small on a CPU, to see that they work.
+# no network. PIECES="NAME ..." runs those alone. BUDGET=480 shortens the paper's training so that all ends in that many seconds.
+# POTGAN_REVISION names the revision where there is no git. DEVICE=cpu runs the same pieces in small on a CPU, to see that they work.
 set -u
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 folder=${1:-$root/results/speed}
@@ -65,10 +64,10 @@ piece() { # NAME COMMAND...: --json is added
 speed="$python benchmarks/speed"
 here=(--device "$device")
 precisions="fp32 tf32 bf16" batch32=32 batch128=128 large=256x256 width=64 compile=always
-small=() tiny=()
+rounds=5 small=() tiny=()
 if [ "$device" != cuda ]; then # the same in small
     precisions="fp32 bf16" batch32=2 batch128=4 large=48x48 width=4 compile=never
-    small=(--size 32x32 --rounds 2 --turn 0.05)
+    rounds=2 small=(--size 32x32 --turn 0.05)
     tiny=(--width 4 --images 1600 --iterations 60 --batch 4)
 fi
 patn_argument=()
@@ -76,13 +75,12 @@ patn_argument=()
 ways="compiled"
 [ "$device" = cuda ] || ways="eager"
 
-# 1. Right
 piece right $speed/right.py "${here[@]}" ${RIGHT:+--keyword "$RIGHT"}
 
-# 4. Precision: the trainings are small and run at the same time, and how long they take is not asked.
+# The trainings of this piece are small and run at the same time, and how long they take is not asked.
 piece precision $speed/precision_trainings.py "${here[@]}"
 
-# 2. Fast. All steps compile at the same time, each into a folder of its own, which fills sixteen processors for two minutes. Then a
+# All steps compile at the same time, each into a folder of its own, which fills sixteen processors for two minutes. Then a
 # file tells each that it may go on, so that nothing else runs while it is timed.
 export POTGAN_COMPILED="$folder/compiled"
 holds=$folder/holds
@@ -91,7 +89,7 @@ step() { # NAME ARGUMENT...
     local name=$1
     shift
     wanted "$name" || { touch "$holds/$name.ready"; return; }
-    piece "$name" $speed/step.py "${here[@]}" "${small[@]}" --width $width --only sides --without-plain --rounds "${ROUNDS:-5}" \
+    piece "$name" $speed/step.py "${here[@]}" "${small[@]}" --width $width --only sides --without-plain --rounds "${ROUNDS:-$rounds}" \
         --limit "${COMPILING_SECONDS:-240}" --hold "$holds/$name.go" "$@" &
     pids[$name]=$!
 }
@@ -124,7 +122,7 @@ go step-batch32
 go step-batch128
 go step-256x256
 
-# 3. The paper's training, for what is left of BUDGET seconds
+# The paper's training runs for what is left of BUDGET seconds
 seconds=${TRAINING_SECONDS:-150}
 [ -z "${BUDGET:-}" ] || seconds=$((BUDGET - SECONDS - 10 < seconds ? BUDGET - SECONDS - 10 : seconds))
 TORCHINDUCTOR_CACHE_DIR="$POTGAN_COMPILED/bf16-128x64-32" piece paper-training $speed/paper_training.py "${here[@]}" "${tiny[@]}" \

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from workers import record, write
+from workers import REPOSITORY, clock_of_updates, record, write
 
 from potgan.common.device import device_name
 from potgan.common.errors import Interrupted
@@ -36,7 +36,6 @@ from potgan.settings.reading import load
 from potgan.settings.schema import RunSettings, SyntheticSettings
 from potgan.training import loop
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 #: Market-1501's training set. 17 or 18 images of each of 751 people are 12,936.
 PEOPLE, IMAGES = 751, 12_936
 
@@ -135,35 +134,20 @@ def main() -> None:
         flush=True,
     )
     run = arguments.out / "seed0" / "train"
-    moments: list[float] = []
-    iterations: list[int] = []
-    method_class = loop.build_method
-
-    def watched(*inputs: Any) -> Any:
-        method = method_class(*inputs)
-        set_rates = method.set_rates
-
-        def timed(iteration: int) -> None:  # it begins every update
-            moments.append(time.perf_counter())
-            iterations.append(iteration)
-            set_rates(iteration)
-
-        method.set_rates = timed
-        return method
-
-    loop.build_method = watched
     alarm = threading.Timer(arguments.seconds, os.kill, (os.getpid(), signal.SIGTERM))
     alarm.daemon = True
     alarm.start()
     start = time.perf_counter()
     finished = False
-    try:
-        loop.train(data, validation, settings, run, {"images": "synthetic people"}, device)
-        finished = True
-    except Interrupted as stop:
-        print(stop, flush=True)
+    with clock_of_updates() as begun:
+        try:
+            loop.train(data, validation, settings, run, {"images": "synthetic people"}, device)
+            finished = True
+        except Interrupted as stop:
+            print(stop, flush=True)
     end = time.perf_counter()
     alarm.cancel()
+    iterations, moments = [iteration for iteration, _ in begun], [moment for _, moment in begun]
     if len(moments) < 3:
         raise SystemExit("nothing was timed: --seconds is too small, or the training is finished already")
     # The first tenth holds compiling and recording. The rate of the rest holds checkpoints, validation and saved states.

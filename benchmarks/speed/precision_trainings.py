@@ -16,16 +16,16 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from workers import record, write
+from workers import REPOSITORY, record, write
 
 from potgan.common.errors import UserError
 from potgan.settings.layout import Layout
 from potgan.settings.reading import load
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 CONFIGURATION = REPOSITORY / "results" / "precision" / "config.yaml"
 
 
@@ -51,19 +51,16 @@ def main() -> None:
         for seed in benchmark.seeds
         if arguments.device == "cuda" or benchmark.run_settings(dataset, model, seed).training.precision != "tf32"
     ]
-    waiting, running, codes = list(tasks), {}, {}
+
+    def train(task: tuple[str, int]) -> int:
+        model, seed = task
+        command = [sys.executable, "-m", "potgan", "train", "--config", str(CONFIGURATION), "--dataset", dataset,
+                   "--model", model, "--seed", str(seed)]  # fmt: skip
+        return subprocess.run(command, cwd=REPOSITORY, env=environment, check=False).returncode
+
     start = time.perf_counter()
-    while waiting or running:
-        while waiting and len(running) < arguments.at_once:
-            model, seed = task = waiting.pop(0)
-            command = [sys.executable, "-m", "potgan", "train", "--config", str(CONFIGURATION), "--dataset", dataset,
-                       "--model", model, "--seed", str(seed)]  # fmt: skip
-            running[task] = subprocess.Popen(command, cwd=REPOSITORY, env=environment)
-        time.sleep(0.2)
-        for task, process in list(running.items()):
-            if process.poll() is not None:
-                codes[task] = process.returncode
-                del running[task]
+    with ThreadPoolExecutor(arguments.at_once) as pool:
+        codes = dict(zip(tasks, pool.map(train, tasks), strict=True))
     seconds = time.perf_counter() - start
     layout, runs = Layout(benchmark.benchmark), {}
     for model, seed in tasks:

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 import torch
-from workers import record, write
+from workers import REPOSITORY, record, write
 
-TESTS = Path(__file__).resolve().parent.parent.parent / "tests" / "training" / "test_gpu.py"
+TESTS = REPOSITORY / "tests" / "training" / "test_gpu.py"
 
 
 class Outcomes:

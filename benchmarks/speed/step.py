@@ -30,6 +30,7 @@ from workers import (
     paper_settings,
     print_kernels,
     record,
+    settings_from,
     size_argument,
     spread,
     write,
@@ -48,12 +49,7 @@ WAYS = ("eager", "recorded", "compiled")
 
 def sides_of(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """name -> arguments of Worker."""
-    base = {
-        "size": arguments.size,
-        "batch_size": arguments.batch,
-        "width": arguments.width,
-        "threads": arguments.threads,
-    }
+    base = settings_from(arguments)
     on_gpu = arguments.device == "cuda"
     sides: dict[str, dict[str, Any]] = {}
     if arguments.patn is not None:
@@ -65,9 +61,9 @@ def sides_of(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
         sides["plain"] = {"kind": "plain", "settings": base}
     for precision in arguments.precisions:
         for way in arguments.ways:
-            sides[name_of(precision, way)] = {"kind": "ours", "settings": base | {"precision": precision} | how(way)}
+            name = precision if way == "eager" else f"{precision} {way}"
+            sides[name] = {"kind": "ours", "settings": base | {"precision": precision} | how(way)}
             if arguments.forced_layout and way == "compiled":
-                name = name_of(precision, way)
                 sides[f"{name}, layout as it comes"] = sides[name] | {"without": "forced layout"}
     unknown = set(arguments.sides or ()) - set(sides)
     if unknown:
@@ -77,10 +73,10 @@ def sides_of(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 def embedded_sides(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """The step of config/config.yaml, and what it was in fp32 with a perceptual stand-in of VGG-16's 64 channels."""
-    base = {"size": (128, 64), "batch_size": 8, "width": 16, "threads": arguments.threads}
+    base = {"configuration": "config/config.yaml", "batch_size": 8, "threads": arguments.threads, "compile": "never"}
     return {
-        "embedded, as it was": {"kind": "ours", "settings": base | {"precision": "fp32"}},
-        "embedded": {"kind": "ours", "settings": base | {"precision": "auto", "perceptual_width": 16}},
+        "embedded, as it was": {"kind": "ours", "settings": base | {"precision": "fp32", "perceptual_width": 64}},
+        "embedded": {"kind": "ours", "settings": base},
     }
 
 
@@ -93,10 +89,6 @@ def embedded(arguments: argparse.Namespace) -> dict[str, Any]:
     if value is not None:
         print(f"embedded, as it was / embedded: {ratio_text(value)}; wanted: 3", flush=True)
     return {"sides": found, "ratios": {"embedded, as it was / embedded": value}, "null": null}
-
-
-def name_of(precision: str, way: str) -> str:
-    return precision if way == "eager" else f"{precision} {way}"
 
 
 def how(way: str) -> dict[str, Any]:
@@ -131,7 +123,7 @@ def take_turns(sides: dict[str, dict[str, Any]], arguments: argparse.Namespace) 
                 found[name] = {"compile_seconds": ready[name]} if ready[name] else {}
                 began = time.perf_counter()
                 if sides[name]["settings"].get("compile") != "always":
-                    found[name]["gflop_per_pair"] = worker.ask(flops=True) / arguments.batch / 1e9
+                    found[name]["gflop_per_pair"] = worker.ask(flops=True) / sides[name]["settings"]["batch_size"] / 1e9
                 worker.steps(arguments.warm_up)
                 found[name]["warm_up_seconds"] = time.perf_counter() - began
                 turns[name] = arguments.steps or max(2, round(arguments.turn / worker.steps(2)[0]))
@@ -162,9 +154,13 @@ def take_turns(sides: dict[str, dict[str, Any]], arguments: argparse.Namespace) 
                 "seconds": rounds[name],
                 "processor_seconds": processors[name],
                 "peak_memory_bytes": worker.ask(peak=True),
-                **({"really": worker.ask(really=True)} if sides.get(name, {}).get("kind") == "ours" else {}),
                 **spread(rounds[name]),
             }
+            if sides.get(name, {}).get("kind") == "ours":
+                compile = sides[name]["settings"].get("compile", "never")
+                recorded = arguments.device == "cuda" and compile != "never"
+                found[name]["wanted"] = {"compiled": compile == "always", "recorded": recorded}
+                found[name]["really"] = worker.ask(really=True)
         if any(name.startswith(PRECISIONS) for name in workers):
             _add_shares_of_the_peak(found, workers, sides, arguments)
         for name in arguments.kernels or ():
@@ -207,19 +203,6 @@ def compiled_together(
     return found
 
 
-def not_as_named(found: dict[str, dict[str, Any]], device: str) -> list[str]:
-    """Our sides that did not run in the way that their name says, such as a compiled one on a machine that cannot compile."""
-    wrong = []
-    for name, side in found.items():
-        if "really" not in side:
-            continue
-        way = next((way for way in WAYS if way in name.split(",")[0]), "eager")
-        wanted = {"compiled": way == "compiled", "recorded": device == "cuda" and way != "eager"}
-        if side["really"] != wanted:
-            wrong.append(f"{name}: really {side['really']}")
-    return wrong
-
-
 def _add_shares_of_the_peak(
     found: dict[str, dict[str, Any]],
     workers: dict[str, Worker],
@@ -228,7 +211,8 @@ def _add_shares_of_the_peak(
 ) -> None:
     """Add what share of the device's own rate of matrix products each of our sides reaches, in its precision."""
     peaks: dict[str, float] = {}
-    flops = gflop_per_pair(arguments) * 1e9
+    counted = (found[name].get("gflop_per_pair") for name in workers if name.startswith(PRECISIONS))
+    flops = 1e9 * (next(filter(None, counted), None) or gflop_per_pair(arguments))
     for name in workers:
         if not name.startswith(PRECISIONS):
             continue
@@ -323,21 +307,12 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def improvements(arguments: argparse.Namespace) -> dict[str, Any]:
     """Our step with one thing taken out at a time."""
-    base = {
-        "size": arguments.size,
-        "batch_size": arguments.batch,
-        "width": arguments.width,
-        "threads": arguments.threads,
-    }
+    base = settings_from(arguments)
     side = {"kind": "ours", "settings": base | {"precision": arguments.improvements_of}}
-    found = take_turns(
-        {"all": side} | {name: side | {"without": name} for name in IMPROVEMENTS if name != "forced layout"}, arguments
-    )
+    found = take_turns({"all": side} | {name: side | {"without": name} for name in IMPROVEMENTS}, arguments)
     values = {}
     null = print_null(found)
     for name, instead in IMPROVEMENTS.items():
-        if name not in found:
-            continue
         value = ratio(found, name, "all")
         if value is None:
             print(f"without {name}: {found[name].get('failed', found['all'].get('failed'))}")
@@ -390,9 +365,11 @@ def main() -> None:
         if arguments.only == part or (arguments.only is None and part != "embedded"):
             results[part] = measure(arguments)
             write(arguments.json, record("step.py", vars(arguments), **results))
-    failures = [f"{name}: {side['failed']}" for part in results.values() for name, side in part.get("sides", {}).items()
+    failures = [f"{name}: {side['failed']}" for part in results.values() for name, side in part["sides"].items()
                 if "failed" in side]  # fmt: skip
-    failures += [wrong for part in results.values() for wrong in not_as_named(part.get("sides", {}), arguments.device)]
+    # Such as a compiled side on a machine that cannot compile, where torch goes on uncompiled.
+    failures += [f"{name}: really {side['really']}" for part in results.values() for name, side in part["sides"].items()
+                 if side.get("really") != side.get("wanted")]  # fmt: skip
     if failures:
         raise SystemExit(f"error: not measured: {'; '.join(failures)}")
 

@@ -33,12 +33,14 @@ from workers import (
     Failed,
     Ours,
     Worker,
+    clock_of_updates,
     free_memory,
     kernels,
     matrix_peak,
     paper_settings,
     print_kernels,
     record,
+    settings_from,
     size_argument,
     spread,
     write,
@@ -49,7 +51,6 @@ from potgan.common.processes import Processes
 from potgan.data.batches import PairData, training_batches
 from potgan.measure.generate import synthesise
 from potgan.methods.potgan.generator import Generator
-from potgan.methods.potgan.method import PoTGAN
 from potgan.settings.schema import RunSettings
 from potgan.training import loop
 from potgan.training.estimate import WARM_UP, random_pairs, synchronise
@@ -76,15 +77,7 @@ KINDS = {
 
 def settings_of(arguments: argparse.Namespace, **changed: Any) -> RunSettings:
     return paper_settings(
-        **{
-            "size": arguments.size,
-            "batch_size": arguments.batch,
-            "width": arguments.width,
-            "precision": arguments.precision,
-            "compile": arguments.compile,
-            "threads": arguments.threads,
-        }
-        | changed
+        **settings_from(arguments) | {"precision": arguments.precision, "compile": arguments.compile} | changed
     )
 
 
@@ -213,36 +206,25 @@ def loader_part(arguments: argparse.Namespace, device: torch.device) -> dict[str
 
 
 def wall_part(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """`train`, with a clock read at every step; not synchronised, but it waits for the device at each line of its log."""
+    """`train` itself, with the clock of its updates."""
     settings = settings_of(arguments, iterations=arguments.iterations, checkpoints=1)
     data = random_pairs(settings.image_size, settings.masks.heatmap_sigma, pairs=PAPER_PAIRS)
-    moments: list[float] = []
-
-    class Watched(PoTGAN):
-        def set_rates(self, iteration: int) -> None:  # it begins every update
-            moments.append(time.perf_counter())
-            super().set_rates(iteration)
-
-    original = loop.build_method
-    loop.build_method = Watched
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            start = time.perf_counter()
-            done = loop.train(data, None, settings, Path(folder, "seed0", "train"), {}, device)
-            end = time.perf_counter()
-    finally:
-        loop.build_method = original
+    with tempfile.TemporaryDirectory() as folder, clock_of_updates() as begun:
+        start = time.perf_counter()
+        done = loop.train(data, None, settings, Path(folder, "seed0", "train"), {}, device)
+        end = time.perf_counter()
+    moments = [moment for _, moment in begun]
     first = min(max(WARM_UP[device.type], len(moments) // 10), len(moments) - 1)
     # The end is the last step's start, so the last step and the final checkpoint are in neither count.
     counted = len(moments) - 1 - first
     if counted < 1:
         raise SystemExit("wall: --iterations is too small to time anything")
     each = (moments[-1] - moments[first]) / counted
-    begun = moments[first] - start
-    hours = (begun + each * (PAPER_ITERATIONS - first)) / 3600
+    started = moments[first] - start
+    hours = (started + each * (PAPER_ITERATIONS - first)) / 3600
     print(
         f"train: {done.iterations} iterations in {end - start:.1f} s, {each * 1e3:.2f} ms each over the last {counted}; the "
-        f"first {first} with start{' and compiling' if done.compiled else ''} {begun:.1f} s; {PAPER_ITERATIONS:,} would take "
+        f"first {first} with start{' and compiling' if done.compiled else ''} {started:.1f} s; {PAPER_ITERATIONS:,} would take "
         f"{hours:.2f} hours (extrapolated from {counted} steps)"
     )
     return {
@@ -250,7 +232,7 @@ def wall_part(arguments: argparse.Namespace, device: torch.device) -> dict[str, 
         "compiled": done.compiled,
         "seconds_per_iteration": each,
         "counted_iterations": counted,
-        "start_seconds": begun,
+        "start_seconds": started,
         "hours_of_90000": hours,
         "pairs_per_second": arguments.batch / each,
         "peak_memory_bytes": done.peak_memory_bytes,
@@ -284,13 +266,11 @@ def scaling_part(arguments: argparse.Namespace, device: torch.device) -> list[di
     for size in arguments.sizes:
         for batch in arguments.batches:
             row: dict[str, Any] = {"size": list(size), "batch": batch}
-            settings = {
+            settings = settings_from(arguments) | {
                 "size": size,
                 "batch_size": batch,
-                "width": arguments.width,
                 "precision": arguments.precision,
                 "compile": arguments.compile,
-                "threads": arguments.threads,
             }
             memory = int(free_memory() * 0.7) if device.type == "cpu" and free_memory() else None
             began = time.perf_counter()

@@ -5,6 +5,7 @@ Each side of a comparison has a process of its own, so that settings of malloc, 
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import datetime
@@ -33,16 +34,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from potgan.common.device import compiled_without_failure, keep_freed_memory, peak_memory_bytes
+from potgan.common.device import keep_freed_memory, peak_memory_bytes
 from potgan.common.errors import UserError
 from potgan.common.files import write_json
 from potgan.data.batches import Batch, to_model
 from potgan.data.pixels import read_image
 from potgan.data.pose_rendering import heatmaps, pose_mask
+from potgan.methods.method import Method
 from potgan.methods.perceptual import PerceptualNetwork
 from potgan.methods.potgan.discriminator import Discriminator
 from potgan.methods.potgan.generator import Generator
 from potgan.report.environment import commit, hardware
+from potgan.settings.reading import load
 from potgan.settings.schema import (
     DiscriminatorSettings,
     GeneratorSettings,
@@ -51,8 +54,10 @@ from potgan.settings.schema import (
     RunSettings,
     TrainingSettings,
 )
+from potgan.training import loop
 from potgan.training.estimate import TimedTraining, random_pairs, synchronise
 
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
 #: What can be taken out of our step one at a time, and what stands there instead.
 IMPROVEMENTS = {
     "frozen discriminator": "its gradients are also computed in the generator's step, and thrown away",
@@ -61,8 +66,17 @@ IMPROVEMENTS = {
     "kept memory": "malloc as it comes",
     "resident data": "a DataLoader with two workers that read PNG files",
     "losses on the device": "every loss is waited for at every step",
-    "forced layout": "the compiler chooses the layout of each tensor (of a compiled step only)",
 }
+
+
+def settings_from(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `paper_settings` that the command lines of the scripts have in common."""
+    return {
+        "size": arguments.size,
+        "batch_size": arguments.batch,
+        "width": arguments.width,
+        "threads": arguments.threads,
+    }
 
 
 def paper_settings(
@@ -95,6 +109,33 @@ def paper_settings(
             **training,
         ),
     )
+
+
+@contextlib.contextmanager
+def clock_of_updates() -> Iterator[list[tuple[int, float]]]:
+    """Give a list that `loop.train` fills: (iteration, clock in seconds) at the start of each update.
+
+    On a GPU the clock is not synchronised, but the training waits for the device at each line of its log.
+    """
+    begun: list[tuple[int, float]] = []
+    original = loop.build_method
+
+    def watched(*inputs: Any) -> Method:
+        method = original(*inputs)
+        set_rates = method.set_rates
+
+        def timed(iteration: int) -> None:  # it begins every update
+            begun.append((iteration, time.perf_counter()))
+            set_rates(iteration)
+
+        method.set_rates = timed
+        return method
+
+    loop.build_method = watched
+    try:
+        yield begun
+    finally:
+        loop.build_method = original
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -208,7 +249,10 @@ def loaded_batches(settings: RunSettings, device: torch.device) -> Iterator[list
 
 
 class Ours(TimedTraining):
-    """PoTGAN on resident pairs. without: one of IMPROVEMENTS, taken out."""
+    """PoTGAN on resident pairs.
+
+    without: one of IMPROVEMENTS, taken out; or "forced layout", with which the compiler chooses the layout of each tensor.
+    """
 
     def __init__(self, settings: RunSettings, device: torch.device, without: str | None = None) -> None:
         if without != "kept memory":
@@ -479,7 +523,7 @@ class Failed(Exception):
 class Worker:
     """A process that builds a side and then does steps when told.
 
-    side: arguments of `build_side` (kind, more) and of `paper_settings`. limit: seconds that an answer may take.
+    side: arguments of `build_side` (kind, more) and of `run_settings`. limit: seconds that an answer may take.
     memory: bytes that the process may allocate on the host (None: all there is), so that nobody else's are taken.
     wait: whether to wait until the side is built; without it, `built` waits, so that several start at the same time.
     """
@@ -496,7 +540,7 @@ class Worker:
     ) -> None:
         self.limit = limit
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-        if "POTGAN_COMPILED" in environment:
+        if "POTGAN_COMPILED" in environment and settings.get("compile") == "always":
             # A folder for what each side compiles: processes that compile at the same time wait for each other in a shared one.
             folder = Path(environment["POTGAN_COMPILED"], name_of_cache(settings, more))
             environment["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
@@ -592,7 +636,7 @@ def serve() -> None:
                 value = kernels(side, command["kernels"])
             elif "really" in command:
                 value = {
-                    "compiled": side.method.compiled and compiled_without_failure(),
+                    "compiled": side.method.ran_compiled,
                     "recorded": getattr(side.update, "recorded", False),
                 }
             elif "matrix_peak" in command:
@@ -616,9 +660,16 @@ def _built(command: dict[str, Any]) -> Ours | Plain | Patn:
     device = torch.device(command["device"])
     if command["memory"] is not None and device.type == "cpu":
         resource.setrlimit(resource.RLIMIT_DATA, (command["memory"], command["memory"]))
-    settings = command["settings"]
-    settings["size"] = tuple(settings["size"])
-    return build_side(command["kind"], paper_settings(**settings), device, **command["more"])
+    return build_side(command["kind"], run_settings(**command["settings"]), device, **command["more"])
+
+
+def run_settings(configuration: str | None = None, **settings: Any) -> RunSettings:
+    """The settings of a side: `paper_settings`, or the main model of a configuration file with other settings of training."""
+    if configuration is None:
+        return paper_settings(**settings | {"size": tuple(settings["size"])})
+    benchmark = load(REPOSITORY / configuration)
+    run = benchmark.run_settings(next(iter(benchmark.datasets)), benchmark.main_model, benchmark.seeds[0])
+    return dataclasses.replace(run, training=dataclasses.replace(run.training, **settings))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from potgan.common.device import actual_precision, set_precision
+from potgan.common.device import actual_precision, compiled_without_failure, set_precision
 from potgan.common.processes import Processes
 from potgan.data.batches import Batch
 from potgan.settings.schema import RunSettings
@@ -61,7 +61,7 @@ class Method(ABC):
     variants: the columns of `progress.csv` beside `validation_ssim`, one for each further kind of image that is validated.
     networks: name -> network, for all networks that are trained; "generator" is the one that is kept.
     precision: the precision of its arithmetic; what `auto` in the settings means on this device.
-    compiled: whether the networks are compiled.
+    compiled: whether the networks are to be compiled; `ran_compiled` says whether they were.
     loads: how many states were loaded, each of which put other tensors in the place of the optimisers'.
 
     Between two updates every network is in training mode. If there are several processes, each is given its share of every
@@ -123,6 +123,11 @@ class Method(ABC):
 
     def finish(self) -> None:  # noqa: B027  most methods have nothing to do there
         """Do what comes after a step and cannot be a part of its CUDA graph."""
+
+    @property
+    def ran_compiled(self) -> bool:
+        """Whether the networks were meant to be compiled, and no compilation has failed so far."""
+        return self.compiled and compiled_without_failure()
 
     @property
     def optimiser_options(self) -> dict[str, bool]:

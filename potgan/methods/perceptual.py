@@ -8,11 +8,10 @@ import torch
 from torch import nn
 
 from potgan.common.weights import weight_file
+from potgan.settings.schema import VGG_WIDTH
 
 #: The number of layers of torchvision's VGG-16 up to relu1_2: conv1_1, relu, conv1_2, relu.
 _RELU1_2 = 4
-#: Their channels.
-VGG_WIDTH = 64
 
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -21,6 +21,7 @@ from potgan.settings.schema import (
     REFERENCE_METHODS,
     SPLITS,
     STAGES,
+    VGG_WIDTH,
     Benchmark,
 )
 
@@ -178,9 +179,9 @@ def _check(benchmark: Benchmark, where: str) -> None:
                 f"{run.training.processes} processes",
             )
             require(
-                run.training.perceptual_network == "random" or run.training.perceptual_width == 64,
-                f"{at}: training.perceptual_width is {run.training.perceptual_width}, and VGG-16 has 64 channels; leave it out, "
-                "or set perceptual_network: random",
+                run.training.perceptual_network == "random" or run.training.perceptual_width == VGG_WIDTH,
+                f"{at}: training.perceptual_width is {run.training.perceptual_width}, and VGG-16 has {VGG_WIDTH} channels; leave "
+                "it out, or set perceptual_network: random",
             )
             for key in ("checkpoints", "decay_from"):
                 require(

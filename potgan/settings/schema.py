@@ -212,6 +212,10 @@ class MaskSettings:
     heatmap_sigma: float = setting(6.0, "of the Gaussian around each joint", unit="pixels", above=0)
 
 
+#: The channels of VGG-16 up to relu1_2.
+VGG_WIDTH = 64
+
+
 @dataclass(frozen=True)
 class TrainingSettings:
     """Algorithm 1 and Section III-C."""
@@ -230,7 +234,7 @@ class TrainingSettings:
         "`vgg16`: ImageNet's weights, checked by SHA-256; `random`: the same layers, seeded",
         choices=("vgg16", "random"),
     )
-    perceptual_width: int = setting(64, "channels of a random perceptual network; VGG-16's are 64", at_least=1)
+    perceptual_width: int = setting(VGG_WIDTH, "channels of a random perceptual network; VGG-16's are 64", at_least=1)
     checkpoints: int = setting(
         9, "evenly spaced; the generator of each is kept, and the whole state of the last", at_least=1
     )

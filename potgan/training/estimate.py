@@ -19,7 +19,6 @@ from typing import Any
 import torch
 
 from potgan.common.device import (
-    compiled_without_failure,
     device_name,
     keep_freed_memory,
     peak_memory_bytes,
@@ -134,7 +133,7 @@ def measure(settings: RunSettings, steps: int) -> Measured:
         peak_memory_bytes(device),
         tensors_to_bytes(method.generator.state_dict()).nbytes,
         tensors_to_bytes(method.state_dict()).nbytes,
-        method.compiled and compiled_without_failure(),
+        method.ran_compiled,
         device_name(device),
     )
 

@@ -20,7 +20,6 @@ import torch
 
 from potgan.common.device import (
     actual_precision,
-    compiled_without_failure,
     device_name,
     keep_freed_memory,
     peak_memory_bytes,
@@ -81,11 +80,12 @@ def _train(
 ) -> TrainingRecord:
     # -- set-up -------------------------------------------------------------------------------------------------------
     options = settings.training
-    # A state of one precision is not continued in another, such as on a machine where `auto` means another one.
-    precision = {"precision": actual_precision(options.precision, device)} if options.precision == "auto" else {}
-    state_file = TrainingState(
-        folder, {"settings": settings.training_dict, "data": data_hashes, "code": code} | precision
-    )
+    identity = {"settings": settings.training_dict, "data": data_hashes, "code": code}
+    if (
+        options.precision == "auto"
+    ):  # a state of one precision is not continued on a machine where this means another one
+        identity["precision"] = actual_precision(options.precision, device)
+    state_file = TrainingState(folder, identity)
     record = state_file.finished()
     if record is not None:
         say(
@@ -180,7 +180,7 @@ def _train(
             threads=options.threads,
             processes=ours.count,
             precision=method.precision,
-            compiled=method.compiled and compiled_without_failure(),
+            compiled=method.ran_compiled,
             generators={name: sha256_of(folder / name) for name in kept_files},
             perceptual_network_sha256=of_method.pop("perceptual_network_sha256", None),
             of_method=of_method,

@@ -27,41 +27,49 @@ class Update:
     """
 
     def __init__(self, method: Method) -> None:
-        self.recorded = False
         self._method = method
-        self._to_come, self._loads = UPDATES_BEFORE, method.loads
+        self._begin()
         alone = method.processes.count == 1 and method.settings.training.compile != "never"
         # The updates before the recording run on the stream that records, as torch asks for it.
         self._stream = torch.cuda.Stream(method.device) if method.device.type == "cuda" and alone else None
 
     def __call__(self, parts: list[Gathered], iteration: int) -> dict[str, torch.Tensor]:
         """Update the method by one batch, and return its loss terms. parts: the batch in equal parts. iteration: from 0."""
-        method = self._method
         if self._stream is None:
-            return method.update([part.on(method.device) for part in parts], iteration)
-        if self._loads != method.loads:
-            self.recorded, self._to_come, self._loads = False, UPDATES_BEFORE, method.loads
-        if not self.recorded and self._to_come:
+            return self._unrecorded(parts, iteration)
+        if self._loads != self._method.loads:
+            self._begin()
+        if self._to_come:
             self._to_come -= 1
             return self._on_the_side(parts, iteration)
         if not self.recorded and not self._record(parts):
-            return method.update([part.on(method.device) for part in parts], iteration)
-        for inputs, part in zip(self._inputs, parts, strict=True):
-            for name, values in part.raw.items():
-                inputs.raw[name].copy_(values, non_blocking=True)
-        method.set_rates(iteration)
-        self._graph.replay()
-        method.finish()
-        # The next replay overwrites the graph's output, so it is copied.
-        return dict(zip(self._names, self._terms.clone().unbind(), strict=True))
+            return self._unrecorded(parts, iteration)
+        return self._replayed(parts, iteration)
+
+    def _begin(self) -> None:
+        self.recorded = False
+        self._to_come, self._loads = UPDATES_BEFORE, self._method.loads
+
+    def _unrecorded(self, parts: list[Gathered], iteration: int) -> dict[str, torch.Tensor]:
+        return self._method.update([part.on(self._method.device) for part in parts], iteration)
 
     def _on_the_side(self, parts: list[Gathered], iteration: int) -> dict[str, torch.Tensor]:
         current = torch.cuda.current_stream(self._method.device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
-            terms = self._method.update([part.on(self._method.device) for part in parts], iteration)
+            terms = self._unrecorded(parts, iteration)
         current.wait_stream(self._stream)
         return terms
+
+    def _replayed(self, parts: list[Gathered], iteration: int) -> dict[str, torch.Tensor]:
+        for inputs, part in zip(self._inputs, parts, strict=True):
+            for name, values in part.raw.items():
+                inputs.raw[name].copy_(values, non_blocking=True)
+        self._method.set_rates(iteration)
+        self._graph.replay()
+        self._method.finish()
+        # The next replay overwrites the graph's output, so it is copied.
+        return dict(zip(self._names, self._terms.clone().unbind(), strict=True))
 
     def _record(self, parts: list[Gathered]) -> bool:
         """Record the work of a step without doing it. Return False, and say why, if this machine cannot record it."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_loop import SETTINGS, dots
+from test_loop import SETTINGS, dots, equal
 
 from potgan.common.errors import UserError
 from potgan.data.batches import PARTS
@@ -29,16 +29,6 @@ def settings(request) -> RunSettings:
 def parts(method: Method, count: int = 1, needs: frozenset[str] | None = None) -> list:
     data = dots()
     return [data.batch(part, CPU, needs or method.needs) for part in np.split(np.arange(4), count)]
-
-
-def equal(a, b) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return a == b
 
 
 def test_options_and_methods_have_the_same_names() -> None:

@@ -13,19 +13,20 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import io
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from test_loop import TWENTY_STEPS, dots, in_two_processes, losses_of
+from test_loop import TWENTY_STEPS, dots, equal, in_two_processes, losses_of
 
 from potgan.common.device import autocast, compiled_without_failure, pick_device
 from potgan.common.errors import Interrupted
+from potgan.common.tensors import tensors_to_bytes
 from potgan.data import batches
 from potgan.measure.generate import synthesise
 from potgan.methods.generator_file import load_generator
@@ -345,8 +346,7 @@ def test_a_training_that_was_stopped_continues_exactly(tmp_path: Path, monkeypat
             loop.train(people(), None, run, folder, {}, DEVICE)
         monkeypatch.undo()
         loop.train(people(), None, run, folder, {}, DEVICE)
-    for name in ("progress.csv",):
-        assert (folder / name).read_text() == (tmp_path / "whole" / "train" / name).read_text()
+    assert (folder / "progress.csv").read_text() == (tmp_path / "whole" / "train" / "progress.csv").read_text()
     ours, theirs = (
         torch.load(f / "train" / "generator-000020.pt", weights_only=True, map_location="cpu")["state"]
         for f in (tmp_path / "broken", tmp_path / "whole")
@@ -382,25 +382,10 @@ def test_a_saved_state_comes_back_bit_for_bit(tmp_path: Path) -> None:
     expected = [torch.rand(3), torch.rand(3, device=DEVICE)]
     other = PoTGAN(dataclasses.replace(run, seed=run.seed + 1), DEVICE)
     other.load_state_dict(file.load(DEVICE)["method"])
-    assert_equal(other.state_dict(), method.state_dict())
+    assert equal(other.state_dict(), method.state_dict())
     assert [
         torch.equal(a, b) for a, b in zip([torch.rand(3), torch.rand(3, device=DEVICE)], expected, strict=True)
     ] == [True] * 2
-
-
-def assert_equal(a: object, b: object) -> None:
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a.cpu(), b.cpu())
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for key in a:
-            assert_equal(a[key], b[key])
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b)
-        for one, other in zip(a, b, strict=True):
-            assert_equal(one, other)
-    else:
-        assert a == b
 
 
 @only_on_a_gpu
@@ -417,21 +402,12 @@ def test_a_state_of_the_cpu_goes_on_on_the_gpu_and_back() -> None:
         update([people().placed(DEVICE).gather(range(4), on_gpu.needs)], iteration)
     assert update.recorded
     back = PoTGAN(run, CPU)
-    state = torch.load(_saved(on_gpu), map_location="cpu", weights_only=True)
+    state = torch.load(io.BytesIO(tensors_to_bytes(on_gpu.state_dict())), map_location="cpu", weights_only=True)
     back.load_state_dict(state)
     losses, expected = back.update([batch], 7), on_gpu.update([people().batch(range(4), DEVICE)], 7)
     for name, value in losses.items():
         assert value.item() == pytest.approx(expected[name].item(), rel=1e-3)
     assert back.generator_optimizer.param_groups[0]["capturable"] is False
-
-
-def _saved(method: PoTGAN) -> object:
-    import io
-
-    buffer = io.BytesIO()
-    torch.save(method.state_dict(), buffer)
-    buffer.seek(0)
-    return buffer
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -478,7 +454,3 @@ def test_a_record_names_the_card_and_a_full_card_is_one_line(tmp_path: Path) -> 
             loop.train(dots(), None, settings(64, (32, 32)), tmp_path / "b" / "train", {})
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

@@ -78,6 +78,16 @@ def dots(count: int = 6) -> batches.PairData:
     )
 
 
+def equal(a, b) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b
+
+
 def final_weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / "generator-000024.pt", weights_only=True)["state"]
 
