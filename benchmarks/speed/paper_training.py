@@ -52,7 +52,7 @@ def _render(task: tuple[int, list[int], tuple[int, int], int]) -> tuple[np.ndarr
         images.append(render.image.transpose(2, 0, 1))
         seen, _ = people.annotate(render)
         joints.append(seen)
-        masks.append(pose_mask(seen, height, width, radius)[None])
+        masks.append(255 * pose_mask(seen, height, width, radius)[None])
     return np.stack(images), np.stack(masks), np.stack(joints).astype(np.float32)
 
 

@@ -37,9 +37,9 @@ import torch.nn.functional as F
 from potgan.common.device import keep_freed_memory, peak_memory_bytes
 from potgan.common.errors import UserError
 from potgan.common.files import write_json
-from potgan.data.batches import Batch, to_model
+from potgan.data.batches import Batch, to_mask, to_model
 from potgan.data.pixels import read_image
-from potgan.data.pose_rendering import heatmaps, pose_mask
+from potgan.data.pose_rendering import heatmaps, model_mask
 from potgan.methods.method import Method
 from potgan.methods.perceptual import PerceptualNetwork
 from potgan.methods.potgan.discriminator import Discriminator
@@ -213,7 +213,7 @@ class PairFiles(torch.utils.data.Dataset):
             row = int(rows[position])
             joints = self.data.joints[row]
             found[f"{role}_image"] = to_model(torch.from_numpy(read_image(self.files[row])).permute(2, 0, 1))
-            found[f"{role}_mask"] = torch.from_numpy(pose_mask(joints.numpy(), *size, masks.limb_radius))[None].float()
+            found[f"{role}_mask"] = to_mask(torch.from_numpy(model_mask(joints.numpy(), *size, masks))[None])
         return found | {"target_heatmaps": heatmaps(joints[None], *size, masks.heatmap_sigma)[0]}
 
 

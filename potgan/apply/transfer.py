@@ -31,13 +31,13 @@ from potgan.common.errors import UserError
 from potgan.common.files import sha256_of, write_bytes
 from potgan.common.paths import openpifpaf_environment
 from potgan.common.progress import progress, say
-from potgan.data.batches import Batch, to_model, to_pixels
+from potgan.data.batches import Batch, to_mask, to_model, to_pixels
 from potgan.data.detection import BUILD, DetectorSettings, ImageToDetect, detect
 from potgan.data.keypoint_files import match_names, read_keypoints
 from potgan.data.keypoints import checkpoint_of
 from potgan.data.pixels import decode_image, png_bytes, resize, scale_joints
 from potgan.data.pose import JOINT, JOINTS, TORSO, Keypoints
-from potgan.data.pose_rendering import draw_skeleton, heatmaps, pose_mask
+from potgan.data.pose_rendering import draw_skeleton, heatmaps, model_mask
 from potgan.methods.generator_file import TrainedGenerator
 from potgan.settings.schema import OpenPifPafSettings
 
@@ -88,8 +88,8 @@ def transfer(
     device = next(trained.generator.parameters()).device
 
     def masks_of(joints: Sequence[np.ndarray]) -> torch.Tensor:
-        drawn = np.stack([pose_mask(pose, height, width, trained.masks.limb_radius) for pose in joints])
-        return torch.from_numpy(drawn)[:, None].to(device).float()
+        drawn = np.stack([model_mask(pose, height, width, trained.masks) for pose in joints])
+        return to_mask(torch.from_numpy(drawn)[:, None].to(device))
 
     image = to_model(torch.from_numpy(source).permute(2, 0, 1)[None].contiguous().to(device))
     source_mask = masks_of([source_joints])

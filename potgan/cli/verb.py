@@ -52,7 +52,7 @@ MODEL = option("--model", required=True, help="a model of the configuration")
 METHOD = option(
     "--method",
     required=True,
-    help="a model, <model>-first-checkpoint, copy-source, mean-image, real-data or an external method",
+    help="a model, <main model>-first-checkpoint or -<intervention>, copy-source, mean-image, real-data or an external method",
 )
 SEED = option("--seed", type=int, default=0, help="default: %(default)s")
 

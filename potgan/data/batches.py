@@ -22,7 +22,7 @@ from potgan.common.progress import progress
 from potgan.data.images import ImageFolder
 from potgan.data.pixels import resize, scale_joints
 from potgan.data.pose import Keypoints
-from potgan.data.pose_rendering import heatmaps, pose_mask
+from potgan.data.pose_rendering import heatmaps, model_mask
 from potgan.settings.schema import MaskSettings
 
 
@@ -39,11 +39,16 @@ def to_pixels(images: torch.Tensor) -> torch.Tensor:
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
+def to_mask(masks: torch.Tensor) -> torch.Tensor:
+    """uint8 in 255ths -> float32 in [0, 1]. 255 becomes exactly 1."""
+    return masks.float() / 255
+
+
 @dataclass
 class Batch:
     """The inputs and the target of B pairs, all float32.
 
-    Images are (B, 3, H, W) in [-1, 1], masks (B, 1, H, W) of 0 and 1, heat maps (B, 18, H, W) in [0, 1]. A part that the
+    Images are (B, 3, H, W) in [-1, 1], masks (B, 1, H, W) in [0, 1], heat maps (B, 18, H, W) in [0, 1]. A part that the
     method does not need is None.
     """
 
@@ -63,7 +68,7 @@ PARTS = frozenset(field.name for field in dataclasses.fields(Batch))
 class PairData:
     """A list of P pairs, and the N images that they consist of, on one device.
 
-    names: of the N images. images: (N, 3, H, W) uint8 RGB. masks: (N, 1, H, W) uint8, 0 or 1. joints: (N, 18, 2) float32 (x, y)
+    names: of the N images. images: (N, 3, H, W) uint8 RGB. masks: (N, 1, H, W) uint8, in 255ths. joints: (N, 18, 2) float32 (x, y)
     pixels, NaN where missing. sources, targets: (P,) indices of the images of each pair. sigma: of the heat maps, in pixels.
     """
 
@@ -142,7 +147,7 @@ class Gathered:
     def on(self, device: torch.device) -> Batch:
         """The batch on `device`. The device converts the ranges and makes the heat maps."""
         moved = {part: values.to(device, non_blocking=True) for part, values in self.raw.items()}
-        convert = {"image": to_model, "mask": torch.Tensor.float, "heatmaps": self._heatmaps}
+        convert = {"image": to_model, "mask": to_mask, "heatmaps": self._heatmaps}
         return Batch(**{part: convert[part.split("_")[1]](values) for part, values in moved.items()})
 
     def _heatmaps(self, joints: torch.Tensor) -> torch.Tensor:
@@ -212,7 +217,7 @@ def load_pairs(
         image = folder.read(name)
         joints[i] = scale_joints(keypoints.of(name), image.shape[:2], size)
         images[i] = resize(image, size)
-        drawn[i, 0] = pose_mask(joints[i], height, width, masks.limb_radius)
+        drawn[i, 0] = model_mask(joints[i], height, width, masks)
     row = {name: i for i, name in enumerate(names)}
     return PairData(
         names,

@@ -63,6 +63,15 @@ def item_of(name: str) -> str | None:
     return match[1] if match else None
 
 
+def people_of(names: Iterable[str]) -> np.ndarray:
+    """(N,) for each image, what its images have in common that statistics must not take for chance.
+
+    This is the person of a re-ID image, and the item of a DeepFashion image, whose outfits one model wears. Intervals resample
+    these, and not pairs.
+    """
+    return np.array([item_of(name) or person_of(name) for name in names])
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Rules
 

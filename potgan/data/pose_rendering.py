@@ -7,6 +7,7 @@ OpenCV when a data set is loaded. Heat maps are made for each batch, on the trai
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ import cv2
 import numpy as np
 
 from potgan.data.pose import JOINT, JOINTS, LIMBS
+from potgan.settings.schema import MaskSettings
 
 if TYPE_CHECKING:
     import torch
@@ -57,14 +59,16 @@ def heatmaps(joints: torch.Tensor, height: int, width: int, sigma: float) -> tor
     return along_y[..., :, None] * along_x[..., None, :]
 
 
-def limb_mask(joints: np.ndarray, height: int, width: int, radius: int) -> np.ndarray:
+def limb_mask(
+    joints: np.ndarray, height: int, width: int, radius: int, limbs: Sequence[tuple[int, int]] = MASK_LIMBS
+) -> np.ndarray:
     """PG2's mask: (height, width) uint8, 0 or 1.
 
-    joints: (18, 2) in pixels, NaN where missing. There are discs of `radius` pixels at both ends of each limb and at every
-    `radius` pixels between them, with centres truncated to whole pixels. The mask is then closed with a square of 5 x 5 pixels,
-    in images of every size. Source: PG2 `_getPoseMask`.
+    joints: (18, 2) in pixels, NaN where missing. limbs: the pairs of joints that are drawn. There are discs of `radius` pixels
+    at both ends of each limb and at every `radius` pixels between them, with centres truncated to whole pixels. The mask is
+    then closed with a square of 5 x 5 pixels, in images of every size. Source: PG2 `_getPoseMask`.
     """
-    ends = joints.astype(np.float64)[_LIMB_ENDS]  # (23, 2 ends, 2)
+    ends = joints.astype(np.float64)[np.asarray(limbs)]  # (limbs, 2 ends, 2)
     ends = ends[~np.isnan(ends[:, :, 0]).any(axis=1)]
     start, along = ends[:, 0], ends[:, 1] - ends[:, 0]
     count = np.maximum((np.sqrt((along * along).sum(axis=1)) / radius).astype(int), 1)
@@ -106,6 +110,47 @@ def pose_mask(joints: np.ndarray, height: int, width: int, limb_radius: int) -> 
     if len(head) >= 3:
         cv2.fillConvexPoly(mask, cv2.convexHull(np.round(head).astype(np.int32)), 1)
     return mask
+
+
+#: The limbs of a grey mask, in the order of drawing: name -> (limbs, level in 255ths). The six levels are evenly spaced.
+GREY_PARTS = {
+    "right_leg": ((("right_hip", "right_knee"), ("right_knee", "right_ankle")), 111),
+    "left_leg": ((("left_hip", "left_knee"), ("left_knee", "left_ankle")), 183),
+    "right_arm": ((("right_shoulder", "right_elbow"), ("right_elbow", "right_wrist")), 75),
+    "left_arm": ((("left_shoulder", "left_elbow"), ("left_elbow", "left_wrist")), 147),
+}
+GREY_HEAD, GREY_TORSO = 219, 255
+
+
+def grey_mask(joints: np.ndarray, height: int, width: int, limb_radius: int) -> np.ndarray:
+    """A greyscale full body mask: (height, width) uint8, 0 outside `pose_mask`, and the grey level of a part of the body inside.
+
+    Section III-B of the paper speaks of "single-channel greyscale pose masks" and gives no levels. Here each leg, each arm, the
+    head and the torso have levels of their own. So the mask tells the left side of the body from the right, and a person who is
+    seen from the front from one who is seen from behind, which a binary mask cannot.
+    """
+    body = pose_mask(joints, height, width, limb_radius)
+    grey = body * np.uint8(GREY_TORSO)
+    for limbs, level in GREY_PARTS.values():
+        part = limb_mask(joints, height, width, limb_radius, [(JOINT[a], JOINT[b]) for a, b in limbs])
+        grey[(part & body) > 0] = level
+    head = limb_mask(joints, height, width, limb_radius, _HEAD_LIMBS)
+    corners = joints[list(HEAD_POLYGON)]
+    corners = corners[~np.isnan(corners[:, 0])]
+    if len(corners) >= 3:
+        cv2.fillConvexPoly(head, cv2.convexHull(np.round(corners).astype(np.int32)), 1)
+    grey[(head & body) > 0] = GREY_HEAD
+    return grey
+
+
+_HEAD_LIMBS = tuple(limb for limb in MASK_LIMBS if set(limb) <= {JOINT[n] for n in (*JOINTS[:2], *JOINTS[14:])})
+
+
+def model_mask(joints: np.ndarray, height: int, width: int, settings: MaskSettings) -> np.ndarray:
+    """The mask that a model is given: (height, width) uint8, in 255ths. joints: (18, 2) in pixels, NaN where missing."""
+    if settings.levels == "grey":
+        return grey_mask(joints, height, width, settings.limb_radius)
+    return pose_mask(joints, height, width, settings.limb_radius) * np.uint8(255)
 
 
 def metric_mask(joints: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -199,7 +199,7 @@ def read_generated(folder: Path, pairs: pd.DataFrame) -> np.ndarray:
 def warp_errors(
     control_points: np.ndarray, flow: np.ndarray, visible: np.ndarray, settings: GeneratorSettings
 ) -> list[dict[str, float]]:
-    """Return, for each scale, the end-point errors of the learned warp and of the identity warp against the true flow.
+    """Return, for each scale, the end-point errors of the learned warp and of reference warps against the true flow.
 
     control_points: (N, 4, F, 2), normalised. flow: (N, H, W, 2), the true displacement from target to source, in pixels.
     visible: (N, H, W) bool, the body pixels of the target whose surface point is seen in the source. The mean goes over all these
@@ -207,6 +207,10 @@ def warp_errors(
 
     The spline is evaluated at the pixels themselves, in the coordinates of each scale. Cell i at stride s has its centre at pixel
     s i + (s - 1) / 2. So no coarse grid has to be interpolated.
+
+    Three references give the errors a scale, all on the same pixels: not moving at all, the best translation of each pair, and the
+    best spline of each pair with the same control points, without the bounds of tanh. Best means the least squared error, which
+    a network could reach only if it knew the flow.
     """
     count, height, width = visible.shape
     y, x = np.mgrid[:height, :width].astype(np.float64)
@@ -215,6 +219,11 @@ def warp_errors(
     truth = flow.reshape(count, -1, 2)
     seen = visible.reshape(count, -1)
     identity = float(np.linalg.norm(truth, axis=2)[seen].mean())
+    translation = sum(
+        np.linalg.norm(true[mask] - true[mask].mean(axis=0), axis=1).sum()
+        for true, mask in zip(truth, seen, strict=True)
+        if mask.any()
+    )
     errors = []
     for scale in range(SCALES):
         stride = 2 ** (scale + 1)
@@ -222,16 +231,22 @@ def warp_errors(
         centre = (stride - 1) / 2
         normalised = 2 * (pixels - centre) / stride / (cells - 1) - 1
         matrix = interpolation_matrix(points, normalised)
-        total = 0.0
+        total = best = 0.0
         for theta, true, mask in zip(control_points[:, scale].astype(np.float64), truth, seen, strict=True):
-            source = (matrix[mask] @ theta + 1) / 2 * (cells - 1) * stride + centre
+            basis = matrix[mask]
+            source = (basis @ theta + 1) / 2 * (cells - 1) * stride + centre
             total += np.linalg.norm(source - pixels[mask] - true[mask], axis=1).sum()
+            ends = pixels[mask] + true[mask]
+            fitted = basis @ np.linalg.lstsq(basis.T @ basis, basis.T @ ends, rcond=1e-12)[0]
+            best += np.linalg.norm(fitted - ends, axis=1).sum()
         errors.append(
             {
                 "scale": scale + 1,
                 "stride": stride,
                 "end_point_error": total / int(seen.sum()),
                 "identity_end_point_error": identity,
+                "translation_end_point_error": float(translation) / int(seen.sum()),
+                "spline_end_point_error": best / int(seen.sum()),
                 "pixels": int(seen.sum()),
             }
         )
@@ -277,15 +292,18 @@ class Measured:
 
 @dataclass(frozen=True)
 class WarpError:
-    """The mean end-point errors of the warp at one scale and of the identity warp, in pixels.
+    """The mean end-point errors of the warp at one scale and of reference warps, in pixels.
 
-    pixels: the number of pixels that were compared.
+    identity: nothing moves. translation, spline: the best of each pair in the sense of least squares; None in files of earlier
+    versions. pixels: the number of pixels that were compared.
     """
 
     scale: int
     stride: int
     end_point_error: float
     identity_end_point_error: float
+    translation_end_point_error: float | None = None
+    spline_end_point_error: float | None = None
     pixels: int = 0
 
 

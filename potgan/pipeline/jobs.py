@@ -177,7 +177,8 @@ def _generation_settings(benchmark: Benchmark, dataset: str, method: str, run: R
         return [*origin, size, PROTOCOLS[benchmark.protocol].targets]
     if method in REFERENCE_METHODS:
         return [method, size]
-    return [_generator(run), dataclasses.asdict(run.masks), size, method.endswith(FIRST_CHECKPOINT_SUFFIX)]
+    variant = benchmark.intervention_of(method) or method.endswith(FIRST_CHECKPOINT_SUFFIX)
+    return [_generator(run), dataclasses.asdict(run.masks), size, variant]
 
 
 def _generator(run: RunSettings) -> dict:

@@ -28,7 +28,7 @@ from potgan.pipeline.records import recorded, refuse_strangers
 from potgan.pipeline.start import configure
 from potgan.settings.layout import Layout
 from potgan.settings.protocols import PROTOCOLS, Protocol, unmet_demands
-from potgan.settings.schema import REFERENCE_METHODS, Benchmark, Dataset, SyntheticSettings
+from potgan.settings.schema import FIRST_CHECKPOINT_SUFFIX, REFERENCE_METHODS, Benchmark, Dataset, SyntheticSettings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,7 +130,9 @@ def train(benchmark: Benchmark, layout: Layout, dataset: str, model: str, seed: 
 
 @recorded
 def generate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, seed: int) -> None:
-    """The images of one row: a model's last checkpoint, its first one, a reference, or an external method's folder."""
+    """The images of one row: a model's last checkpoint, its first one, an intervention on it, a reference, or an external
+    method's folder.
+    """
     if method in benchmark.external_methods:
         _import_results(benchmark, layout, dataset, method, seed)
         return
@@ -153,8 +155,9 @@ def generate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
     else:
         run = layout.train(dataset, benchmark.trained_as(dataset, model), seed)
         done = TrainingRecord.read(run / "done.json")
-        checkpoint = done.kept[0 if method != model else -1]
+        checkpoint = done.kept[0 if method.endswith(FIRST_CHECKPOINT_SUFFIX) else -1]
         settings = benchmark.run_settings(dataset, model, seed)
+        intervention = benchmark.intervention_of(method)
         wanted = method_class(settings.method).generator_settings(settings)
         trained = load_generator(run / checkpoint, wanted, device)
         if done.training_fingerprint != settings.training_fingerprint:
@@ -162,7 +165,7 @@ def generate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
         record = dataclasses.replace(
             record,
             iteration=trained.iteration,
-            settings=settings.images_fingerprint(checkpoint),
+            settings=settings.images_fingerprint(checkpoint, intervention),
             generator_sha256=done.generators[checkpoint],
             training=generation.TrainingSummary(
                 done.wall_seconds, done.iterations, done.parameters, done.device, done.passes
@@ -172,6 +175,11 @@ def generate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
 
         torch.set_num_threads(settings.training.threads)
         pictures = generation.synthesise(trained.generator, data, settings.training.batch_size)
+        if intervention:
+            from potgan.measure.interventions import intervened
+
+            flow = _flow(layout, dataset) if intervention == "true-flow" else None
+            pictures = intervened(trained.generator, intervention, data, settings.training.batch_size, flow)
     generation.write_generated(pictures, test_pairs, record, layout.generate(dataset, method, seed))
 
 
@@ -245,14 +253,12 @@ def evaluate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
     )
     under_all = evaluation.sensitivity(generated, targets, source_joints, target_joints, imported)
     record = GenerationRecord.read(folder / "generate.json")
-    flow_file, warp_file, warp = layout.pairs(dataset) / "flow.npz", folder / "warps.npz", None
-    if benchmark.datasets[dataset].kind == "synthetic" and not flow_file.exists():
-        raise UserError(f"{flow_file}: missing, so that warps cannot be measured; run `potgan pairs` again")
-    if flow_file.exists() and warp_file.exists():
-        flow = np.load(flow_file)
+    flow = _flow(layout, dataset) if benchmark.datasets[dataset].kind == "synthetic" else None
+    warp_file, warp = folder / "warps.npz", None
+    if flow is not None and warp_file.exists():
         settings = benchmark.run_settings(dataset, benchmark.model_of(method), seed).generator
         points = np.load(warp_file)["control_points"]
-        warp = {"scales": evaluation.warp_errors(points, flow["flow"], flow["visible"], settings)}
+        warp = {"scales": evaluation.warp_errors(points, *flow, settings)}
     scores = {
         "benchmark": benchmark.benchmark,
         "dataset": dataset,
@@ -341,6 +347,15 @@ def _pairs(layout: Layout, dataset: str, split: str) -> pd.DataFrame:
     from potgan.data.pairs import read_pairs
 
     return read_pairs(layout.pairs(dataset) / f"pairs-{split}.csv")
+
+
+def _flow(layout: Layout, dataset: str) -> tuple[np.ndarray, np.ndarray]:
+    """The exact flow (N, H, W, 2) of the test pairs in pixels, and (N, H, W) bool, where it is known."""
+    path = layout.pairs(dataset) / "flow.npz"
+    if not path.exists():
+        raise UserError(f"{path}: missing, so that warps cannot be measured; run `potgan pairs` again")
+    content = np.load(path)
+    return content["flow"], content["visible"]
 
 
 def _pair_data(

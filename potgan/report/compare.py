@@ -18,6 +18,7 @@ import pandas as pd
 
 from potgan.common.errors import UserError
 from potgan.common.typed import flattened
+from potgan.data.pairs import people_of
 from potgan.measure.evaluate import Scores
 from potgan.measure.generate import GenerationRecord
 from potgan.report.tables import bootstrap_interval, read_published, signed
@@ -208,8 +209,9 @@ def _difference(first: Measurement | None, run: Run, id_: str, metric: str, is_f
     if all(table is not None and metric in table for table in tables):
         if tables[0][["from", "to"]].equals(tables[1][["from", "to"]]):
             # A pair without a value, such as the inside of an empty mask, is in no mean and in no difference.
-            paired = (tables[0][metric] - tables[1][metric]).dropna().to_numpy()
-            low, high = bootstrap_interval(paired) if len(paired) else (None, None)
+            paired = (tables[0][metric] - tables[1][metric]).dropna()
+            people = people_of(tables[0]["from"][paired.index])
+            low, high = bootstrap_interval(paired.to_numpy(), people) if len(paired) else (None, None)
         else:
             note = "other pairs: no interval"
     else:
@@ -248,7 +250,7 @@ def text(runs: list[Run], published: str | None = None) -> str:
     heads = [f"({number})" for number in range(1, len(runs) + 1)]
     lines += ["", "Settings that differ" if settings else "No setting differs"]
     lines += _aligned([[key, *map(_shown, row)] for key, row in settings.items()], ["", *heads] if settings else [])
-    lines += ["", "Scores, and what a run has more than the first; in brackets its 95 % interval over pairs"]
+    lines += ["", "Scores, and what a run has more than the first; in brackets its 95 % interval over people"]
     rows, notes = [], {}
     for (id_, metric), row in score_differences(runs).items():
         cells = [f"{METRIC_LABELS.get(metric, metric)} ({id_})"]

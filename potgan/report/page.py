@@ -298,18 +298,24 @@ def _warp_findings(results: Results, dataset: str) -> list[dict[str, str]]:
 
 
 def warp_table(results: Results) -> list[dict[str, object]]:
-    """Rows of the end-point-error table: one per data set, with a column per scale; identity first."""
+    """Rows of the end-point-error table: one per data set, with a column per scale; references first."""
     benchmark = results.benchmark
     frame = tables.warp_errors(results)
     groups = []
     for dataset, part in frame.groupby("dataset", sort=False):
         strides = sorted(set(part["stride"]))
-        identity = part.drop_duplicates("stride").set_index("stride")["identity_end_point_error"]
-        rows = [("Not moving (identity)", [identity[s] for s in strides])]
+        first = part.drop_duplicates("stride").set_index("stride")
+        rows = []
+        for reference, name in tables.WARP_REFERENCES.items():
+            errors = first[f"{reference}_end_point_error"]
+            if errors.notna().any():
+                rows.append((name, [errors[s] for s in strides]))
+        references = len(rows)
         for method, values in part.groupby("method", sort=False):
             errors = values.set_index("stride")["end_point_error"]
             rows.append((tables.method_label(benchmark, method), [errors.get(s) for s in strides]))
-        groups.append({"label": tables.group_label(benchmark, dataset), "strides": strides, "rows": rows})
+        of = {"label": tables.group_label(benchmark, dataset), "strides": strides}
+        groups.append(of | {"rows": rows, "references": references})
     return groups
 
 

@@ -24,6 +24,7 @@ import pandas as pd
 from potgan.common.errors import UserError
 from potgan.common.files import write_text
 from potgan.common.paths import PUBLISHED
+from potgan.data.pairs import camera_of, people_of
 from potgan.results import SENSITIVITY_METRICS, Results
 from potgan.results import Row as ResultRow
 from potgan.settings import precision
@@ -47,6 +48,8 @@ _TITLES = {
     3: "Comparison with the literature in terms of FID; lower is better",
     4: "Ablation of L_recon over three data sets",
 }
+#: Printed beside the paper's columns where it is measured. Whole-image SSIM is ruled by the background, which no method can know.
+_BESIDE = "foreground_ssim"
 #: Table -> data set (or kind of data set) -> metrics, in the paper's order.
 _COLUMNS = {
     1: {"market1501": _FOUR, "deepfashion": _TWO},
@@ -58,6 +61,12 @@ _REFERENCE_LABELS = {
     "copy-source": "Copy of the source image",
     "mean-image": "Mean training image",
     "real-data": "Real data",
+}
+_INTERVENTION_LABELS = {
+    "identity-warps": "with identity warps",
+    "mean-warp": "with the mean warp",
+    "other-warps": "with another pair's warps",
+    "true-flow": "with the true flow",
 }
 ROMAN = {1: "I", 2: "II", 3: "III", 4: "IV"}
 
@@ -86,8 +95,8 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """One method. role: literature | external (its released images, scored here) | ours (a trained model) | checkpoint |
-    reference | real.
+    """One method. role: literature | external (its released images, scored here) | ours (a trained model) | intervention |
+    checkpoint | reference | real.
 
     paper_method: the row of `published.csv` whose values are the paper's for this row. origin: where a literature row's
     values stand, such as "TABLE I of the paper".
@@ -273,6 +282,8 @@ def method_label(benchmark: Benchmark, method: str) -> str:
     """A method's name where no table of the paper has one for it."""
     if method == benchmark.main_model + FIRST_CHECKPOINT_SUFFIX:
         return f"First checkpoint of {benchmark.main_model}"
+    if benchmark.intervention_of(method):
+        return f"{benchmark.main_model} {_INTERVENTION_LABELS[benchmark.intervention_of(method)]}"
     if method in benchmark.external_methods:
         return f"{benchmark.external_methods[method].label} (re-scored)"
     return _REFERENCE_LABELS.get(method, method)
@@ -285,14 +296,19 @@ def _table_columns(number: int, benchmark: Benchmark) -> tuple[Column, ...]:
         if is_comparable(benchmark, dataset):
             continue
         kind = "market1501" if settings.kind == "synthetic" else settings.kind
-        for metric in _COLUMNS[number].get(kind, ()):
+        for metric in _with_foreground(_COLUMNS[number].get(kind, ())):
             protocol = PROTOCOLS[benchmark.protocol].metric_id(metric)
             columns.append(Column(dataset, group_label(benchmark, dataset), metric, protocol, comparable=False))
     for dataset, metrics in _COLUMNS[number].items():
-        for metric in metrics:
+        for metric in _with_foreground(metrics) if is_comparable(benchmark, dataset) else metrics:
             protocol = PROTOCOLS[PAPER_PROTOCOL].metric_id(metric)
             columns.append(Column(dataset, PAPER_DATASETS[dataset], metric, protocol, comparable=True))
     return tuple(columns)
+
+
+def _with_foreground(metrics: tuple[str, ...]) -> tuple[str, ...]:
+    """The columns of one of our own data sets: the paper's, and SSIM inside the mask beside SSIM."""
+    return (*metrics, _BESIDE) if "ssim" in metrics else metrics
 
 
 def _table_rows(number: int, benchmark: Benchmark, published: pd.DataFrame) -> tuple[Row, ...]:
@@ -316,6 +332,7 @@ def _table_rows(number: int, benchmark: Benchmark, published: pd.DataFrame) -> t
         if method not in benchmark.models and method not in benchmark.external_methods:
             role = {"real-data": "real"}.get(method, "reference")
             role = "checkpoint" if method.endswith(FIRST_CHECKPOINT_SUFFIX) else role
+            role = "intervention" if benchmark.intervention_of(method) else role
             others.append(Row(method_label(benchmark, method), method, role, method))
     return (*literature, *external, *ours, *others)
 
@@ -388,7 +405,7 @@ def _measured_cell(benchmark: Benchmark, row: Row, column: Column, paper_value: 
 
 
 def _verdict_on_paper(cell: Cell, note: str) -> dict[str, str]:
-    """Does the paper's value lie within one standard deviation (over our seeds) of our mean?
+    """Does the paper's value lie within the 95 % prediction interval of one more training of ours?
 
     Nothing is said where there is no number of ours, where one value has no spread, or where the paper's own value is
     known not to be what its row says (`note` of published.csv).
@@ -399,7 +416,20 @@ def _verdict_on_paper(cell: Cell, note: str) -> dict[str, str]:
         return {"verdict": "not comparable", "note": f"not comparable: {note}"}
     if cell.sd is None:
         return {"verdict": "not comparable", "note": _ONE_VALUE}
-    return {"verdict": "within" if abs(cell.difference) <= cell.sd else "not within"}
+    return {"verdict": "within" if abs(cell.difference) <= prediction_reach(cell.sd, cell.n_seeds) else "not within"}
+
+
+def prediction_reach(sd: float, count: int, level: float = 0.95) -> float:
+    """Half the width of the interval, around the mean of `count` trainings, that holds the value of one more with this probability.
+
+    The published value is one training of its authors. If ours were the same experiment, it would be one more draw from the
+    distribution that ours come from. With normal values, (value - mean) / (sd sqrt(1 + 1 / count)) has Student's distribution with
+    count - 1 degrees of freedom (Hahn 1969, "Factors for calculating two-sided prediction intervals for samples from a normal
+    distribution"). sd: their sample standard deviation.
+    """
+    from scipy.stats import t
+
+    return float(t.ppf((1 + level) / 2, count - 1)) * sd * math.sqrt(1 + 1 / count)
 
 
 #: Why a single value has no verdict.
@@ -460,12 +490,12 @@ def _reading(number: int, benchmark: Benchmark) -> str:
 
 #: How Markdown and the page print the paper's value, and how LaTeX does.
 PARENTHESES = (
-    "In parentheses: the paper's value, ours minus the paper's, and, from two seeds on, whether the paper's lies within one "
-    "standard deviation of ours."
+    "In parentheses: the paper's value, ours minus the paper's, and, from two seeds on, whether the paper's lies within the 95 % "
+    "prediction interval for one more training like ours. With few seeds this interval is wide."
 )
 _BELOW = (
     r"Below a row of ours: the paper's values, and ours minus the paper's; from two seeds on followed by $\approx$ where the "
-    r"paper's value lies within one standard deviation of ours, and by $\neq$ where it does not."
+    r"paper's value lies within the 95\,\% prediction interval for one more training like ours, and by $\neq$ where it does not."
 )
 
 
@@ -536,7 +566,7 @@ def latex(table: Table) -> str:
     r"""A table as LaTeX for \usepackage{booktabs,graphicx}: a `table*` as the paper's, with footnotes below.
 
     Below a row of ours stand the paper's values and the differences, in rows of their own; a difference is followed by
-    \approx where the paper's value lies within one standard deviation of ours, by \neq where it does not. A table that is
+    \approx where the paper's value lies within the prediction interval of ours, by \neq where it does not. A table that is
     wider than the page is made smaller.
     """
     spans, start = [], 3
@@ -565,7 +595,7 @@ def latex(table: Table) -> str:
     lines.append(r"\midrule")
     previous = None
     for row, cells in zip(table.rows, table.cells, strict=True):
-        kind = "reference" if row.role in ("checkpoint", "reference", "real") else row.role
+        kind = "reference" if row.role in ("intervention", "checkpoint", "reference", "real") else row.role
         if previous not in (None, kind):
             lines.append(r"\midrule")
         previous = kind
@@ -673,9 +703,9 @@ def table_records(table: Table) -> list[dict[str, object]]:
 class Comparison:
     """`method` minus `against` in one metric on one data set, seed by seed on the same pairs.
 
-    low, high: 95 % bootstrap interval of the mean difference over test pairs (None for metrics of a whole set, such as
-    IS and FID). It speaks about these trained networks and other pairs, not about another training; pairs that share
-    an image or a person are resampled as if they were independent, so it is somewhat narrow.
+    low, high: 95 % bootstrap interval of the mean difference (None for metrics of a whole set, such as IS and FID). People are
+    resampled, each with all pairs of theirs, because pairs of one person are alike. It speaks about these trained networks and
+    other people, not about another training.
     effect: of going from `against` to `method`: helps | hurts | none shown | not judged (no interval for this metric,
     and a few seeds that agree in sign are no proof).
     """
@@ -722,10 +752,11 @@ def compare(
             for a, b in seeds
         ]
         paired = np.mean(per_seed, axis=0)
-        paired = paired[~np.isnan(paired)]  # the inside of an empty mask has no SSIM, and is in no mean
-        if len(paired):
-            low, high = bootstrap_interval(paired)
-            n_pairs = len(paired)
+        there = ~np.isnan(paired)  # the inside of an empty mask has no SSIM, and is in no mean
+        if there.any():
+            people = people_of(results.per_pair(ResultRow(dataset, method, seeds[0][0]))["from"])
+            low, high = bootstrap_interval(paired[there], people[there])
+            n_pairs = int(there.sum())
     effect, verdict = _verdict(differences, METRICS[metric], low, high)
     return Comparison(
         dataset=dataset,
@@ -757,11 +788,15 @@ def _pair_differences(results: Results, first: ResultRow, second: ResultRow, met
     return (one[metric] - other[metric]).to_numpy()
 
 
-def bootstrap_interval(differences: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of (N,) differences; seeded, so that it is the same every time."""
-    generator = np.random.default_rng(BOOTSTRAP_SEED)
-    count = len(differences)
-    means = [differences[generator.integers(0, count, count)].mean() for _ in range(BOOTSTRAP_RESAMPLES)]
+def bootstrap_interval(differences: np.ndarray, people: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of (N,) differences, in which people are resampled with all their pairs.
+
+    people: (N,) whose pair each is. The draws are seeded, so that the interval is the same every time.
+    """
+    _, person = np.unique(people, return_inverse=True)
+    sums, counts = np.bincount(person, differences), np.bincount(person)
+    drawn = np.random.default_rng(BOOTSTRAP_SEED).integers(0, len(sums), (BOOTSTRAP_RESAMPLES, len(sums)))
+    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -787,9 +822,9 @@ def _verdict(differences: np.ndarray, direction: str, low: float | None, high: f
 
 
 def ablations(results: Results, scores: pd.DataFrame) -> list[Comparison]:
-    """Every other model against the main one, in every metric of every data set; in the configuration's order.
+    """Every other model, and every intervention, against the main model in every metric of every data set.
 
-    A model in another precision than fp32 is compared with its twin in fp32, where there is one.
+    The order is the configuration's. A model in another precision than fp32 is compared with its twin in fp32, where there is one.
     """
     benchmark = results.benchmark
     others = [model for model in benchmark.models if model != benchmark.main_model]
@@ -798,10 +833,11 @@ def ablations(results: Results, scores: pd.DataFrame) -> list[Comparison]:
         or benchmark.main_model
         for model in others
     }
+    against |= {method: benchmark.main_model for method in benchmark.methods if benchmark.intervention_of(method)}
     found = [
         compare(results, scores, dataset, model, against[model], metric)
         for dataset in benchmark.datasets
-        for model in others
+        for model in against
         for metric in METRICS
     ]
     return [comparison for comparison in found if comparison is not None]
@@ -838,10 +874,9 @@ def ablations_markdown(benchmark: Benchmark, comparisons: list[Comparison]) -> s
 
 
 INTERVAL_NOTE = (
-    f"Intervals: percentile bootstrap over test pairs ({BOOTSTRAP_RESAMPLES:,} resamples, seeded) of the difference "
-    "averaged over seeds. They speak about these trained networks on other pairs, not about another training, and "
-    "treat pairs that share a person as independent. IS and FID belong to whole sets of images and have none. Nothing "
-    "is corrected for the number of comparisons."
+    f"Intervals: percentile bootstrap over people, each with all pairs of theirs ({BOOTSTRAP_RESAMPLES:,} resamples, seeded), of "
+    "the difference averaged over seeds. They speak about these trained networks on other people, not about another training. IS "
+    "and FID belong to whole sets of images and have none. Nothing is corrected for the number of comparisons."
 )
 
 
@@ -860,23 +895,100 @@ def interval_text(c: Comparison) -> str:
     return "–" if c.low is None else f"[{signed(c.low)}, {signed(c.high)}]"
 
 
+#: Warps that give the end-point errors of learned ones a scale, and what they are called.
+WARP_REFERENCES = {
+    "identity": "Not moving (identity)",
+    "translation": "Best translation of each pair",
+    "spline": "Best spline of each pair",
+}
+
+
 def warp_errors(results: Results) -> pd.DataFrame:
     """How well the learned warps follow the exact motion, where the data set knows it (synthetic people).
 
-    Columns: dataset, method, scale (1 = finest), stride, end_point_error, identity_end_point_error (of not moving at
-    all), in the unit of `scores.json`, means over seeds; n_seeds. Empty where no model reports warps.
+    Columns: dataset, method, scale (1 = finest), stride, end_point_error, the same of not moving (identity_), of the best
+    translation and of the best spline of each pair, in pixels, means over seeds; n_seeds. Empty where no model reports warps.
     """
     records = []
     for row in results.rows():
         scores = results.scores(row)
         for error in scores.warp.scales if scores and scores.warp else ():
             records.append(row.__dict__ | error.__dict__)
-    columns = ["dataset", "method", "scale", "stride", "end_point_error", "identity_end_point_error", "n_seeds"]
+    errors = ["end_point_error", *(f"{reference}_end_point_error" for reference in WARP_REFERENCES)]
+    columns = ["dataset", "method", "scale", "stride", *errors, "n_seeds"]
     if not records:
         return pd.DataFrame(columns=columns)
     groups = pd.DataFrame.from_records(records).groupby(["dataset", "method", "scale", "stride"], sort=False)
-    means = groups[["end_point_error", "identity_end_point_error"]].mean()
+    means = groups[errors].mean()
     return means.assign(n_seeds=groups["seed"].nunique()).reset_index()[columns]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Pairs of one camera and of two
+
+
+def by_camera(results: Results) -> pd.DataFrame:
+    """The metrics of single images, apart for pairs whose two images are of one camera and for pairs of two cameras.
+
+    A pair of one camera often has one background, which a method can copy from the source; that of another camera it cannot know.
+    Columns: dataset, method, label, cameras ("same" or "different"), n_pairs, one column per metric of single images (means over
+    pairs, then over seeds), n_seeds. Empty for data sets whose file names tell no camera.
+    """
+    benchmark = results.benchmark
+    records = []
+    for dataset in benchmark.datasets:
+        for method in benchmark.methods_of(dataset):
+            rows = [ResultRow(dataset, method, seed) for seed in benchmark.seeds_of(method)]
+            tables = [results.per_pair(row) for row in rows if results.scores(row) is not None]
+            same = _same_camera(tables[0]) if tables else None
+            if same is None:
+                continue
+            for cameras, chosen in (("same", same), ("different", ~same)):
+                parts = [table[chosen] for table in tables]
+                means = pd.DataFrame([part.reindex(columns=list(PER_PAIR_METRICS)).mean() for part in parts]).mean()
+                record = {"dataset": dataset, "method": method, "label": method_label(benchmark, method)}
+                record |= {"cameras": cameras, "n_pairs": len(parts[0])}
+                records.append(record | means.to_dict() | {"n_seeds": len(tables)})
+    columns = ["dataset", "method", "label", "cameras", "n_pairs", *PER_PAIR_METRICS, "n_seeds"]
+    return pd.DataFrame.from_records(records, columns=columns)
+
+
+def _same_camera(pairs: pd.DataFrame) -> np.ndarray | None:
+    """(N,) whether both images of a pair are of one camera; None where the names of images tell no camera."""
+    cameras = [[camera_of(name) for name in pairs[column]] for column in ("from", "to")]
+    if None in cameras[0] or None in cameras[1]:
+        return None
+    return np.array(cameras[0]) == np.array(cameras[1])
+
+
+def by_camera_markdown(benchmark: Benchmark, frame: pd.DataFrame) -> str:
+    """`by_camera` as Markdown: per data set a table of methods (rows) with both kinds of pairs side by side."""
+    shown = ("ssim", "mask_ssim", "foreground_ssim")
+    lines = [BY_CAMERA_NOTE, ""]
+    for dataset in dict.fromkeys(frame["dataset"]):
+        part = frame[frame["dataset"] == dataset]
+        kinds = {kind: part[part["cameras"] == kind] for kind in ("same", "different")}
+        heads = [
+            f"{METRIC_LABELS[metric]}, {kind} camera{'' if kind == 'same' else 's'}"
+            for metric in shown
+            for kind in kinds
+        ]
+        counts = ", ".join(f"{kind}: {rows['n_pairs'].iloc[0]:,} pairs" for kind, rows in kinds.items() if len(rows))
+        lines += [f"{_escape_markdown(group_label(benchmark, dataset))} ({counts})", ""]
+        lines += ["| Models | n | " + " | ".join(heads) + " |", "|---" + "|---:" * (len(heads) + 1) + "|"]
+        for (label, seeds), rows in part.groupby(["label", "n_seeds"], sort=False):
+            values = {(row.cameras, metric): getattr(row, metric) for row in rows.itertuples() for metric in shown}
+            cells = [values.get((kind, metric), math.nan) for metric in shown for kind in kinds]
+            texts = ["–" if math.isnan(value) else f"{value:.3f}" for value in cells]
+            lines.append(f"| {_escape_markdown(label)} | {seeds} | " + " | ".join(texts) + " |")
+        lines.append("")
+    return "\n".join(lines) + "\n"
+
+
+BY_CAMERA_NOTE = (
+    "**Pairs of one camera and of two.** A method can copy the background from a source image of the same camera, and cannot "
+    "know it from one of another camera."
+)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -982,8 +1094,8 @@ def summary_path(layout: Layout, dataset: str, method: str) -> Path:
 
 
 def write_tables(results: Results, published: str | Path = PUBLISHED) -> list[Path]:
-    """Write table{1..4}.{csv,md,tex}, tables.tex, which prints them, ablations.{csv,md} and sensitivity.{csv,md} to
-    reports/<benchmark>/tables, and beside it metrics.json and, for DVC, metrics/<data set>/<method>.json.
+    """Write table{1..4}.{csv,md,tex}, tables.tex, which prints them, ablations.{csv,md}, by-camera.{csv,md} and
+    sensitivity.{csv,md} to reports/<benchmark>/tables, and beside it metrics.json and, for DVC, metrics/<data set>/<method>.json.
 
     Returns the paths in the order written. Everything is computed before the first file is replaced.
     Raises UserError as `collect`, `read_published` and `compare` do.
@@ -1003,6 +1115,10 @@ def write_tables(results: Results, published: str | Path = PUBLISHED) -> list[Pa
     frame = pd.DataFrame([c.__dict__ for c in comparisons], columns=list(Comparison.__dataclass_fields__))
     texts[folder / "ablations.csv"] = frame.to_csv(index=False)
     texts[folder / "ablations.md"] = ablations_markdown(benchmark, comparisons)
+    apart = by_camera(results)
+    if len(apart):
+        texts[folder / "by-camera.csv"] = apart.to_csv(index=False)
+        texts[folder / "by-camera.md"] = by_camera_markdown(benchmark, apart)
     under_all = sensitivity(results)
     texts[folder / "sensitivity.csv"] = under_all.to_csv(index=False)
     texts[folder / "sensitivity.md"] = sensitivity_markdown(benchmark, under_all)

@@ -18,6 +18,7 @@ from potgan.settings.precision import check_precisions
 from potgan.settings.protocols import PROTOCOLS
 from potgan.settings.schema import (
     FIRST_CHECKPOINT_SUFFIX,
+    INTERVENTIONS,
     REFERENCE_METHODS,
     SPLITS,
     STAGES,
@@ -27,6 +28,9 @@ from potgan.settings.schema import (
 
 #: Sections whose entries a file that is laid over another can remove.
 REMOVABLE = ("datasets", "models", "external_methods")
+
+#: How the names of rows end that are no models of their own.
+RESERVED_ENDINGS = (FIRST_CHECKPOINT_SUFFIX, *(f"-{kind}" for kind in INTERVENTIONS))
 
 
 def load(source: str | Path | dict[str, typing.Any]) -> Benchmark:
@@ -133,7 +137,7 @@ def _check(benchmark: Benchmark, where: str) -> None:
             )
     reserved = {*STAGES, *REFERENCE_METHODS}
     for name in benchmark.models:
-        require(name not in reserved and not name.endswith(FIRST_CHECKPOINT_SUFFIX), f"model name {name!r} is reserved")
+        require(name not in reserved and not name.endswith(RESERVED_ENDINGS), f"model name {name!r} is reserved")
     _check_external(benchmark, reserved, require, one_of)
     require(bool(benchmark.datasets), "datasets is empty")
     require(bool(benchmark.models), "models is empty")
@@ -145,6 +149,7 @@ def _check(benchmark: Benchmark, where: str) -> None:
             "be trained on the people that it measures; choose another seed",
         )
     require(len(set(benchmark.seeds)) == len(benchmark.seeds), "seeds repeats a seed")
+    require(len(set(benchmark.interventions)) == len(benchmark.interventions), "interventions repeats an entry")
     one_of(benchmark.protocol, tuple(PROTOCOLS), "protocol")
     require(
         PROTOCOLS[benchmark.protocol].targets == "dataset",
@@ -169,6 +174,11 @@ def _check(benchmark: Benchmark, where: str) -> None:
         require(
             dataset.keypoints.frame == "original" or dataset.crop_columns is not None,
             f"{at}.keypoints.frame is cropped, but there are no crop_columns",
+        )
+        main = benchmark.run_settings(name, benchmark.main_model, benchmark.seeds[0])
+        require(
+            not benchmark.interventions or (main.method == "potgan" and main.generator.pose_transform),
+            f"interventions: {benchmark.main_model} has no warps on {name} that others could stand for",
         )
         for model in benchmark.models:
             run = benchmark.run_settings(name, model, benchmark.seeds[0])
@@ -196,7 +206,7 @@ def _check_external(
     for name, method in benchmark.external_methods.items():
         at = f"external_methods.{name}"
         require(
-            name not in reserved | set(benchmark.models) and not name.endswith(FIRST_CHECKPOINT_SUFFIX),
+            name not in reserved | set(benchmark.models) and not name.endswith(RESERVED_ENDINGS),
             f"external method name {name!r} is reserved or a model's",
         )
         # A data set that cannot be had here was moved from `datasets` to `absent`. Its cells in the tables say why.

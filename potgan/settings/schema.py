@@ -21,6 +21,8 @@ STAGES = ("images", "keypoints", "pairs", "train", "generate", "evaluate", "tabu
 #: The methods that need no training. Every table shows them, so that a reader knows where the scale begins and ends.
 REFERENCE_METHODS = ("copy-source", "mean-image", "real-data")
 FIRST_CHECKPOINT_SUFFIX = "-first-checkpoint"
+#: Other warps than its own that the finished network of the main model may be given (`potgan/measure/interventions.py`).
+INTERVENTIONS = ("identity-warps", "mean-warp", "other-warps", "true-flow")
 #: Data sets that have a published archive (`benchmarks/<kind>.yaml` holds its facts).
 PUBLISHED_KINDS = ("market1501", "dukemtmc", "deepfashion")
 SPLITS = ("train", "test")
@@ -175,6 +177,9 @@ class GeneratorSettings:
         choices=("instance", "batch"),
     )
     pose_transform: bool = setting(True, "whether skip features are warped; without it the module is not built")
+    pose_encoder_masks: bool = setting(
+        False, "whether the pose encoder sees both masks beside the heat maps; a control, for masks without warps"
+    )
     control_points: tuple[int, int] = setting((4, 4), "rows and columns of the spline's control points", at_least=2)
     control_point_span: float = setting(
         0.9, "the outermost rest position; below 1, because tanh bounds the output", above=0, below=1
@@ -209,6 +214,11 @@ class MaskSettings:
     """The pose masks M and the heat maps P (Section IV-C; docs/decisions.md, D12 and D13)."""
 
     limb_radius: int = setting(4, "of the limbs; 4 at 128 x 64, 8 at 256 x 256", unit="pixels", at_least=1)
+    levels: str = setting(
+        "binary",
+        "`binary`: the body is 1; `grey`: head, torso, arms and legs have grey levels of their own, which tell left from right",
+        choices=("binary", "grey"),
+    )
     heatmap_sigma: float = setting(6.0, "of the Gaussian around each joint", unit="pixels", above=0)
 
 
@@ -225,7 +235,9 @@ class TrainingSettings:
     learning_rate: float = setting(2e-4, "of the generator", above=0)
     discriminator_learning_rate: float = setting(2e-4, "of the discriminator", above=0)
     coordinates_learning_rate: float = setting(
-        2e-4, "of the coordinate networks, whose output moves whole images", above=0
+        2e-4,
+        "of the coordinate networks, whose output moves whole images; 0: every warp stays the identity, a control",
+        at_least=0,
     )
     adam_betas: tuple[float, float] = setting((0.5, 0.999), "of Adam", at_least=0, below=1)
     decay_from: int = setting(60_000, "iteration at which the rates begin to fall linearly to 0", at_least=0)
@@ -348,6 +360,13 @@ class Benchmark:
     feature_network: FeatureNetworkSettings = setting(
         FeatureNetworkSettings(), "the classifier of the protocol `potgan-synthetic`"
     )
+    interventions: tuple[str, ...] = setting(
+        (),
+        "rows `<main model>-<intervention>`: its finished network with other warps than its own. `identity-warps`: nothing "
+        "moves; `mean-warp`: the mean over all test pairs; `other-warps`: those of another test pair; `true-flow`: the exact "
+        "motion, which only synthetic people have",
+        choices=INTERVENTIONS,
+    )
     external_methods: dict[str, ExternalMethod] = setting(dict, "name -> somebody's released results, as a row")
     differences_from_paper: tuple[str, ...] = setting((), "sentences that the report prints")
     absent: dict[str, str] = setting(dict, "data set -> why it is not run; the workflow fills it in")
@@ -358,16 +377,29 @@ class Benchmark:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """All rows that are scored: models, the first checkpoint of the main model, references, external methods.
+        """All rows that are scored: models, interventions and the first checkpoint of the main model, references, external methods.
 
-        An external method has images of only one data set. `methods_of` says which rows a data set has.
+        An external method has images of only one data set, and only some data sets know the true flow. `methods_of` says which rows
+        a data set has.
         """
-        return (*self.models, self.main_model + FIRST_CHECKPOINT_SUFFIX, *REFERENCE_METHODS, *self.external_methods)
+        intervened = (f"{self.main_model}-{kind}" for kind in self.interventions)
+        first = self.main_model + FIRST_CHECKPOINT_SUFFIX
+        return (*self.models, *intervened, first, *REFERENCE_METHODS, *self.external_methods)
 
     def methods_of(self, dataset: str) -> tuple[str, ...]:
         """Return the rows that are generated (or imported) and scored on a data set."""
-        external = self.external_methods
-        return tuple(m for m in self.methods if m not in external or external[m].dataset == dataset)
+        external, synthetic = self.external_methods, self.datasets[dataset].kind == "synthetic"
+        return tuple(
+            method
+            for method in self.methods
+            if (method not in external or external[method].dataset == dataset)
+            and (self.intervention_of(method) != "true-flow" or synthetic)
+        )
+
+    def intervention_of(self, method: str) -> str | None:
+        """Return the intervention that a row stands for, one of INTERVENTIONS, or None."""
+        kind = method.removeprefix(f"{self.main_model}-")
+        return kind if kind in self.interventions and method not in self.models else None
 
     def seeds_of(self, method: str) -> tuple[int, ...]:
         return self.seeds if self.model_of(method) else (0,)
@@ -376,7 +408,7 @@ class Benchmark:
         """Return the model behind a row. It is None for references and external methods, which have no training."""
         if method in REFERENCE_METHODS or method in self.external_methods:
             return None
-        return method.removesuffix(FIRST_CHECKPOINT_SUFFIX)
+        return self.main_model if self.intervention_of(method) else method.removesuffix(FIRST_CHECKPOINT_SUFFIX)
 
     def run_settings(self, dataset: str, model: str, seed: int) -> RunSettings:
         """Return the settings that one training and its generation see.
@@ -455,6 +487,10 @@ class RunSettings:
     def training_fingerprint(self) -> str:
         return fingerprint(self.training_dict)
 
-    def images_fingerprint(self, checkpoint: str) -> str:
-        """Return the fingerprint of all that decides a model's images apart from the data: training, generator, checkpoint."""
-        return fingerprint([self.training_dict, str(self.generator if self.options is None else None), checkpoint])
+    def images_fingerprint(self, checkpoint: str, intervention: str | None = None) -> str:
+        """Return the fingerprint of all that decides a model's images apart from the data.
+
+        This is the training, the generator, the checkpoint and the intervention.
+        """
+        generator = str(self.generator if self.options is None else None)
+        return fingerprint([self.training_dict, generator, checkpoint, *filter(None, [intervention])])

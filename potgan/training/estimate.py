@@ -60,7 +60,7 @@ def random_pairs(size: tuple[int, int], sigma: float, images: int = IMAGES, pair
     return PairData(
         names=[str(number) for number in range(images)],
         images=whole_numbers(256, images, 3, height, width),
-        masks=whole_numbers(2, images, 1, height, width),
+        masks=255 * whole_numbers(2, images, 1, height, width),
         joints=torch.rand(images, 18, 2, generator=generator) * torch.tensor([width - 1.0, height - 1.0]),
         sources=whole_numbers(images, pairs, dtype=torch.int64),
         targets=whole_numbers(images, pairs, dtype=torch.int64),

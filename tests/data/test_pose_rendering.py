@@ -14,7 +14,8 @@ from skimage.morphology import dilation, erosion
 
 from potgan.data import pose_rendering
 from potgan.data.pixels import resize, scale_joints
-from potgan.data.pose import JOINT
+from potgan.data.pose import JOINT, MIRROR
+from potgan.settings.schema import MaskSettings
 
 poses = st.lists(
     st.one_of(st.none(), st.tuples(st.integers(0, 63), st.integers(0, 127))), min_size=18, max_size=18
@@ -82,6 +83,29 @@ def test_full_mask_holds_the_limb_mask_and_is_binary(joints) -> None:
     full = pose_rendering.pose_mask(joints, 128, 64, 4)
     assert set(np.unique(full)) <= {0, 1}
     assert (full >= limbs).all()
+
+
+@given(poses)
+@settings(max_examples=30, deadline=None)
+def test_grey_mask_has_the_support_of_the_binary_one(joints) -> None:
+    grey = pose_rendering.model_mask(joints, 128, 64, MaskSettings(levels="grey"))
+    binary = pose_rendering.model_mask(joints, 128, 64, MaskSettings())
+    assert set(np.unique(binary)) <= {0, 255}
+    np.testing.assert_array_equal(grey > 0, binary > 0)
+
+
+def test_grey_mask_tells_left_from_right_and_front_from_back() -> None:
+    """A binary mask of a person and of the same outline seen from behind are equal. The grey ones are not."""
+    joints = standing()
+    behind = joints[list(MIRROR)]  # the same points in the image, with left and right exchanged
+    binary, grey = MaskSettings(limb_radius=8), MaskSettings(limb_radius=8, levels="grey")
+    masks = [pose_rendering.model_mask(j, 256, 256, binary) for j in (joints, behind)]
+    np.testing.assert_array_equal(*masks)
+    front, back = (pose_rendering.model_mask(j, 256, 256, grey) for j in (joints, behind))
+    for name in ("elbow", "knee"):
+        places = [tuple(joints[JOINT[f"{side}_{name}"]].astype(int)[::-1]) for side in ("right", "left")]
+        assert front[places[0]] == back[places[1]] != front[places[1]] == back[places[0]]
+    assert len(np.unique(front)) == 7  # the background and six parts
 
 
 def standing() -> np.ndarray:

@@ -38,9 +38,29 @@ def test_error_of_a_known_shift_is_zero_and_the_identitys_is_its_length() -> Non
     for entry in evaluate.warp_errors(constant_shift((3, -4)), flow, visible, SETTINGS):
         assert entry["end_point_error"] == pytest.approx(0, abs=1e-4)
         assert entry["identity_end_point_error"] == pytest.approx(5)
+        assert entry["translation_end_point_error"] == pytest.approx(0, abs=1e-5)
+        assert entry["spline_end_point_error"] == pytest.approx(0, abs=1e-4)
         assert entry["pixels"] == 40 * 20
     for entry in evaluate.warp_errors(constant_shift((0, 0)), flow, visible, SETTINGS):
         assert entry["end_point_error"] == pytest.approx(5)
+
+
+def test_references_of_a_flow_are_the_best_of_their_kind() -> None:
+    """The flow is a rotation about the centre of the visible part, which is affine: no translation helps, and a spline is exact.
+
+    The mean distance of the pixels from the centre, times the factor of the rotation, is computed here by itself.
+    """
+    y, x = np.mgrid[:HEIGHT, :WIDTH].astype(np.float64)
+    visible = np.zeros((2, HEIGHT, WIDTH), bool)
+    visible[0, 10:50, 5:25] = True
+    x, y = x - 14.5, y - 29.5
+    turned = 0.1 * np.stack([-y, x], axis=-1)
+    flow = np.stack([turned, np.zeros_like(turned)]).astype(np.float32)
+    for entry in evaluate.warp_errors(np.concatenate([constant_shift((0, 0))] * 2), flow, visible, SETTINGS):
+        away = 0.1 * np.hypot(x, y)[visible[0]].mean()
+        assert entry["identity_end_point_error"] == pytest.approx(away, rel=1e-6)
+        assert entry["translation_end_point_error"] == pytest.approx(away, rel=1e-6)
+        assert entry["spline_end_point_error"] == pytest.approx(0, abs=1e-4)
 
 
 @pytest.mark.parametrize("scale", [0, 1, 2])
@@ -68,7 +88,7 @@ def data(count: int = 5) -> PairData:
     return PairData(
         [f"{i}.jpg" for i in range(count)],
         torch.randint(0, 256, (count, 3, HEIGHT, WIDTH), generator=g, dtype=torch.uint8),
-        torch.randint(0, 2, (count, 1, HEIGHT, WIDTH), generator=g, dtype=torch.uint8),
+        255 * torch.randint(0, 2, (count, 1, HEIGHT, WIDTH), generator=g, dtype=torch.uint8),
         torch.rand(count, 18, 2, generator=g) * 30,
         torch.arange(count),
         (torch.arange(count) + 1) % count,

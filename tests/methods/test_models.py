@@ -13,13 +13,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.interpolate import RBFInterpolator
 
+from potgan.data.batches import Batch
 from potgan.methods.perceptual import PerceptualNetwork
 from potgan.methods.potgan.discriminator import Discriminator
 from potgan.methods.potgan.generator import Generator, sample_at
 from potgan.methods.potgan.guided_filter import box_mean, guided_filter
 from potgan.methods.potgan.losses import discriminator_loss, generator_losses, weighted_sum
+from potgan.methods.potgan.method import PoTGAN
 from potgan.methods.potgan.tps import ThinPlateSpline, interpolation_matrix, normalised_grid, resting_points
-from potgan.settings.schema import DiscriminatorSettings, GeneratorSettings, GuidedFilterSettings, LossWeights
+from potgan.settings.schema import (
+    DiscriminatorSettings,
+    GeneratorSettings,
+    GuidedFilterSettings,
+    LossWeights,
+    MaskSettings,
+    RunSettings,
+    TrainingSettings,
+)
 
 SMALL = GeneratorSettings(width=4)
 SIZE = (64, 32)
@@ -87,6 +97,37 @@ def test_coarse_to_fine_coordinates_add_up_from_the_coarsest_scale() -> None:
         points, _ = generator.pose_transform(source, target)
         for theta, offset in zip(points, expected, strict=True):
             torch.testing.assert_close(theta, torch.tanh(rest + offset).expand_as(theta))
+
+
+def test_a_control_sees_the_masks_and_moves_nothing() -> None:
+    """`masks-without-warps`: the masks change the image, and no warp is there. Without the setting they change nothing."""
+    image, source, target, maps = inputs()
+    for sees in (False, True):
+        settings = dataclasses.replace(SMALL, pose_transform=False, pose_encoder_masks=sees)
+        torch.manual_seed(0)
+        generator = Generator(settings, SIZE).eval()
+        out, other = generator(image, source, target, maps), generator(image, 1 - source, target, maps)
+        assert out.control_points == []
+        assert torch.equal(out.unfiltered, other.unfiltered) != sees
+
+
+def test_coordinates_with_a_rate_of_zero_stay_the_identity() -> None:
+    """`identity-grids`: the module is there, and no warp ever moves anything."""
+    settings = RunSettings(
+        "synthetic", 0, SIZE, SMALL, DiscriminatorSettings(width=4), LossWeights(), MaskSettings(),
+        TrainingSettings(coordinates_learning_rate=0.0, perceptual_network="random", perceptual_width=4, iterations=3,
+                         decay_from=3, learning_rate=1e-2, batch_size=2),
+    )  # fmt: skip
+    method = PoTGAN(settings, torch.device("cpu"))
+    image, source, target, maps = inputs()
+    batch = Batch(image, source, -image, target, None, maps)
+    before = [parameter.clone() for parameter in method.generator.decoder.parameters()]
+    for iteration in range(3):
+        method.update([batch], iteration)
+    assert not any(torch.equal(a, b) for a, b in zip(before, method.generator.decoder.parameters(), strict=True))
+    rest = torch.from_numpy(resting_points(4, 4, 0.9)).float()
+    for theta in method.generator(image, source, target, maps).control_points:
+        torch.testing.assert_close(theta, rest.expand_as(theta))
 
 
 def test_a_shifted_spline_moves_features_by_whole_cells_backward() -> None:

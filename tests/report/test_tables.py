@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from potgan.common.errors import UserError
+from potgan.data import pairs
 from potgan.report import tables
 from potgan.results import Results
 from potgan.settings.layout import Layout
@@ -360,9 +361,11 @@ def paper_benchmark(**more):
     ("values", "verdict"),
     [
         # The paper has 0.394. Sample standard deviations by hand: of (x - d, x, x + d) it is d.
-        ((0.374, 0.384, 0.394), "within"),  # 0.010 away, deviation 0.010
-        ((0.376, 0.384, 0.392), "not within"),  # 0.010 away, deviation 0.008
-        ((0.395, 0.405, 0.415), "not within"),  # 0.011 away, deviation 0.010
+        # The quantile .975 of Student's t with 2 degrees of freedom is 4.303 (any table of it), so that the interval reaches
+        # 4.303 sqrt(1 + 1 / 3) = 4.968 standard deviations from the mean.
+        ((0.3819, 0.384, 0.3861), "within"),  # 0.010 away; deviation 0.0021, which reaches 0.0104
+        ((0.3821, 0.384, 0.3859), "not within"),  # 0.010 away; deviation 0.0019, which reaches 0.0094
+        ((0.4030, 0.405, 0.4070), "not within"),  # 0.011 away; deviation 0.0020, which reaches 0.0099
     ],
 )
 def test_a_verdict_is_one_standard_deviation_of_ours(tmp_path, values, verdict):
@@ -766,10 +769,30 @@ def test_other_pairs_are_refused(tmp_path):
 
 def test_bootstrap_interval_agrees_with_normal_theory():
     sample = np.random.default_rng(5).normal(0.3, 1.0, 900)
-    low, high = tables.bootstrap_interval(sample)
+    low, high = tables.bootstrap_interval(sample, np.arange(len(sample)))
     half = 1.96 * sample.std(ddof=1) / np.sqrt(len(sample))
     assert (high - low) / 2 == pytest.approx(half, rel=0.08)
     assert (high + low) / 2 == pytest.approx(sample.mean(), abs=0.15 * half)
+
+
+def test_bootstrap_interval_resamples_people_and_not_pairs():
+    """Pairs of one person that are all alike say no more than one pair: the interval is that of the people's values."""
+    values = np.random.default_rng(6).normal(0.1, 1.0, 60)
+    people, pairs_each = np.arange(60), 20
+    of_people = tables.bootstrap_interval(values, people)
+    repeated = tables.bootstrap_interval(np.repeat(values, pairs_each), np.repeat(people, pairs_each))
+    assert repeated == pytest.approx(of_people, abs=1e-12)
+    as_if_independent = tables.bootstrap_interval(np.repeat(values, pairs_each), np.arange(60 * pairs_each))
+    narrower = (as_if_independent[1] - as_if_independent[0]) / (of_people[1] - of_people[0])
+    assert narrower == pytest.approx(pairs_each**-0.5, rel=0.1)
+
+
+def test_people_of_names_are_persons_and_items():
+    names = ["0002_c1s1_000451_03.jpg", "0002_c3s1_000551_00.jpg", "fashionMENDenimid0000008001_1front.jpg",
+             "fashionMENDenimid0000008002_4full.jpg", "fashionMENDenimid0000008101_1front.jpg"]  # fmt: skip
+    people = pairs.people_of(names)
+    assert people[0] == people[1]  # one person, two cameras
+    assert people[2] == people[3] != people[4]  # one item in two colours, and another item
 
 
 @given(
@@ -779,10 +802,51 @@ def test_bootstrap_interval_agrees_with_normal_theory():
 )
 def test_bootstrap_interval_moves_with_its_data(values, factor, shift):
     sample = np.array(values * 2)
-    low, high = tables.bootstrap_interval(sample)
+    everybody = np.arange(len(sample))
+    low, high = tables.bootstrap_interval(sample, everybody)
     assert sample.min() - 1e-12 <= low <= high <= sample.max() + 1e-12
-    moved = tables.bootstrap_interval(factor * sample + shift)
+    moved = tables.bootstrap_interval(factor * sample + shift, everybody)
     assert moved == (pytest.approx(factor * low + shift, abs=1e-9), pytest.approx(factor * high + shift, abs=1e-9))
+
+
+def test_a_prediction_interval_holds_the_next_value_as_often_as_it_says():
+    random = np.random.default_rng(8)
+    for count in (2, 3, 5):
+        draws = random.normal(7.0, 2.0, (4000, count + 1))
+        mean, sd = draws[:, :count].mean(axis=1), draws[:, :count].std(axis=1, ddof=1)
+        reach = np.array([tables.prediction_reach(value, count) for value in sd])
+        assert (np.abs(draws[:, count] - mean) <= reach).mean() == pytest.approx(0.95, abs=0.015)
+
+
+def test_pairs_of_one_camera_and_of_two_stand_apart(tmp_path):
+    benchmark, layout = a_benchmark(), Layout("trial", tmp_path)
+    pairs_of = [(f"{i:04d}_c1s1_0001_01.jpg", f"{i:04d}_c{1 + i % 4 // 3}s1_0002_01.jpg") for i in range(40)]
+    values = np.array([0.2 if source[5:7] == target[5:7] else 0.6 for source, target in pairs_of])
+    write_run(benchmark, layout, "synthetic", "potgan", 0, {"ssim": 0.3}, {"ssim": values}, pairs=pairs_of)
+    frame = tables.by_camera(Results(benchmark, layout)).set_index("cameras")
+    assert frame["n_pairs"].to_dict() == {"same": 30, "different": 10}
+    assert frame["ssim"].to_dict() == pytest.approx({"same": 0.2, "different": 0.6})
+    text = tables.by_camera_markdown(benchmark, frame.reset_index())
+    assert "| potgan | 1 | 0.200 | 0.600 |" in text
+    unnamed, layout = a_benchmark(), Layout("trial", tmp_path / "unnamed")
+    write_run(unnamed, layout, "synthetic", "potgan", 0, {"ssim": 0.3})  # `0000_a.jpg` tells no camera
+    assert tables.by_camera(Results(unnamed, layout)).empty
+
+
+def test_interventions_are_rows_and_are_compared_with_the_network_itself(tmp_path):
+    benchmark = a_benchmark(interventions=["identity-warps", "other-warps"], seeds=(0, 1))
+    layout = Layout("trial", tmp_path)
+    write_all(benchmark, layout)
+    for seed in (0, 1):
+        worse = np.full(40, 0.45)
+        write_run(benchmark, layout, "synthetic", "potgan-other-warps", seed, {"ssim": 0.45}, {"ssim": worse})
+        write_run(benchmark, layout, "synthetic", "potgan", seed, {"ssim": 0.5}, {"ssim": np.full(40, 0.5)})
+    found = {(row.method, row.role, row.label) for row in build(benchmark, layout)[0].rows}
+    assert ("potgan-other-warps", "intervention", "potgan with another pair's warps") in found
+    comparisons = tables.ablations(Results(benchmark, layout), tables.collect(Results(benchmark, layout)))
+    (of_ssim,) = [c for c in comparisons if (c.method, c.metric) == ("potgan-other-warps", "ssim")]
+    assert (of_ssim.against, of_ssim.n_seeds, of_ssim.difference) == ("potgan", 2, pytest.approx(-0.05))
+    assert of_ssim.effect == "hurts"
 
 
 def test_warp_errors_are_means_over_seeds(tmp_path):

@@ -73,7 +73,7 @@ def people(size: tuple[int, int] = (64, 32), count: int = 16) -> batches.PairDat
     return batches.PairData(
         names=[str(i) for i in range(count)],
         images=(images * 255).to(torch.uint8),
-        masks=(torch.rand(count, 1, *size, generator=g) < 0.4).to(torch.uint8),
+        masks=255 * (torch.rand(count, 1, *size, generator=g) < 0.4).to(torch.uint8),
         joints=joints,
         sources=torch.arange(count),
         targets=(torch.arange(count) + 1) % count,

@@ -70,7 +70,7 @@ def dots(count: int = 6) -> batches.PairData:
     return batches.PairData(
         names=[str(i) for i in range(count)],
         images=torch.randint(0, 256, (count, 3, 32, 32), generator=g, dtype=torch.uint8),
-        masks=torch.randint(0, 2, (count, 1, 32, 32), generator=g, dtype=torch.uint8),
+        masks=255 * torch.randint(0, 2, (count, 1, 32, 32), generator=g, dtype=torch.uint8),
         joints=joints,
         sources=torch.arange(count),
         targets=(torch.arange(count) + 1) % count,
@@ -540,7 +540,7 @@ def test_batches_do_not_depend_on_who_gathers_them(ahead: bool) -> None:
         for gathered, picked in zip(parts, positions, strict=True):
             batch = gathered.on(torch.device("cpu"))
             assert torch.equal(batch.source_image, data.images[picked].float() / 127.5 - 1)
-            assert torch.equal(batch.target_mask, data.masks[(picked + 1) % 6].float())
+            assert torch.equal(batch.target_mask, data.masks[(picked + 1) % 6].float() / 255)
             # The peak of a heat map lies at its joint.
             peaks = batch.target_heatmaps.flatten(2).argmax(dim=2)
             joints = data.joints[(picked + 1) % 6].round().clamp(0, 31)

@@ -32,7 +32,7 @@ class Generated:
 
     image: (B, 3, H, W) in [-1, 1], after the guided filter if the settings apply it.
     unfiltered: the image before the filter; it is the same tensor as `image` if there is no filter.
-    control_points: one tensor (B, F, 2) in (-1, 1) per scale; the list is empty without a pose transform.
+    control_points: one tensor (B, F, 2) in (-1, 1) per scale; the list is empty without a pose transform, or if grids were given.
     """
 
     image: torch.Tensor
@@ -191,9 +191,10 @@ class Decoder(nn.Module):
 class Generator(PoseGenerator):
     """G of Eq. (3): X^_b = G(X_a, M_a, M_b, P_b).
 
-    size: (height, width) in pixels, multiples of 16. The ablations are settings. `pose_transform=False` leaves the skip features
-    where they are and builds no pose transform module. `guided_filter.mode` is `train` (the filter is always the last layer),
-    `test` (the filter is applied only in eval mode) or `off` (there is no filter).
+    size: (height, width) in pixels, multiples of 16. The ablations are settings. `pose_transform=False` leaves the skip
+    features where they are and builds no pose transform module. `pose_encoder_masks=True` gives both masks to the pose encoder,
+    so that a generator without warps can see all that the pose transform module sees. `guided_filter.mode` is `train` (the
+    filter is always the last layer), `test` (the filter is applied only in eval mode) or `off` (there is no filter).
     """
 
     needs = frozenset({"source_image", "source_mask", "target_mask", "target_heatmaps"})
@@ -204,7 +205,8 @@ class Generator(PoseGenerator):
         self.size = tuple(size)
         channels = [settings.width * factor for factor in (1, 2, 4, 8)]
         self.appearance_encoder = Encoder(3, channels, settings.normalization)
-        self.pose_encoder = Encoder(JOINT_COUNT, channels, settings.normalization)
+        pose_inputs = JOINT_COUNT + (2 if settings.pose_encoder_masks else 0)
+        self.pose_encoder = Encoder(pose_inputs, channels, settings.normalization)
         self.pose_transform = PoseTransform(channels, self.size, settings) if settings.pose_transform else None
         self.decoder = Decoder(channels, settings.normalization)
         initialise(self)
@@ -224,13 +226,22 @@ class Generator(PoseGenerator):
         source_mask: torch.Tensor,
         target_mask: torch.Tensor,
         target_heatmaps: torch.Tensor,
+        grids: list[torch.Tensor] | None = None,
     ) -> Generated:
-        """source_image (B, 3, H, W) in [-1, 1]; masks (B, 1, H, W) in {0, 1}; heat maps (B, 18, H, W) in [0, 1]."""
+        """Return the images of a batch.
+
+        source_image (B, 3, H, W) in [-1, 1]; masks (B, 1, H, W) in [0, 1]; heat maps (B, 18, H, W) in [0, 1]. grids: one sampling
+        grid (B, h, w, 2) per scale, to be used instead of those that the pose transform finds.
+        """
         appearance = self.appearance_encoder(source_image)
-        pose = self.pose_encoder(target_heatmaps)
+        pose = target_heatmaps
+        if self.settings.pose_encoder_masks:
+            pose = torch.cat([target_heatmaps, source_mask, target_mask], dim=1)
+        pose = self.pose_encoder(pose)
         control_points: list[torch.Tensor] = []
         if self.pose_transform is not None:
-            control_points, grids = self.pose_transform(source_mask, target_mask)
+            if grids is None:
+                control_points, grids = self.pose_transform(source_mask, target_mask)
             appearance = [sample_at(f, grid) for f, grid in zip(appearance, grids, strict=True)]
         unfiltered = at_least_fp32(self.decoder(appearance, pose))
         image = unfiltered
