@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import pandas as pd
 
 from potgan.common.errors import UserError
@@ -97,6 +98,11 @@ class Results:
         """The images of a data set. Raises UserError where the stage has not run."""
         return self._once(self.layout.images(dataset) / "images.csv", lambda path: ImageFolder(path.parent))
 
+    def flow(self, dataset: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """The exact flow (N, H, W, 2) of the test pairs and (N, H, W) bool, where it is known; None where the data set has none."""
+        path = self.layout.pairs(dataset) / "flow.npz"
+        return self._once(path, _read_flow) if path.exists() else None
+
     def keypoints(self, dataset: str) -> Keypoints:
         """The key points of a data set."""
         return self._once(self.layout.keypoints(dataset) / "keypoints.csv", read_keypoints)
@@ -135,6 +141,11 @@ class Results:
                     f"{path}: {metric} was measured as {entry.protocol!r} instead of {wanted!r}; evaluate this run again"
                 )
         return scores
+
+
+def _read_flow(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    content = np.load(path)
+    return content["flow"], content["visible"]
 
 
 def _read_per_pair(path: Path) -> pd.DataFrame:

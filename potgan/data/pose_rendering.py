@@ -94,22 +94,30 @@ def _disc(radius: int) -> np.ndarray:
     return (offsets[:, None] ** 2 + offsets[None, :] ** 2 <= radius**2).astype(np.uint8)
 
 
+def mask_parts(joints: np.ndarray, height: int, width: int, limb_radius: int) -> tuple[np.ndarray, ...]:
+    """The three masks that Section IV-C adds up: limbs, torso and head, each (height, width) uint8, 0 or 1.
+
+    joints: (18, 2) in pixels of an image of this size, NaN where missing. Nothing is drawn at a missing joint.
+    """
+    torso, head = np.zeros((2, height, width), np.uint8)
+    corners = joints[list(TORSO_POLYGON)]
+    if not np.isnan(corners).any():
+        # The convex hull is drawn, because seen from the side the quadrilateral crosses itself.
+        cv2.fillConvexPoly(torso, cv2.convexHull(np.round(corners).astype(np.int32)), 1)
+    corners = joints[list(HEAD_POLYGON)]
+    corners = corners[~np.isnan(corners[:, 0])]
+    if len(corners) >= 3:
+        cv2.fillConvexPoly(head, cv2.convexHull(np.round(corners).astype(np.int32)), 1)
+    return limb_mask(joints, height, width, limb_radius), torso, head
+
+
 def pose_mask(joints: np.ndarray, height: int, width: int, limb_radius: int) -> np.ndarray:
     """The paper's refined full body mask M (Section IV-C, Fig. 4): (height, width) uint8, 0 or 1.
 
-    joints: (18, 2) in pixels of an image of this size, NaN where missing. The mask joins the mask of the limbs, the polygon of the
-    torso, and the polygon of the head. Nothing is drawn at a missing joint.
+    It is the union of `mask_parts`. joints: (18, 2) in pixels of an image of this size, NaN where missing.
     """
-    mask = limb_mask(joints, height, width, limb_radius)
-    torso = joints[list(TORSO_POLYGON)]
-    if not np.isnan(torso).any():
-        # The convex hull is drawn, because seen from the side the quadrilateral crosses itself.
-        cv2.fillConvexPoly(mask, cv2.convexHull(np.round(torso).astype(np.int32)), 1)
-    head = joints[list(HEAD_POLYGON)]
-    head = head[~np.isnan(head[:, 0])]
-    if len(head) >= 3:
-        cv2.fillConvexPoly(mask, cv2.convexHull(np.round(head).astype(np.int32)), 1)
-    return mask
+    limbs, torso, head = mask_parts(joints, height, width, limb_radius)
+    return limbs | torso | head
 
 
 #: The limbs of a grey mask, in the order of drawing: name -> (limbs, level in 255ths). The six levels are evenly spaced.
@@ -129,16 +137,13 @@ def grey_mask(joints: np.ndarray, height: int, width: int, limb_radius: int) -> 
     head and the torso have levels of their own. So the mask tells the left side of the body from the right, and a person who is
     seen from the front from one who is seen from behind, which a binary mask cannot.
     """
-    body = pose_mask(joints, height, width, limb_radius)
+    limbs, torso, polygon = mask_parts(joints, height, width, limb_radius)
+    body = limbs | torso | polygon
     grey = body * np.uint8(GREY_TORSO)
-    for limbs, level in GREY_PARTS.values():
-        part = limb_mask(joints, height, width, limb_radius, [(JOINT[a], JOINT[b]) for a, b in limbs])
+    for ends, level in GREY_PARTS.values():
+        part = limb_mask(joints, height, width, limb_radius, [(JOINT[a], JOINT[b]) for a, b in ends])
         grey[(part & body) > 0] = level
-    head = limb_mask(joints, height, width, limb_radius, _HEAD_LIMBS)
-    corners = joints[list(HEAD_POLYGON)]
-    corners = corners[~np.isnan(corners[:, 0])]
-    if len(corners) >= 3:
-        cv2.fillConvexPoly(head, cv2.convexHull(np.round(corners).astype(np.int32)), 1)
+    head = limb_mask(joints, height, width, limb_radius, _HEAD_LIMBS) | polygon
     grey[(head & body) > 0] = GREY_HEAD
     return grey
 

@@ -21,7 +21,7 @@ from potgan.common.errors import UserError
 from potgan.common.files import write_text
 from potgan.common.records import JsonRecord
 from potgan.data.pixels import read_image
-from potgan.data.pose_rendering import limb_mask, metric_mask
+from potgan.data.pose_rendering import limb_mask, metric_mask, pose_mask
 from potgan.measure.generate import TrainingSummary
 from potgan.measure.inception import FeatureNetwork, measure_distribution
 from potgan.measure.ssim import all_ssim
@@ -124,7 +124,11 @@ def in_frame(images: np.ndarray | None, protocol: Protocol, fill: int = 255) -> 
 
 def masks_of(joints: np.ndarray, size: tuple[int, int], protocol: Protocol) -> np.ndarray:
     """Return the protocol's masks (N, H, W) uint8 of the poses `joints` (N, 18, 2). Equal poses are drawn once."""
-    draw = {"rectangles4": metric_mask, "pg2-r4": partial(limb_mask, radius=4)}[protocol.mask_id]
+    draw = {
+        "rectangles4": metric_mask,
+        "refined": partial(pose_mask, limb_radius=4 if size[0] < 256 else 8),
+        "pg2-r4": partial(limb_mask, radius=4),
+    }[protocol.mask_id]
     drawn: dict[bytes, np.ndarray] = {}
     masks = np.empty((len(joints), *size), np.uint8)
     for i, pose in enumerate(joints):

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from potgan.common.files import write_bytes
 from potgan.data import pose_rendering
+from potgan.data.pairs import people_of
 from potgan.data.pixels import read_image, resize, scale_joints
 from potgan.methods.potgan.tps import interpolation_matrix, resting_points
 from potgan.report import tables
@@ -40,12 +41,15 @@ QUANTILES = (("best", 0.0), ("75 %", 0.25), ("median", 0.5), ("25 %", 0.75), ("w
 #: Rows of the warp fields, of the same order.
 WARP_QUANTILES = ("best", "median", "worst")
 PREVIEW_IMAGES = 10
+#: People of the grid of one source in several poses, and the most poses of each.
+ONE_SOURCE_PEOPLE, ONE_SOURCE_POSES = 3, 6
+MASK_STEPS_IMAGES = 4
 DRAWING_HEIGHT = 384  # pixels; skeletons and warps of small images are drawn larger, so that they are readable
 WEBP_LOSSLESS = 101  # OpenCV's quality beyond 100
 WEBP_DRAWING = 90  # of drawings, whose soft lines cost much without loss and gain nothing
-WARP_SPACING = 8  # pixels of a 128-pixel image between drawn lines; coarser where the cells are
-#: RGB of the drawn field, its control points at rest and moved, and the outline that carries them on any background.
-WARP_COLOURS = {"line": (86, 180, 233), "rest": (255, 255, 255), "moved": (230, 159, 0), "outline": (0, 0, 0)}
+ARROW_SPACING = 9  # pixels of a 128-pixel image between the feet of arrows
+#: RGB of the arrows of a warp, and of the true motion.
+ARROW_COLOURS = {"learned": (0, 114, 178), "true": (213, 94, 0)}
 LOSSES = {
     "reconstruction": r"$L_{\mathrm{recon}}$, Eq. 4",
     "perceptual": r"$L_{\mathrm{per}}$, Eq. 5",
@@ -102,10 +106,12 @@ def figures_of(results: Results, dataset: str) -> list[Exhibit]:
     """Every figure of one data set, in the order of the page. Raises UserError where a finished stage's file is missing."""
     return [
         image_grid(results, dataset),
+        one_source_grid(results, dataset),
         warp_grid(results, dataset),
         filter_curve(results, dataset),
         learning_curves(results, dataset),
         data_preview(results, dataset),
+        mask_steps(results, dataset),
     ]
 
 
@@ -202,6 +208,82 @@ def data_preview(results: Results, dataset: str) -> Exhibit:
     return Exhibit(f"data-{dataset}", title, caption, grid=grid)
 
 
+def one_source_grid(results: Results, dataset: str) -> Exhibit:
+    """One source image in several target poses, as Fig. 5 of the paper.
+
+    The sources are those with the most test pairs, at most one of each person; no eye picks them.
+    """
+    benchmark, layout = results.benchmark, results.layout
+    main, seed = benchmark.main_model, benchmark.seeds[0]
+    name, title = f"poses-{dataset}", f"One person in several poses, {tables.group_label(benchmark, dataset)}"
+    if main not in compared_methods(results, dataset):
+        return Exhibit(name, title, f"{title}.", missing=f"{main} was not evaluated on {dataset}")
+    files = results.images(Row(dataset, main, seed))
+    targets: dict[str, list[str]] = {}
+    for source, target in files:
+        targets.setdefault(source, []).append(target)
+    order = sorted(targets, key=lambda source: (-len(targets[source]), source))
+    people = dict(zip(order, people_of(order), strict=True))
+    chosen = [source for place, source in enumerate(order) if people[source] not in map(people.get, order[:place])]
+    chosen = chosen[:ONE_SOURCE_PEOPLE]
+    count = min(ONE_SOURCE_POSES, max(len(targets[source]) for source in chosen))
+    photos = Photos(results, dataset, benchmark.datasets[dataset].image_size)
+    rows = []
+    for source in chosen:
+        picked = sorted(targets[source])[:count]
+        gaps = (None,) * (count - len(picked))
+        poses = tuple(Picture(_skeleton(photos.of(target)[1], *photos.size), small=False) for target in picked)
+        made = tuple(Picture(read_image(files[source, target])) for target in picked)
+        truth = tuple(Picture(photos.image(target)) for target in picked)
+        rows += [
+            Strip("pose", (Picture(photos.image(source)), *poses, *gaps), f"{source}: target poses", begins=True),
+            Strip(main, (None, *made, *gaps), f"{source}: synthesised"),
+            Strip("target", (None, *truth, *gaps), f"{source}: targets"),
+        ]
+    grid = Grid(("Source", *(f"Pose {k + 1}" for k in range(count))), tuple(rows))
+    _write_grid(layout, name, grid)
+    caption = (
+        f"{title}, as Fig. 5 of the paper: a source image, the poses of its test pairs, what {main} (seed {seed}) makes of them, "
+        f"and the targets. Shown are the {len(chosen)} sources with the most test pairs, one per person, first by name."
+    )
+    return Exhibit(name, title, caption, grid=grid)
+
+
+def mask_steps(results: Results, dataset: str) -> Exhibit:
+    """How the refined full body mask is built, as Fig. 4 of the paper, for evenly spaced test images."""
+    benchmark, layout = results.benchmark, results.layout
+    photos = Photos(results, dataset, benchmark.datasets[dataset].image_size)
+    radius = benchmark.run_settings(dataset, benchmark.main_model, benchmark.seeds[0]).masks.limb_radius
+    name, title = f"mask-{dataset}", f"Building the pose mask on {tables.group_label(benchmark, dataset)}"
+    names = photos.test_names
+    if not names:
+        return Exhibit(name, title, f"{title}.", missing="no test image has key points")
+    rows = []
+    for place in np.linspace(0, len(names) - 1, min(MASK_STEPS_IMAGES, len(names))).round().astype(int):
+        image, joints = photos.of(names[place])
+        size = photos.size
+        limbs, torso, head = pose_rendering.mask_parts(joints, *size, radius)
+        full = limbs | torso | head
+        grey = pose_rendering.grey_mask(joints, *size, radius)
+        drawn = (limbs, torso, head, full)
+        pictures = [Picture(image), Picture(_skeleton(joints, *size, image), small=False)]
+        pictures += [Picture(_mask_picture(mask), note=f"{mask.mean():.0%}") for mask in drawn]
+        pictures.append(Picture(np.repeat(grey[:, :, None], 3, axis=2)))
+        metric = pose_rendering.metric_mask(joints, *size)
+        pictures.append(Picture(_mask_picture(metric), note=f"{metric.mean():.0%}"))
+        rows.append(Strip("", tuple(pictures), names[place]))
+    heads = ("Image", "Key points", "Limbs, closed", "+ torso", "+ head", "= mask M", "Grey levels", "Metrics’ mask")
+    grid = Grid(heads, tuple(rows))
+    _write_grid(layout, name, grid)
+    caption = (
+        f"{title}, as Fig. 4 of the paper, for evenly spaced test images: key points are joined by limbs of radius {radius} px and "
+        "closed, which leaves cavities; torso and head are filled as polygons; the three add up to the refined full body mask M. "
+        "“Grey levels” is the same mask where `masks.levels` is `grey`. At the right are Deformable GAN's rectangles, which the "
+        "metrics use. Numbers are shares of the image."
+    )
+    return Exhibit(name, title, caption, grid=grid)
+
+
 class Photos:
     """The images of a data set with their joints, by name, at the size that the models see."""
 
@@ -283,11 +365,13 @@ def _write_grid(layout: Layout, name: str, grid: Grid) -> None:
 
 
 def warp_grid(results: Results, dataset: str) -> Exhibit:
-    """The learned warps of three test pairs, drawn over the source, and the source as each of them moves it."""
+    """The learned warps of three test pairs: arrows over the target, beside the true motion where it is known, and the source as
+    each warp moves it.
+    """
     benchmark, layout = results.benchmark, results.layout
     main, seed = benchmark.main_model, benchmark.seeds[0]
     name = f"warps-{dataset}"
-    title = f"Warp fields of {main} on {tables.group_label(benchmark, dataset)}"
+    title = f"Warps of {main} on {tables.group_label(benchmark, dataset)}"
     settings = benchmark.run_settings(dataset, main, seed).generator
     path = layout.generate(dataset, main, seed) / "warps.npz"
     if not settings.pose_transform:
@@ -296,7 +380,9 @@ def warp_grid(results: Results, dataset: str) -> Exhibit:
         return Exhibit(name, title, f"{title}.", missing=f"{main} left no control points on {dataset}")
     order = {pair: place for place, pair in enumerate(results.images(Row(dataset, main, seed)))}
     control_points = np.load(path)["control_points"]
+    flow = results.flow(dataset)
     photos = Photos(results, dataset, benchmark.datasets[dataset].image_size)
+    masks = benchmark.run_settings(dataset, main, seed).masks
     scales = range(control_points.shape[1])
     rows = []
     for quantile, pair in quantile_pairs(results.per_pair(Row(dataset, main, seed))):
@@ -304,26 +390,78 @@ def warp_grid(results: Results, dataset: str) -> Exhibit:
             continue
         (source, source_joints), (target, target_joints) = photos.of(pair[0]), photos.of(pair[1])
         points = control_points[order[pair]].astype(np.float64)
-        fields = [draw_warp(source, points[scale], 2 ** (scale + 1), settings) for scale in scales]
+        if flow is None:
+            seen = pose_rendering.pose_mask(target_joints, *photos.size, masks.limb_radius) > 0
+        else:
+            motion, seen = flow[0][order[pair]].astype(np.float64), flow[1][order[pair]]
+        feet = arrow_feet(seen)
+        ends = [source_positions(feet, points[scale], 2 ** (scale + 1), photos.size, settings) for scale in scales]
         moved = [move_image(source, points[scale], 2 ** (scale + 1), settings) for scale in scales]
-        ends = [_skeleton(joints, *photos.size, image) for joints, image in ((source_joints, source),
-                                                                            (target_joints, target))]  # fmt: skip
+        kinds = ["learned"] * len(ends)
+        if flow is not None:
+            truly = motion[feet[:, 1].astype(int), feet[:, 0].astype(int)]
+            ends, kinds = [feet + truly, *ends], ["true", *kinds]
+            moved = [move_along(source, motion, seen), *moved]
+        arrows = (draw_arrows(target, feet, end, ARROW_COLOURS[kind]) for end, kind in zip(ends, kinds, strict=True))
+        poses = [_skeleton(joints, *photos.size, image) for joints, image in ((source_joints, source),
+                                                                             (target_joints, target))]  # fmt: skip
         names = f"{pair[0]} → {pair[1]}"
-        drawings = tuple(Picture(drawing, small=False) for drawing in (ends[0], *fields, ends[1]))
-        rows.append(Strip(quantile, drawings, f"{names}: the warp fields", begins=True))
+        drawings = tuple(Picture(drawing, small=False) for drawing in (poses[0], *arrows, poses[1]))
+        rows.append(Strip(quantile, drawings, f"{names}: from where each place of the target is taken", begins=True))
         rows.append(Strip("moved", tuple(map(Picture, (source, *moved, target))), f"{names}: the source, moved"))
-    grid = Grid(("Source", *(f"Stride {2 ** (scale + 1)}" for scale in scales), "Target"), tuple(rows))
+    strides = (f"Stride {2 ** (scale + 1)}" for scale in scales)
+    grid = Grid(("Source", *(["True motion"] if flow is not None else []), *strides, "Target"), tuple(rows))
     _write_grid(layout, name, grid)
-    rest = settings.control_points[0] * settings.control_points[1]
+    true_motion = (
+        "Orange arrows, under “True motion”: from a place of the visible body in the target to where the same place of the body is "
+        "in the source. If a warp were the true motion, its blue arrows would be equal to the orange ones. "
+        if flow is not None
+        else ""
+    )
     caption = (
-        f"{title}, seed {seed}, for the best, the median and the worst pair by its SSIM. The warp is backward: each cell of "
-        "the target's feature map says where in the source it samples. Blue, over the source: where the lines of the "
-        f"target's regular grid sample, with the columns for the feature maps at strides 2 to {2 ** len(scales)}. White: the "
-        f"{rest} control points at rest; orange: where the network moves them. An undistorted grid is a warp that moves "
-        "nothing. Rows “moved” resample the source image itself through the same splines (the networks move features, "
-        "never the image), to be held against the target at the right."
+        f"{title}, seed {seed}, for the best, the median and the worst pair by its SSIM. {true_motion}Blue arrows: from a place of "
+        "the target to where the learned warp samples in the source; the columns are the feature maps at strides 2 to "
+        f"{2 ** len(scales)}. Rows “moved” show the source image itself, resampled in the same way, to be held against the target "
+        "at the right; the networks move features, and never the image."
     )
     return Exhibit(name, title, caption, grid=grid)
+
+
+def arrow_feet(seen: np.ndarray) -> np.ndarray:
+    """(Q, 2) pixels (x, y) of a regular grid that lie in the mask `seen`, (H, W) bool."""
+    spacing = ARROW_SPACING * max(1, seen.shape[0] // 128)
+    y, x = np.mgrid[spacing // 2 : seen.shape[0] : spacing, spacing // 2 : seen.shape[1] : spacing]
+    inside = seen[y, x]
+    return np.stack([x[inside], y[inside]], axis=1).astype(np.float64)
+
+
+def draw_arrows(image: np.ndarray, feet: np.ndarray, ends: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """Arrows over a faded image. feet, ends: (Q, 2) pixels (x, y). image: (H, W, 3) uint8.
+
+    Returns (H * k, W * k, 3) uint8, k so that it is at least DRAWING_HEIGHT high.
+    """
+    scale = _enlargement(image.shape[0])
+    canvas = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+    canvas = (255 - (255 - canvas.mean(axis=2, keepdims=True)) * 0.35).repeat(3, axis=2).astype(np.uint8)
+    for foot, end in zip(_drawn(feet, scale), _drawn(ends, scale), strict=True):
+        length = float(np.hypot(*(end - foot))) / 16
+        cv2.circle(canvas, tuple(map(int, foot)), 2 * 16, colour, -1, cv2.LINE_AA, shift=4)
+        if length >= 1:
+            tip = min(0.5, 9 / length)
+            cv2.arrowedLine(canvas, tuple(map(int, foot)), tuple(map(int, end)), colour, 2, cv2.LINE_AA, 4, tip)
+    return canvas
+
+
+def move_along(source: np.ndarray, motion: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """The source resampled along an exact motion; light grey where it is not known.
+
+    motion: (H, W, 2) displacement from target to source in pixels. seen: (H, W) bool, where it is known.
+    """
+    height, width = seen.shape
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    where = np.stack([x, y], axis=-1) + motion.astype(np.float32)
+    moved = cv2.remap(source, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    return np.where(seen[..., None], moved, np.uint8(225))
 
 
 def source_positions(
@@ -342,50 +480,6 @@ def source_positions(
     return (sampled + 1) / 2 * (cells - 1) * stride + centre
 
 
-def draw_warp(source: np.ndarray, control_points: np.ndarray, stride: int, settings: GeneratorSettings) -> np.ndarray:
-    """The field of one scale over the source: where the target's grid lines, and its resting points, sample.
-
-    source: (H, W, 3) uint8. Returns (H * k, W * k, 3) uint8, k so that it is at least DRAWING_HEIGHT high.
-    """
-    size = source.shape[:2]
-    scale = _enlargement(size[0])
-    canvas = cv2.resize(source, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
-    canvas = (canvas * 0.55).astype(np.uint8)  # darkened, so that the lines stand out
-    lines = [source_positions(line, control_points, stride, size, settings) for line in target_lines(size, stride)]
-    for colour, thickness in (("outline", 3), ("line", 1)):
-        for line in lines:
-            _polyline(canvas, line, scale, WARP_COLOURS[colour], thickness)
-    cells = np.array([size[1] // stride, size[0] // stride])
-
-    def to_pixels(points: np.ndarray) -> np.ndarray:
-        return (points + 1) / 2 * (cells - 1) * stride + (stride - 1) / 2
-
-    rest = to_pixels(resting_points(*settings.control_points, settings.control_point_span))
-    moved = to_pixels(control_points)
-    for one, other in zip(rest, moved, strict=True):
-        _polyline(canvas, np.stack([one, other]), scale, WARP_COLOURS["rest"], 1)
-    for points, colour, radius in ((rest, "rest", 3), (moved, "moved", 5)):
-        for point in points:
-            place = tuple(int(v) for v in _drawn(point, scale))
-            cv2.circle(canvas, place, (radius + 1) * 16, WARP_COLOURS["outline"], -1, cv2.LINE_AA, shift=4)
-            cv2.circle(canvas, place, radius * 16, WARP_COLOURS[colour], -1, cv2.LINE_AA, shift=4)
-    return canvas
-
-
-def target_lines(size: tuple[int, int], stride: int) -> list[np.ndarray]:
-    """Lines through the centres of every k-th row and column of cells, as (Q, 2) pixels (x, y) of the target."""
-    height, width = size
-    step = max(1, WARP_SPACING * max(1, height // 128) // stride)
-    ends = [(stride - 1) / 2 + stride * (side // stride - 1) for side in (width, height)]
-    along = [np.linspace((stride - 1) / 2, end, 65) for end in ends]
-    lines = []
-    for cell in range(0, width // stride, step):
-        lines.append(np.stack([np.full(65, cell * stride + (stride - 1) / 2), along[1]], axis=1))
-    for cell in range(0, height // stride, step):
-        lines.append(np.stack([along[0], np.full(65, cell * stride + (stride - 1) / 2)], axis=1))
-    return lines
-
-
 def move_image(source: np.ndarray, control_points: np.ndarray, stride: int, settings: GeneratorSettings) -> np.ndarray:
     """The source resampled bilinearly through the spline of one scale; black where it looks outside the image."""
     height, width = source.shape[:2]
@@ -399,10 +493,6 @@ def move_image(source: np.ndarray, control_points: np.ndarray, stride: int, sett
 def _drawn(points: np.ndarray, scale: int) -> np.ndarray:
     """Pixels of the image -> sixteenths of pixels of a drawing `scale` times as large, as OpenCV's shift=4 wants them."""
     return np.round(((points + 0.5) * scale - 0.5) * 16).astype(np.int32)
-
-
-def _polyline(canvas: np.ndarray, points: np.ndarray, scale: int, colour: tuple[int, ...], thickness: int) -> None:
-    cv2.polylines(canvas, [_drawn(points, scale)], False, colour, thickness, cv2.LINE_AA, shift=4)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

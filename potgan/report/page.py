@@ -71,6 +71,7 @@ def write_report(results: Results, published: str | Path = tables.PUBLISHED) -> 
         interval_note=tables.INTERVAL_NOTE,
         group_label=lambda dataset: tables.group_label(benchmark, dataset),
         warps=warp_table(results),
+        cameras=camera_table(results),
         figures=exhibits,
         browsers=browsers,
         strip_height=STRIP_HEIGHT,
@@ -316,6 +317,23 @@ def warp_table(results: Results) -> list[dict[str, object]]:
             rows.append((tables.method_label(benchmark, method), [errors.get(s) for s in strides]))
         of = {"label": tables.group_label(benchmark, dataset), "strides": strides}
         groups.append(of | {"rows": rows, "references": references})
+    return groups
+
+
+def camera_table(results: Results) -> list[dict[str, object]]:
+    """Rows of the table of pairs by camera: one table per data set whose names tell cameras."""
+    frame = tables.by_camera(results)
+    metrics = ("ssim", "mask_ssim", "foreground_ssim")
+    groups = []
+    for dataset, part in frame.groupby("dataset", sort=False):
+        counts = part.drop_duplicates("cameras").set_index("cameras")["n_pairs"]
+        rows = []
+        for label, values in part.groupby("label", sort=False):
+            of = values.set_index("cameras")
+            cells = [of[metric].get(kind) for metric in metrics for kind in ("same", "different")]
+            rows.append((label, [None if pd.isna(value) else float(value) for value in cells]))
+        of = {"label": tables.group_label(results.benchmark, dataset), "counts": counts.to_dict(), "rows": rows}
+        groups.append(of | {"metrics": [METRIC_LABELS[metric] for metric in metrics]})
     return groups
 
 

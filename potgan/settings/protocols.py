@@ -70,7 +70,7 @@ class Protocol:
     file_format: str  # the format that the images must have been saved in: any | png
     ssim_id: str  # the name of the SSIM settings in a table
     ssim: SsimSettings
-    mask_id: str  # the recipe of the masks: rectangles4 (Deformable GAN) | pg2-r4
+    mask_id: str  # the recipe of the masks: rectangles4 (Deformable GAN) | refined (the paper) | pg2-r4
     mask_owner: str  # the image whose pose the mask is drawn from: target | source
     feature_network: str  # inception-2015-12-05 | synthetic-classifier
     feature_id: str  # the suffix of the ids of IS, FID and KID
@@ -151,6 +151,16 @@ POTGAN_SYNTHETIC = dataclasses.replace(
     feature_id="synthetic",
 )
 
+REFINED = dataclasses.replace(
+    POTGAN,
+    id="refined",
+    version=1,
+    description="As `potgan`, with the other reading of the paper's mask: Section IV-B says only “the pose mask (i.e. a binary "
+    "map)”, which may be its own refined full body mask of Section IV-C (limbs of radius 4, or 8 from 256 pixels on, torso "
+    "and head).",
+    mask_id="refined",
+)
+
 PATN = dataclasses.replace(
     POTGAN,
     id="patn",
@@ -197,7 +207,7 @@ CLEAN = dataclasses.replace(
     minimum_n=2049,
 )
 
-PROTOCOLS = {protocol.id: protocol for protocol in (POTGAN, POTGAN_SYNTHETIC, PATN, PG2, GFLA, CLEAN)}
+PROTOCOLS = {protocol.id: protocol for protocol in (POTGAN, POTGAN_SYNTHETIC, REFINED, PATN, PG2, GFLA, CLEAN)}
 
 #: The settings that each short name stands for. A variant that is made with `dataclasses.replace` has a short name whose
 #: settings are others. Its settings are then spelled out in the id, so that it never keeps the name of the original.

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 
 import cv2
 import numpy as np
@@ -28,7 +29,7 @@ from potgan.measure.generate import GenerationRecord
 from potgan.methods.potgan.tps import ThinPlateSpline, resting_points
 from potgan.report import environment, figures, sensitivity, tables
 from potgan.report import page as report_page
-from potgan.results import Results
+from potgan.results import Results, Row
 from potgan.settings.layout import Layout
 from potgan.settings.reading import dump
 from potgan.settings.schema import GeneratorSettings, SyntheticSettings
@@ -285,7 +286,7 @@ def test_grid_shows_the_files_of_the_pairs_that_its_rule_names(made):
 def test_figures_are_written_beside_the_page(made):
     folder = made[1].reports / "figures"
     names = {path.name for path in folder.iterdir()}
-    kinds = ("grid", "warps", "guided-filter", "learning", "data")
+    kinds = ("grid", "poses", "warps", "guided-filter", "learning", "data", "mask")
     assert names == {f"{kind}-synthetic.png" for kind in kinds}
     for name in names:
         image = cv2.imread(str(folder / name))
@@ -436,13 +437,27 @@ def test_points_at_rest_move_nothing_and_points_moved_together_shift_the_image()
     assert not moved[:, 61:].any()
 
 
-def test_lines_of_the_target_run_through_the_centres_of_cells():
-    for stride in (2, 4, 8, 16):
-        lines = figures.target_lines((128, 64), stride)
-        places = {float(line[0, 0]) for line in lines if line[0, 0] == line[-1, 0]}
-        assert all((place - (stride - 1) / 2) % stride == 0 for place in places)
-        spacing = np.diff(sorted(places))
-        assert (spacing == max(8, stride)).all()
+def test_arrows_stand_on_the_body_and_end_where_the_warp_samples():
+    seen = np.zeros((128, 64), bool)
+    seen[20:100, 16:48] = True
+    feet = figures.arrow_feet(seen)
+    assert len(feet) > 20
+    assert seen[feet[:, 1].astype(int), feet[:, 0].astype(int)].all()
+    grey = np.full((128, 64, 3), 120, np.uint8)
+    still, moved = (figures.draw_arrows(grey, feet[:1], feet[:1] + shift, (0, 0, 255)) for shift in ([0, 0], [12, 0]))
+    # The blue pixels of the longer arrow reach 12 pixels further to the right, in a drawing three times as large.
+    reach = [int(np.nonzero((image[..., 2] > image[..., 0].astype(int) + 60).any(axis=0))[0].max()) for image in (still, moved)]
+    assert reach[1] - reach[0] == pytest.approx(36, abs=4)
+
+
+def test_the_true_motion_moves_the_source_onto_the_target_where_it_is_known():
+    source = np.random.default_rng(0).integers(0, 200, (64, 32, 3), np.uint8)
+    motion, seen = np.zeros((64, 32, 2)), np.zeros((64, 32), bool)
+    motion[:] = (3, -2)
+    seen[10:40, 5:25] = True
+    moved = figures.move_along(source, motion, seen)
+    np.testing.assert_array_equal(moved[seen], source[8:38, 8:28].reshape(-1, 3))
+    assert (moved[~seen] == 225).all()
 
 
 def test_warps_are_shown_for_best_median_and_worst(made):
@@ -452,12 +467,40 @@ def test_warps_are_shown_for_best_median_and_worst(made):
     assert [row.label for row in exhibit.grid.rows] == ["best", "moved", "median", "moved", "worst", "moved"]
     best = PAIRS[int(SSIM.argmax())]
     assert exhibit.grid.rows[0].title.startswith(" → ".join(best))
-    assert "The warp is backward" in exhibit.caption
+    assert "True motion" not in exhibit.caption  # these results have no flow
     source = cv2.imread(str(layout.images("synthetic") / "images" / best[0]))[:, :, ::-1]
     np.testing.assert_array_equal(exhibit.grid.rows[1].pictures[0].array, source)
     points = np.load(layout.generate("synthetic", "potgan", 0) / "warps.npz")["control_points"][int(SSIM.argmax()), 2]
     moved = exhibit.grid.rows[1].pictures[3].array
     np.testing.assert_array_equal(moved, figures.move_image(source, points, 8, SETTINGS))
+
+
+def test_one_source_stands_in_all_poses_of_its_test_pairs(made):
+    """Fig. 5. The expected order is found from the pair list by itself: most test pairs first, each person once."""
+    benchmark, layout, _ = made
+    exhibit = figures.one_source_grid(Results(benchmark, layout), "synthetic")
+    count = Counter(source for source, _ in PAIRS)
+    order = sorted(count, key=lambda source: (-count[source], source))
+    seen: dict[str, str] = {}
+    for source in order:
+        seen.setdefault(source.split("_")[0], source)
+    titles = [row.title for row in exhibit.grid.rows if row.label == "pose"]
+    assert titles == [f"{source}: target poses" for source in list(seen.values())[:3]]
+    made_images = [row for row in exhibit.grid.rows if row.label == "potgan"]
+    for row, source in zip(made_images, list(seen.values())[:3], strict=True):
+        targets = sorted(target for start, target in PAIRS if start == source)[:6]
+        assert sum(picture is not None for picture in row.pictures) == len(targets)
+        file = Results(benchmark, layout).images(Row("synthetic", "potgan", 0))[source, targets[0]]
+        np.testing.assert_array_equal(row.pictures[1].array, cv2.imread(str(file))[:, :, ::-1])
+
+
+def test_steps_of_the_mask_add_up(made):
+    benchmark, layout, _ = made
+    exhibit = figures.mask_steps(Results(benchmark, layout), "synthetic")
+    for row in exhibit.grid.rows:
+        limbs, torso, head, full, grey = (picture.array for picture in row.pictures[2:7])
+        np.testing.assert_array_equal(np.maximum(np.maximum(limbs, torso), head), full)
+        np.testing.assert_array_equal(grey > 0, full > 0)
 
 
 def test_a_model_without_pose_transform_has_no_warps(tmp_path):
@@ -598,7 +641,7 @@ import collections, os, sys
 from pathlib import Path
 from potgan.report.page import write_report
 from potgan.report.tables import write_tables
-from potgan.results import Results
+from potgan.results import Results, Row
 from potgan.settings.layout import Layout
 from potgan.settings.reading import load
 opened = collections.Counter()
