@@ -72,10 +72,13 @@ def sides_of(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 
 def embedded_sides(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """The step of config/config.yaml, and what it was in fp32 with a perceptual stand-in of VGG-16's 64 channels."""
+    """The step of config/config.yaml, and what it was: in fp32, with a perceptual stand-in of VGG-16's 64 channels and a
+    discriminator as wide as the generator.
+    """
     base = {"configuration": "config/config.yaml", "batch_size": 8, "threads": arguments.threads, "compile": "never"}
+    before = {"precision": "fp32", "perceptual_width": 64, "discriminator_width": 16}
     return {
-        "embedded, as it was": {"kind": "ours", "settings": base | {"precision": "fp32", "perceptual_width": 64}},
+        "embedded, as it was": {"kind": "ours", "settings": base | before},
         "embedded": {"kind": "ours", "settings": base},
     }
 

@@ -669,7 +669,9 @@ def run_settings(configuration: str | None = None, **settings: Any) -> RunSettin
         return paper_settings(**settings | {"size": tuple(settings["size"])})
     benchmark = load(REPOSITORY / configuration)
     run = benchmark.run_settings(next(iter(benchmark.datasets)), benchmark.main_model, benchmark.seeds[0])
-    return dataclasses.replace(run, training=dataclasses.replace(run.training, **settings))
+    width = settings.pop("discriminator_width", run.discriminator.width)
+    discriminator = dataclasses.replace(run.discriminator, width=width)
+    return dataclasses.replace(run, discriminator=discriminator, training=dataclasses.replace(run.training, **settings))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

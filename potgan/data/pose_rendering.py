@@ -56,7 +56,9 @@ def heatmaps(joints: torch.Tensor, height: int, width: int, sigma: float) -> tor
     along_x = torch.exp(-((x - joints[..., :1]) ** 2) / (2 * sigma**2))  # (B, 18, width)
     along_y = torch.exp(-((y - joints[..., 1:]) ** 2) / (2 * sigma**2))  # (B, 18, height)
     along_y = along_y.masked_fill(missing[..., None], 0)
-    return along_y[..., :, None] * along_x[..., None, :]
+    # The joints vary fastest in memory (channels_last), so that the first convolution need not copy the maps into that order.
+    maps = along_y.transpose(1, 2)[:, :, None] * along_x.transpose(1, 2)[:, None]
+    return maps.permute(0, 3, 1, 2)
 
 
 def limb_mask(

@@ -55,13 +55,29 @@ def initialise(module: nn.Module) -> None:
     """Draw new weights for every layer of `module`, as DCGAN and PATN do.
 
     Convolutions and linear layers get weights from N(0, 0.02) and zero biases. Batch norms get weights from N(1, 0.02) and zero
-    biases. The second number is the standard deviation.
+    biases. The second number is the standard deviation. Differs: the kernels of transposed convolutions are then smoothed, so that
+    no training begins with a checkerboard.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             nn.init.normal_(layer.weight, 0.0, 0.02)
+            if isinstance(layer, nn.ConvTranspose2d):
+                even_out(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
         elif isinstance(layer, nn.BatchNorm2d):
             nn.init.normal_(layer.weight, 1.0, 0.02)
             nn.init.zeros_(layer.bias)
+
+
+@torch.no_grad()
+def even_out(kernel: torch.Tensor) -> None:
+    """Change the kernel (inputs, outputs, 4, 4) of a transposed convolution with stride 2 so that it has no checkerboard.
+
+    Each of the four places within a cell of the input is made with weights of its own, four of the sixteen. Where their sums
+    differ, an even map becomes a checkerboard (Odena, Dumoulin and Olah 2016, "Deconvolution and checkerboard artifacts";
+    Aitken et al. 2017 begin sub-pixel convolutions without one for the same reason). Adding the kernel to itself, moved by one
+    place in either direction, makes the four sums equal. The factor keeps the variance of the weights.
+    """
+    moved = kernel + kernel.roll(1, 2)
+    kernel.copy_((moved + moved.roll(1, 3)) / 2)

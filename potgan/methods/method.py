@@ -58,7 +58,7 @@ class Method(ABC):
     settings_class: the dataclass that describes the generator; an instance of it is stored beside the weights.
     needs: the parts of a `Batch` that an update reads.
     losses: name of each loss term -> its short name in a progress line.
-    variants: the columns of `progress.csv` beside `validation_ssim`, one for each further kind of image that is validated.
+    variants: columns of `progress.csv`, one for each kind of image that is validated beside the model's own.
     networks: name -> network, for all networks that are trained; "generator" is the one that is kept.
     precision: the precision of its arithmetic; what `auto` in the settings means on this device.
     compiled: whether the networks are to be compiled; `ran_compiled` says whether they were.

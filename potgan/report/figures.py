@@ -109,6 +109,7 @@ def figures_of(results: Results, dataset: str) -> list[Exhibit]:
         one_source_grid(results, dataset),
         warp_grid(results, dataset),
         filter_curve(results, dataset),
+        quality_curves(results, dataset),
         learning_curves(results, dataset),
         data_preview(results, dataset),
         mask_steps(results, dataset),
@@ -653,6 +654,50 @@ def learning_curves(results: Results, dataset: str) -> Exhibit:
         axes[-1].legend(*named.get_legend_handles_labels(), loc="center left", title="Models", alignment="left")
         for axis in axes[2:5]:
             axis.set_xlabel("iteration")
+        return figure
+
+    return plot(layout, name, title, caption, draw)
+
+
+def quality_curves(results: Results, dataset: str) -> Exhibit:
+    """SSIM, mask-SSIM and SSIM inside the mask of the validation pairs over the iterations: what each part brings, and when."""
+    benchmark, layout = results.benchmark, results.layout
+    name, title = f"quality-{dataset}", f"Quality over iterations on {tables.group_label(benchmark, dataset)}"
+    metrics = {
+        "validation_ssim": "SSIM",
+        "validation_mask_ssim": "mask-SSIM",
+        "validation_foreground_ssim": "SSIM inside the mask",
+    }
+    trained = [model for model in benchmark.models if benchmark.trained_as(dataset, model) == model]
+    runs = {model: read_progress(results, dataset, model) for model in trained}
+    found = {
+        metric: {
+            model: [frame.set_index("iteration")[metric].dropna() for _, frame in frames if metric in frame]
+            for model, frames in runs.items()
+        }
+        for metric in metrics
+    }
+    if not any(len(values) for of_models in found.values() for series in of_models.values() for values in series):
+        return Exhibit(name, title, f"{title}.", missing="no training measured its validation pairs")
+    caption = (
+        f"{title}: the validation pairs, at each checkpoint of the trainings; the learning rate falls towards the end. No point of "
+        "a curve is what a shorter training would have reached."
+    )
+    if len(benchmark.seeds) > 1:
+        caption += " Strong lines are means over seeds, thin ones single seeds."
+
+    def draw() -> Figure:
+        figure = Figure(figsize=(8.6, 3.0), layout="constrained")
+        axes = figure.subplots(1, len(metrics))
+        for axis, (metric, label) in zip(axes, metrics.items(), strict=True):
+            for position, (model, series) in enumerate(found[metric].items()):
+                style = series_style(position)
+                _draw_mean(axis, [s for s in series if len(s)], model, position, str(style["marker"]))
+            axis.set_title(label)
+            axis.set_xlabel("iteration")
+            axis.xaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:,.0f}"))
+            axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(4))
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=7.5)
         return figure
 
     return plot(layout, name, title, caption, draw)

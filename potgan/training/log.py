@@ -28,6 +28,9 @@ from potgan.data.pose_rendering import draw_skeleton
 from potgan.methods.method import Method, PoseGenerator
 from potgan.settings.schema import RunSettings
 
+#: What is measured of a model's own images of the validation pairs, at every checkpoint.
+VALIDATED = ("ssim", "mask_ssim", "foreground_ssim")
+
 #: The number of epochs of one training, as the paper counts them (Fig. 10 shows 50 to 90; docs/decisions.md, D28).
 EPOCHS = 90
 #: The number of pairs that every picture of a training shows.
@@ -108,7 +111,7 @@ class TrainingLog:
 
     def __init__(self, folder: Path, settings: RunSettings, method: Method, start: int) -> None:
         self.folder = folder
-        validation = ("validation_ssim", *method.variants)
+        validation = (*(f"validation_{name}" for name in VALIDATED), *method.variants)
         self.groups = {"loss": tuple(method.losses), "validation": validation, "run": ("learning_rate",)}
         self.began = time.monotonic()
         self.board = None

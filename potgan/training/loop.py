@@ -30,7 +30,8 @@ from potgan.common.files import sha256_of
 from potgan.common.processes import Processes, processes
 from potgan.common.progress import progress, say
 from potgan.data.batches import PairData, to_pixels, training_batches, training_indices
-from potgan.measure.ssim import ssim
+from potgan.data.pose_rendering import metric_mask
+from potgan.measure.ssim import all_ssim, ssim
 from potgan.methods.generator_file import save_generator
 from potgan.methods.method import Method
 from potgan.methods.registry import build_method
@@ -223,7 +224,11 @@ def checkpoint_iterations(iterations: int, checkpoints: int) -> set[int]:
 
 @torch.no_grad()
 def validation_scores(method: Method, validation: PairData, batch_size: int) -> dict[str, float]:
-    """Return column of progress.csv -> mean SSIM (`ssim-deform`) over the validation pairs."""
+    """Return column of progress.csv -> mean over the validation pairs.
+
+    Every kind of image that the method validates has its SSIM. The model's own output has mask-SSIM and SSIM inside the mask,
+    too. Masks and SSIM are those of the protocol `potgan`.
+    """
     method.generator.eval()
     needs = method.generator.needs | {"target_image"}
     targets: list[np.ndarray] = []
@@ -236,7 +241,11 @@ def validation_scores(method: Method, validation: PairData, batch_size: int) -> 
             made.setdefault(column, []).append(_pictures(images))
     method.generator.train()
     real = np.concatenate(targets)
-    return {column: float(ssim(real, np.concatenate(parts), POTGAN.ssim).mean()) for column, parts in made.items()}
+    joints = validation.joints[validation.targets].cpu().numpy()
+    masks = np.stack([metric_mask(pose, *validation.size) for pose in joints])
+    scores = all_ssim(real, np.concatenate(made.pop("validation_ssim")), masks, POTGAN.ssim)
+    means = {f"validation_{name}": float(np.nanmean(values)) for name, values in scores.items()}
+    return means | {name: float(ssim(real, np.concatenate(parts), POTGAN.ssim).mean()) for name, parts in made.items()}
 
 
 def _pictures(images: torch.Tensor) -> np.ndarray:

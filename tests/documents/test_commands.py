@@ -45,6 +45,12 @@ RUN = {
     "snakemake --cores 2 --configfile config/config.yaml config/three-seeds.yaml -- all": (
         "tests/settings/test_reading.py::test_overlays_of_the_documents_are_read"
     ),
+    "snakemake --cores 2 --configfile config/config.yaml config/three-seeds.yaml config/short.yaml -- all": (
+        "tests/settings/test_reading.py::test_lengths_are_the_three_seeds_otherwise"
+    ),
+    "snakemake --cores 2 --configfile config/config.yaml config/three-seeds.yaml config/long.yaml -- all": (
+        "tests/settings/test_reading.py::test_lengths_are_the_three_seeds_otherwise"
+    ),
     "snakemake --cores 2 --configfile config/config.yaml config/precision.yaml -- all": (
         "tests/settings/test_reading.py::test_overlays_of_the_documents_are_read"
     ),

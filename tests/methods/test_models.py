@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scipy.interpolate import RBFInterpolator
 
 from potgan.data.batches import Batch
+from potgan.methods.blocks import initialise, up_block
 from potgan.methods.perceptual import PerceptualNetwork
 from potgan.methods.potgan.discriminator import Discriminator
 from potgan.methods.potgan.generator import Generator, sample_at
@@ -139,6 +140,20 @@ def test_a_shifted_spline_moves_features_by_whole_cells_backward() -> None:
     moved = sample_at(features, spline((points + torch.tensor([2 / (width - 1), 0.0]))[None]))
     torch.testing.assert_close(moved[..., :-1], features[..., 1:], atol=1e-5, rtol=0)
     assert moved[..., -1].abs().max() < 1e-4  # zeros come in from outside the image
+
+
+def test_a_new_transposed_convolution_keeps_an_even_map_even() -> None:
+    torch.manual_seed(0)
+    layer = up_block(8, 16, "none")[0]
+    torch.nn.init.normal_(layer.weight, 0, 0.02)
+    uneven = layer(torch.ones(1, 8, 6, 6))[..., 2:-2, 2:-2]
+    assert uneven.var(dim=(2, 3)).min() > 1e-6  # what DCGAN's own start gives
+    initialise(layer)
+    even = layer(torch.ones(1, 8, 6, 6))[..., 2:-2, 2:-2]
+    assert even.var(dim=(2, 3)).max() < 1e-12
+    big = torch.nn.ConvTranspose2d(64, 64, 4, stride=2)
+    initialise(big)
+    assert big.weight.std().item() == pytest.approx(0.02, rel=0.02)
 
 
 # -- guided filter ----------------------------------------------------------------------------------------------------

@@ -286,7 +286,7 @@ def test_grid_shows_the_files_of_the_pairs_that_its_rule_names(made):
 def test_figures_are_written_beside_the_page(made):
     folder = made[1].reports / "figures"
     names = {path.name for path in folder.iterdir()}
-    kinds = ("grid", "poses", "warps", "guided-filter", "learning", "data", "mask")
+    kinds = ("grid", "poses", "warps", "guided-filter", "quality", "learning", "data", "mask")
     assert names == {f"{kind}-synthetic.png" for kind in kinds}
     for name in names:
         image = cv2.imread(str(folder / name))
@@ -446,7 +446,10 @@ def test_arrows_stand_on_the_body_and_end_where_the_warp_samples():
     grey = np.full((128, 64, 3), 120, np.uint8)
     still, moved = (figures.draw_arrows(grey, feet[:1], feet[:1] + shift, (0, 0, 255)) for shift in ([0, 0], [12, 0]))
     # The blue pixels of the longer arrow reach 12 pixels further to the right, in a drawing three times as large.
-    reach = [int(np.nonzero((image[..., 2] > image[..., 0].astype(int) + 60).any(axis=0))[0].max()) for image in (still, moved)]
+    reach = [
+        int(np.nonzero((image[..., 2] > image[..., 0].astype(int) + 60).any(axis=0))[0].max())
+        for image in (still, moved)
+    ]
     assert reach[1] - reach[0] == pytest.approx(36, abs=4)
 
 

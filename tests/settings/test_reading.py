@@ -1,6 +1,7 @@
 """Configuration: unknown keys, types, overlays, fingerprints; and the three files of config/."""
 
 import dataclasses
+import functools
 
 import pytest
 import yaml
@@ -8,10 +9,11 @@ import yaml
 from potgan.common.errors import UserError
 from potgan.common.paths import CONFIGURATIONS
 from potgan.common.typed import build, setting
+from potgan.methods.potgan.generator import Generator
 from potgan.settings import reading
 from potgan.settings.describe import insert
 from potgan.settings.reading import as_tree, dump, load
-from potgan.settings.schema import Benchmark, Dataset, ExternalMethod
+from potgan.settings.schema import INTERVENTIONS, Benchmark, Dataset, ExternalMethod
 
 MINIMAL = {
     "benchmark": "tiny",
@@ -189,13 +191,58 @@ def test_paper_configuration_has_the_papers_values(repository) -> None:
 def test_three_seeds_overlay_is_the_embedded_benchmark_otherwise(repository) -> None:
     base = yaml.safe_load((repository / "config" / "config.yaml").read_text())
     overlay = yaml.safe_load((repository / "config" / "three-seeds.yaml").read_text())
-    assert set(overlay) == {"benchmark", "description", "seeds", "models"}
+    assert set(overlay) == {"benchmark", "description", "seeds", "models", "interventions"}
     benchmark = load(base | overlay | {"models": base["models"] | overlay["models"]})
     assert benchmark.seeds == (0, 1, 2)
-    assert list(benchmark.models) == [
-        *base["models"],
-        "filter-in-training",
-    ]  # the paper's place for the filter, beside the others
+    controls = ["identity-grids", "wide-no-pose-transform", "masks-without-warps", "grey-masks"]
+    assert list(benchmark.models) == [*base["models"], "filter-in-training", *controls]
+    assert set(benchmark.interventions) == set(INTERVENTIONS)
+
+
+@pytest.mark.parametrize("name", ["three-seeds", "short", "long"])
+def test_lengths_are_the_three_seeds_otherwise(repository, name) -> None:
+    """Laid over each other as Snakemake does it. The control of equal size has as many parameters as potgan, within 5 %."""
+    files = ["config", "three-seeds", *([name] if name != "three-seeds" else [])]
+    trees = [yaml.safe_load((repository / "config" / f"{file}.yaml").read_text()) for file in files]
+    benchmark = load(functools.reduce(laid_over, trees))
+    assert benchmark.seeds == (0, 1, 2)
+    assert {"identity-grids", "masks-without-warps", "no-recon", "no-guided-filter"} <= set(benchmark.models)
+    counts = {
+        model: sum(
+            p.numel()
+            for p in Generator(benchmark.run_settings("synthetic", model, 0).generator, (128, 64)).parameters()
+        )
+        for model in ("potgan", "wide-no-pose-transform", "no-pose-transform", "identity-grids")
+    }
+    assert counts["wide-no-pose-transform"] == pytest.approx(counts["potgan"], rel=0.05)
+    assert counts["identity-grids"] == counts["potgan"] > 1.5 * counts["no-pose-transform"]
+
+
+def test_interventions_need_warps_and_a_known_flow() -> None:
+    tree = {"benchmark": "x", "description": "x", "protocol": "potgan-synthetic", "models": {"potgan": {}}}
+    people = {"kind": "synthetic", "label": "People"}
+    real = {"kind": "market1501", "label": "Market-1501", "source": "somewhere"}
+    tree |= {"datasets": {"people": people, "real": real}, "interventions": list(INTERVENTIONS)}
+    benchmark = load(tree)
+    assert "potgan-true-flow" in benchmark.methods_of("people")
+    assert "potgan-true-flow" not in benchmark.methods_of("real")  # nobody knows it there
+    assert benchmark.model_of("potgan-mean-warp") == "potgan"
+    assert benchmark.intervention_of("potgan") is None
+    with pytest.raises(UserError, match="flat has no warps on people that others could stand for"):
+        load(tree | {"models": {"flat": {"generator": {"pose_transform": False}}}})
+    with pytest.raises(UserError, match="must be one of identity-warps, "):
+        load(tree | {"interventions": ["no-such"]})
+    with pytest.raises(UserError, match="model name 'a-true-flow' is reserved"):
+        load(tree | {"models": {"potgan": {}, "a-true-flow": {}}})
+
+
+def laid_over(lower: dict, upper: dict) -> dict:
+    """Snakemake's way of laying one configuration file over another."""
+    merged = dict(lower)
+    for key, value in upper.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = laid_over(merged[key], value) if both else value
+    return merged
 
 
 @pytest.mark.parametrize("overlay", ["three-seeds", "precision"])

@@ -159,8 +159,12 @@ class PoseTransform(nn.Module):
 
 
 def sample_at(features: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
-    """Move every cell of `features` (B, C, h, w) along `grid` (B, h, w, 2). This is the grid sampler "S" of Fig. 2."""
-    return F.grid_sample(at_least_fp32(features), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+    """Move every cell of `features` (B, C, h, w) along `grid` (B, h, w, 2). This is the grid sampler "S" of Fig. 2.
+
+    The result has the number format of `features`. It is sampled in fp32, and the next convolution would round it in any case.
+    """
+    moved = F.grid_sample(at_least_fp32(features), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+    return moved.to(features.dtype)
 
 
 class Decoder(nn.Module):
