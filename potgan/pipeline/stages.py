@@ -251,7 +251,8 @@ def evaluate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
     metrics, per_pair = evaluation.evaluate(
         generated, measured, masks, test_pairs, network, protocol, real, cache=layout.feature_cache
     )
-    under_all = evaluation.sensitivity(generated, targets, source_joints, target_joints, imported)
+    of_ours = (protocol, per_pair) if imported is None else None
+    under_all = evaluation.sensitivity(generated, targets, source_joints, target_joints, imported, of_ours)
     record = GenerationRecord.read(folder / "generate.json")
     flow = _flow(layout, dataset) if benchmark.datasets[dataset].kind == "synthetic" else None
     warp_file, warp = folder / "warps.npz", None

@@ -227,6 +227,16 @@ def test_sensitivity_measures_each_protocol_as_it_is_measured_by_itself() -> Non
         found.loc["gfla", ["ssim", "mask_ssim", "foreground_ssim"]].isna().all()
     )  # the window of gfla is wider than the images
     assert found.loc["pg2", "mask_area"] != found.loc["potgan", "mask_area"]
+    # What was measured before is taken over, for the protocol that measures in the same way and for no other.
+    benchmarks = PROTOCOLS["potgan-synthetic"]
+    masks = evaluate.masks_of(joints[1], (HEIGHT, WIDTH), benchmarks)
+    per_pair = evaluate.evaluate(generated, targets, masks, table, None, benchmarks)[1]
+    taken = evaluate.sensitivity(generated, targets, *joints, strip_targets, (benchmarks, per_pair)).set_index(
+        "protocol"
+    )
+    pd.testing.assert_frame_equal(taken, found, atol=1e-12)
+    marked = evaluate.sensitivity(generated, targets, *joints, None, (benchmarks, per_pair.assign(ssim=7.0)))
+    assert marked.loc[marked["ssim"] == 7, "protocol"].tolist() == ["potgan"]
 
 
 def test_deepfashions_margins_are_white_and_their_masks_empty() -> None:
