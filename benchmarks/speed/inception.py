@@ -8,12 +8,12 @@ is its network in eval mode on NCHW batches; its distance is |m|^2 + tr(S1 + S2 
 
 import argparse
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import scipy.linalg
 import torch
+from turns import in_turn, ratio
 
 from potgan.measure.inception import InceptionNetwork, _inception_2015, frechet_distance
 
@@ -42,32 +42,30 @@ def main() -> None:
                 found.append(plain(2 * batch - 1).double().numpy())
         return np.concatenate(found)
 
-    rates: tuple[list[float], list[float]] = ([], [])
-    for _ in range(arguments.rounds):
-        results = []
-        for side, times in zip((lambda: network(images)[0], of_pytorch_fid), rates, strict=True):
-            start = time.perf_counter()
-            results.append(side())
-            times.append(arguments.images / (time.perf_counter() - start))
-    ratios = sorted(o / t for o, t in zip(*rates, strict=True))
+    sides = {"ours": lambda: network(images)[0], "theirs": of_pytorch_fid}
+    seconds, results = in_turn(sides, arguments.rounds, null="ours")
+    rates = {side: arguments.images / np.median(times) for side, times in seconds.items()}
     print(
-        f"features: {np.median(rates[0]):.1f} against {np.median(rates[1]):.1f} images/s, ratio median "
-        f"{ratios[len(ratios) // 2]:.2f}, largest difference {np.abs(results[0] - results[1]).max():.1e}"
+        f"features: {rates['ours']:.1f} against {rates['theirs']:.1f} images/s, ratio {ratio(seconds['theirs'], seconds['ours'])}, "
+        f"null comparison {ratio(seconds['null'], seconds['ours'])}, largest difference "
+        f"{np.abs(results['ours'] - results['theirs']).max():.1e}"
     )
 
     rng = np.random.default_rng(1)
     a, b = (rng.normal(size=(2600, 2048)) @ np.diag(rng.uniform(0.1, 2, 2048)) for _ in range(2))
-    start = time.perf_counter()
-    ours = frechet_distance(a, b)
-    seconds = time.perf_counter() - start
-    start = time.perf_counter()
-    s_a, s_b = (np.cov(x, rowvar=False) for x in (a, b))
-    root = scipy.linalg.sqrtm(s_a @ s_b).real
-    theirs = ((a.mean(axis=0) - b.mean(axis=0)) ** 2).sum() + np.trace(s_a + s_b - 2 * root)
-    other = time.perf_counter() - start
+
+    def of_scipy() -> float:
+        s_a, s_b = (np.cov(x, rowvar=False) for x in (a, b))
+        root = scipy.linalg.sqrtm(s_a @ s_b).real
+        return ((a.mean(axis=0) - b.mean(axis=0)) ** 2).sum() + np.trace(s_a + s_b - 2 * root)
+
+    sides = {"ours": lambda: frechet_distance(a, b), "theirs": of_scipy}
+    seconds, results = in_turn(sides, arguments.rounds, null="ours")
+    difference = abs(results["ours"] - results["theirs"]) / results["theirs"]
     print(
-        f"Frechet distance, 2 x 2,600 x 2,048: {seconds:.2f} against {other:.2f} s, ratio {other / seconds:.1f}, "
-        f"relative difference {abs(ours - theirs) / theirs:.1e}"
+        f"Frechet distance, 2 x 2,600 x 2,048: {np.median(seconds['ours']):.2f} against {np.median(seconds['theirs']):.2f} s, "
+        f"ratio {ratio(seconds['theirs'], seconds['ours'])}, null comparison {ratio(seconds['null'], seconds['ours'])}, relative "
+        f"difference {difference:.1e}"
     )
 
 

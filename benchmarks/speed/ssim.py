@@ -2,17 +2,18 @@
 
 Usage: python benchmarks/speed/ssim.py [--pairs 400] [--rounds 5]
 
-Both sides run in turn on the same pairs, and the ratio of each round is taken. The largest difference is printed too.
+Both sides run in turn on the same pairs, and the ratio of each round is taken. The ratio of ours to itself and the largest
+difference are printed, too.
 """
 
 import argparse
 import resource
-import time
 
 import cv2
 import numpy as np
 import torch
 from skimage.metrics import structural_similarity
+from turns import in_turn, ratio
 
 from potgan.measure.ssim import all_ssim, masked_ssim, ssim
 from potgan.settings.protocols import PROTOCOLS
@@ -66,19 +67,13 @@ def main() -> None:
         ),
     }
     for name, (ours, other) in sides.items():
-        rates: tuple[list[float], list[float]] = ([], [])
-        for _ in range(arguments.rounds):
-            results = []
-            for side, times in zip((ours, other), rates, strict=True):
-                start = time.perf_counter()
-                results.append(side())
-                times.append(arguments.pairs / (time.perf_counter() - start))
-        a, b = ([r[k] for k in r] if isinstance(r, dict) else [r] for r in results)
+        seconds, results = in_turn({"ours": ours, "theirs": other}, arguments.rounds, null="ours")
+        a, b = ([r[k] for k in r] if isinstance(r, dict) else [r] for r in results.values())
         difference = max(np.abs(x - y).max() for x, y in zip(a, b, strict=True))
-        ratios = sorted(o / t for o, t in zip(*rates, strict=True))
+        ours_rate, other_rate = (arguments.pairs / np.median(seconds[side]) for side in ("ours", "theirs"))
         print(
-            f"{name}: {np.median(rates[0]):,.0f} against {np.median(rates[1]):,.0f} pairs/s, ratio median "
-            f"{ratios[len(ratios) // 2]:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}), largest difference {difference:.1e}"
+            f"{name}: {ours_rate:,.0f} against {other_rate:,.0f} pairs/s, ratio {ratio(seconds['theirs'], seconds['ours'])}, "
+            f"null comparison {ratio(seconds['null'], seconds['ours'])}, largest difference {difference:.1e}"
         )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     many = np.broadcast_to(reference[:1], (12_000, 128, 64, 3))

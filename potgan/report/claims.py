@@ -1,0 +1,111 @@
+"""What each part of PoT-GAN brings, in several benchmarks side by side, such as trainings of several lengths.
+
+`python -m potgan.report.claims REPORT ...` prints Markdown. REPORT is a folder of reports, reports/<benchmark>, whose
+tables/ablations.csv is read. A column is a report, and a table is a metric.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from potgan.common.errors import UserError
+from potgan.report.tables import signed
+from potgan.settings.protocols import METRIC_LABELS, METRICS
+
+SHOWN = ("ssim", "foreground_ssim", "mask_ssim", "fid")
+#: Part -> rows: (words, method). What a row shows is the main model minus the method: what the model gains by having the part.
+PARTS: dict[str, tuple[tuple[str, str], ...]] = {
+    "The pose transform": (
+        ("against no pose transform (the paper's ablation)", "no-pose-transform"),
+        ("against no pose transform, as many parameters", "wide-no-pose-transform"),
+        ("against no pose transform, masks seen", "masks-without-warps"),
+        ("against the module with identity grids", "identity-grids"),
+    ),
+    "Its warps, in the trained network": (
+        ("own warps against none", "{main}-identity-warps"),
+        ("own warps against the mean warp", "{main}-mean-warp"),
+        ("own warps against another pair's", "{main}-other-warps"),
+        ("own warps against the true flow", "{main}-true-flow"),
+    ),
+    "L_recon": (("against its weight 0", "no-recon"),),
+    "The guided filter": (
+        ("on the finished network, against none", "no-guided-filter"),
+        ("on the finished network, against in training (the paper's place)", "filter-in-training"),
+    ),
+    "Binary masks": (("against grey levels", "grey-masks"),),
+}
+
+
+def claims(reports: Sequence[Path]) -> str:
+    """Return the tables as Markdown, one for each of SHOWN that any report has.
+
+    A cell is the mean difference with its 95 % interval over people. It is bold where an effect is shown: the interval excludes 0,
+    and all seeds agree in sign. Metrics of a whole set have no interval; they are bold nowhere. Raises UserError for a folder
+    without tables/ablations.csv, and for reports of different main models or metrics' protocols.
+    """
+    frames = {report.name: _read(report) for report in reports}
+    mains = {main for frame in frames.values() for main in frame["against"]}
+    if len(mains) > 1:
+        raise UserError(f"claims: the reports compare with different models: {', '.join(sorted(mains))}; name others")
+    (main,) = mains
+    lines: list[str] = []
+    for metric in SHOWN:
+        found = {name: frame[frame["metric"] == metric].set_index("method") for name, frame in frames.items()}
+        protocols = {protocol for frame in found.values() for protocol in frame["protocol"]}
+        if len(protocols) > 1:
+            raise UserError(
+                f"claims: {metric} was measured under {', '.join(sorted(protocols))}; name reports of one protocol"
+            )
+        if not protocols:
+            continue
+        better = {"higher": "positive is better", "lower": "negative is better"}[METRICS[metric]]
+        lines += [f"**{METRIC_LABELS[metric]}** (`{protocols.pop()}`), gain of `{main}`; {better}.", ""]
+        lines += ["| | " + " | ".join(f"`{name}`" for name in found) + " |", "|---" * (len(found) + 1) + "|"]
+        for part, rows in PARTS.items():
+            cells = []
+            for words, method in rows:
+                method = method.format(main=main)
+                texts = [_cell(frame.loc[method]) if method in frame.index else "–" for frame in found.values()]
+                if set(texts) != {"–"}:
+                    cells.append(f"| {words} | " + " | ".join(texts) + " |")
+            lines += [f"| **{part}** |" + " |" * len(found), *cells] if cells else []
+        lines.append("")
+    counts = {name: int(frame["n_seeds"].max()) for name, frame in frames.items()}
+    seeds = ", ".join(f"`{name}`: {count} seed{'s' if count > 1 else ''}" for name, count in counts.items())
+    lines.append(
+        f"{seeds}. In brackets: 95 % intervals over people, each with all pairs of theirs. Bold: the interval excludes 0, and all "
+        "seeds agree in sign. FID belongs to a whole set of images and has no interval. Nothing is corrected for the number of "
+        "comparisons."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _read(report: Path) -> pd.DataFrame:
+    path = report / "tables" / "ablations.csv"
+    try:
+        return pd.read_csv(path)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: is missing; name a folder such as reports/embedded, or run `potgan tabulate`"
+        ) from None
+
+
+def _cell(row: pd.Series) -> str:
+    """The main model minus the method, with its interval."""
+    text = signed(-row["difference"])
+    if pd.isna(row["low"]):
+        return text
+    text += f" [{signed(-row['high'])}, {signed(-row['low'])}]"
+    return f"**{text}**" if row["effect"] in ("helps", "hurts") else text
+
+
+if __name__ == "__main__":
+    try:
+        print(claims([Path(argument) for argument in sys.argv[1:]]), end="")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
