@@ -194,7 +194,7 @@ def test_three_seeds_overlay_is_the_embedded_benchmark_otherwise(repository) -> 
     assert set(overlay) == {"benchmark", "description", "seeds", "models", "interventions"}
     benchmark = load(base | overlay | {"models": base["models"] | overlay["models"]})
     assert benchmark.seeds == (0, 1, 2)
-    controls = ["identity-grids", "wide-no-pose-transform", "masks-without-warps", "grey-masks"]
+    controls = ["identity-grids", "wide-no-pose-transform", "masks-without-warps"]
     assert list(benchmark.models) == [*base["models"], "filter-in-training", *controls]
     assert set(benchmark.interventions) == set(INTERVENTIONS)
 
