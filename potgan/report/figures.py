@@ -83,10 +83,11 @@ class Strip:
 
 @dataclass(frozen=True)
 class Grid:
-    """Pictures in rows and columns, with heads."""
+    """Pictures in rows and columns, with heads. gap: what stands where there is no picture."""
 
     columns: tuple[str, ...]
     rows: tuple[Strip, ...]
+    gap: str = "–"
 
 
 @dataclass(frozen=True)
@@ -241,7 +242,7 @@ def one_source_grid(results: Results, dataset: str) -> Exhibit:
             Strip(main, (None, *made, *gaps), f"{source}: synthesised"),
             Strip("target", (None, *truth, *gaps), f"{source}: targets"),
         ]
-    grid = Grid(("Source", *(f"Pose {k + 1}" for k in range(count))), tuple(rows))
+    grid = Grid(("Source", *(f"Pose {k + 1}" for k in range(count))), tuple(rows), gap="")
     _write_grid(layout, name, grid)
     caption = (
         f"{title}, as Fig. 5 of the paper: a source image, the poses of its test pairs, what {main} (seed {seed}) makes of them, "

@@ -80,11 +80,11 @@ def check_precisions(benchmark: Benchmark, where: str) -> None:
 
 
 def notes(benchmark: Benchmark) -> tuple[str, ...]:
-    """Return one note for each model that is not trained in fp32.
+    """Return what is to be said of the models that are not trained in fp32.
 
-    The note gives the difference to fp32, or says where it is reported.
+    A note gives the difference to fp32, or says where it is reported. Models of which the same is to be said share a note.
     """
-    found = []
+    found, models_of = [], {}
     for model in benchmark.models:
         precision = precision_of(benchmark, model)
         if precision == "fp32":
@@ -94,18 +94,21 @@ def notes(benchmark: Benchmark) -> tuple[str, ...]:
             found.append(
                 f"{model} is trained in {precision}; the ablation report compares it with {twin}, the same in fp32."
             )
-            continue
-        frame = measured()
-        what = f"{model} is trained in {precision}."
+        else:
+            models_of.setdefault(precision, []).append(model)
+    frame = measured()
+    for precision, models in models_of.items():
+        measured_as = _coarsest(precision)
+        how = f"in {precision}"
         if precision == "auto":
-            precision = _coarsest(precision)
-            what = f"{model} is trained in {precision} where the processor or GPU has it, else in fp32 (`done.json` says which)."
-        parts = [
+            how = f"in {measured_as} where the processor or GPU has it, else in fp32 (`done.json` says which)"
+        rows = frame[frame["precision"] == measured_as]
+        parts = (
             f"{row.metric} {row.difference:+.3f} ± {row.difference_sd:.3f} (fp32: {row.fp32:.3f} ± {row.fp32_sd:.3f})"
-            for row in frame[frame["precision"] == precision].itertuples()
-        ]
-        seeds = frame[frame["precision"] == precision]["n_seeds"].max()
+            for row in rows.itertuples()
+        )
         found.append(
-            f"{what} On the embedded benchmark, over {seeds} seeds, {precision} minus fp32 is: {', '.join(parts)}."
+            f"{', '.join(models)} {'is' if len(models) == 1 else 'are'} trained {how}. On the embedded benchmark, over "
+            f"{rows['n_seeds'].max()} seeds, {measured_as} minus fp32 is: {', '.join(parts)}."
         )
     return tuple(found)
