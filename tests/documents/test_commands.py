@@ -51,6 +51,9 @@ RUN = {
     "snakemake --cores 2 --configfile config/config.yaml config/three-seeds.yaml config/long.yaml -- all": (
         "tests/settings/test_reading.py::test_lengths_are_the_three_seeds_otherwise"
     ),
+    "python -m potgan.report.claims reports/published/embedded-three-seeds": (
+        "tests/report/test_claims.py::test_the_published_claims_are_those_of_the_published_reports"
+    ),
     "snakemake --cores 2 --configfile config/config.yaml config/precision.yaml -- all": (
         "tests/settings/test_reading.py::test_overlays_of_the_documents_are_read"
     ),

@@ -65,3 +65,13 @@ def test_every_row_is_a_model_or_an_intervention_of_the_three_seeds(repository) 
     assert interventions <= methods
     for method in methods - interventions:
         assert f"  {method}:" in text, method
+
+
+def test_the_published_claims_are_those_of_the_published_reports(repository) -> None:
+    """reports/published/claims.md is what the command prints, and README quotes its lines."""
+    published = repository / "reports" / "published"
+    text = (published / "claims.md").read_text()
+    names = [
+        name for name in ("embedded-short", "embedded-three-seeds", "embedded-long") if (published / name).is_dir()
+    ]
+    assert claims([published / name for name in names]) == text
