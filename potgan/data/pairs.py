@@ -64,10 +64,9 @@ def item_of(name: str) -> str | None:
 
 
 def people_of(names: Iterable[str]) -> np.ndarray:
-    """(N,) for each image, what its images have in common that statistics must not take for chance.
+    """(N,) the person of each re-ID image, and the item of each DeepFashion image, whose outfits one model wears.
 
-    This is the person of a re-ID image, and the item of a DeepFashion image, whose outfits one model wears. Intervals resample
-    these, and not pairs.
+    Images of one person are alike. So intervals resample people, each with all pairs of theirs, and not single pairs.
     """
     return np.array([item_of(name) or person_of(name) for name in names])
 

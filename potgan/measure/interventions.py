@@ -2,8 +2,9 @@
 
 An ablation compares two trainings, and these differ in more than the part in question: in the number of parameters, in what they
 see, and in chance. An intervention compares a network with itself. If other warps make its images worse, it depends on its own
-warps. If the warps of another pair make them worse than the mean warp does, its warps are specific to the pair. If the true flow
-makes them better, its warps are not the true motion.
+warps. If the pair's own warps are better than those of another pair, and than the mean warp, they are specific to the
+pair. If the true flow makes its images better, its warps are not the true motion. If it makes them worse, nothing follows, because
+the decoder was trained on other warps.
 """
 
 from __future__ import annotations

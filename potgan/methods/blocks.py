@@ -76,7 +76,7 @@ def even_out(kernel: torch.Tensor) -> None:
 
     Each of the four places within a cell of the input is made with weights of its own, four of the sixteen. Where their sums
     differ, an even map becomes a checkerboard (Odena, Dumoulin and Olah 2016, "Deconvolution and checkerboard artifacts";
-    Aitken et al. 2017 begin sub-pixel convolutions without one for the same reason). Adding the kernel to itself, moved by one
+    Aitken et al. 2017 give sub-pixel convolutions an even start for the same reason). Adding the kernel to itself, moved by one
     place in either direction, makes the four sums equal. The factor keeps the variance of the weights.
     """
     moved = kernel + kernel.roll(1, 2)

@@ -41,39 +41,31 @@ PARTS: dict[str, tuple[tuple[str, str], ...]] = {
 
 
 def claims(reports: Sequence[Path]) -> str:
-    """Return the tables as Markdown, one for each of SHOWN that any report has.
+    """Return the tables as Markdown: for each data set, one for each of SHOWN that any report has.
 
     A cell is the mean difference with its 95 % interval over people. It is bold where an effect is shown: the interval excludes 0,
-    and all seeds agree in sign. Metrics of a whole set have no interval; they are bold nowhere. Raises UserError for a folder
-    without tables/ablations.csv, and for reports of different main models or metrics' protocols.
+    and all seeds agree in sign. Metrics of a whole set have no interval, and are bold nowhere.
+
+    Raises UserError without a report, for a folder without tables/ablations.csv, for a report without a second model, for two
+    reports of one name, and for reports of different main models or metrics' protocols.
     """
-    frames = {report.name: _read(report) for report in reports}
-    mains = {main for frame in frames.values() for main in frame["against"]}
+    if not reports:
+        raise UserError("claims: name at least one folder of reports, such as reports/embedded")
+    frames = {report.resolve().name: _read(report) for report in reports}
+    if len(frames) < len(reports):
+        raise UserError("claims: two of the reports have one name; a column would stand for both")
+    # A model in another precision is compared with its twin, which is a model itself and not the main one.
+    mains = {main for frame in frames.values() for main in set(frame["against"]) - set(frame["method"])}
     if len(mains) > 1:
         raise UserError(f"claims: the reports compare with different models: {', '.join(sorted(mains))}; name others")
     (main,) = mains
+    frames = {name: frame[frame["against"] == main] for name, frame in frames.items()}
+    datasets = list(dict.fromkeys(dataset for frame in frames.values() for dataset in frame["dataset"]))
     lines: list[str] = []
-    for metric in SHOWN:
-        found = {name: frame[frame["metric"] == metric].set_index("method") for name, frame in frames.items()}
-        protocols = {protocol for frame in found.values() for protocol in frame["protocol"]}
-        if len(protocols) > 1:
-            raise UserError(
-                f"claims: {metric} was measured under {', '.join(sorted(protocols))}; name reports of one protocol"
-            )
-        if not protocols:
-            continue
-        better = {"higher": "positive is better", "lower": "negative is better"}[METRICS[metric]]
-        lines += [f"**{METRIC_LABELS[metric]}** (`{protocols.pop()}`), gain of `{main}`; {better}.", ""]
-        lines += ["| | " + " | ".join(f"`{name}`" for name in found) + " |", "|---" * (len(found) + 1) + "|"]
-        for part, rows in PARTS.items():
-            cells = []
-            for words, method in rows:
-                method = method.format(main=main)
-                texts = [_cell(frame.loc[method]) if method in frame.index else "–" for frame in found.values()]
-                if set(texts) != {"–"}:
-                    cells.append(f"| {words} | " + " | ".join(texts) + " |")
-            lines += [f"| **{part}** |" + " |" * len(found), *cells] if cells else []
-        lines.append("")
+    for dataset in datasets:
+        lines += [f"### {dataset}", ""] if len(datasets) > 1 else []
+        for metric in SHOWN:
+            lines += _table(metric, dataset, main, frames)
     counts = {name: int(frame["n_seeds"].max()) for name, frame in frames.items()}
     seeds = ", ".join(f"`{name}`: {count} seed{'s' if count > 1 else ''}" for name, count in counts.items())
     lines.append(
@@ -82,6 +74,33 @@ def claims(reports: Sequence[Path]) -> str:
         "comparisons."
     )
     return "\n".join(lines) + "\n"
+
+
+def _table(metric: str, dataset: str, main: str, frames: dict[str, pd.DataFrame]) -> list[str]:
+    """The lines of one metric's table on one data set; none if no report has it."""
+    found = {
+        name: frame[(frame["metric"] == metric) & (frame["dataset"] == dataset)].set_index("method")
+        for name, frame in frames.items()
+    }
+    protocols = {protocol for frame in found.values() for protocol in frame["protocol"]}
+    if len(protocols) > 1:
+        raise UserError(
+            f"claims: {metric} was measured under {', '.join(sorted(protocols))}; name reports of one protocol"
+        )
+    if not protocols:
+        return []
+    better = {"higher": "positive is better", "lower": "negative is better"}[METRICS[metric]]
+    lines = [f"**{METRIC_LABELS[metric]}** (`{protocols.pop()}`), gain of `{main}`; {better}.", ""]
+    lines += ["| | " + " | ".join(f"`{name}`" for name in found) + " |", "|---" * (len(found) + 1) + "|"]
+    for part, rows in PARTS.items():
+        cells = []
+        for words, method in rows:
+            method = method.format(main=main)
+            texts = [_cell(frame.loc[method]) if method in frame.index else "–" for frame in found.values()]
+            if set(texts) != {"–"}:
+                cells.append(f"| {words} | " + " | ".join(texts) + " |")
+        lines += [f"| **{part}** |" + " |" * len(found), *cells] if cells else []
+    return [*lines, ""]
 
 
 def _read(report: Path) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from potgan.common.typed import flattened
 from potgan.data.pairs import people_of
 from potgan.measure.evaluate import Scores
 from potgan.measure.generate import GenerationRecord
-from potgan.report.tables import bootstrap_interval, read_published, signed
+from potgan.report.tables import FEWEST_PEOPLE, bootstrap_interval, read_published, signed
 from potgan.settings.protocols import METRIC_LABELS
 from potgan.settings.reading import load
 from potgan.training.record import TrainingRecord
@@ -211,7 +211,10 @@ def _difference(first: Measurement | None, run: Run, id_: str, metric: str, is_f
             # A pair without a value, such as the inside of an empty mask, is in no mean and in no difference.
             paired = (tables[0][metric] - tables[1][metric]).dropna()
             people = people_of(tables[0]["from"][paired.index])
-            low, high = bootstrap_interval(paired.to_numpy(), people) if len(paired) else (None, None)
+            if len(set(people)) >= FEWEST_PEOPLE:
+                low, high = bootstrap_interval(paired.to_numpy(), people)
+            else:
+                note = f"no interval: {len(set(people))} people are too few"
         else:
             note = "other pairs: no interval"
     else:

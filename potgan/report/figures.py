@@ -1,4 +1,4 @@
-"""The figures of the report: image grids, warp fields, inputs, and plots of training and of protocols.
+"""The figures of the report: image grids, warps, inputs, and plots of training and of protocols.
 
 Each function makes one `Exhibit`, or says why there is none. Which pairs a grid shows is decided by a rule that its caption
 states. Pictures stand in the page as lossless WebP, half the size of PNG; every figure is also written as one PNG under
@@ -22,10 +22,12 @@ from potgan.common.files import write_bytes
 from potgan.data import pose_rendering
 from potgan.data.pairs import people_of
 from potgan.data.pixels import read_image, resize, scale_joints
+from potgan.measure.evaluate import masks_of
 from potgan.methods.potgan.tps import interpolation_matrix, resting_points
 from potgan.report import tables
 from potgan.results import Results, Row
 from potgan.settings.layout import Layout
+from potgan.settings.protocols import PROTOCOLS
 from potgan.settings.schema import Benchmark, GeneratorSettings
 
 #: Okabe and Ito's colours, which people with colour-blindness tell apart; markers differ as well.
@@ -38,7 +40,7 @@ THEMES = {
 PLOT_DPI = 160
 #: Rows of the image grids: where in the order of the main model's per-pair SSIM, best first.
 QUANTILES = (("best", 0.0), ("75 %", 0.25), ("median", 0.5), ("25 %", 0.75), ("worst", 1.0))
-#: Rows of the warp fields, of the same order.
+#: Rows of the warps, of the same order.
 WARP_QUANTILES = ("best", "median", "worst")
 PREVIEW_IMAGES = 10
 #: People of the grid of one source in several poses, and the most poses of each.
@@ -146,7 +148,7 @@ def image_grid(results: Results, dataset: str) -> Exhibit:
             Picture(source),
             Picture(_skeleton(source_joints, *photos.size), small=False),
             Picture(_skeleton(target_joints, *photos.size), small=False),
-            Picture(_mask_picture(pose_rendering.pose_mask(target_joints, *photos.size, masks.limb_radius))),
+            Picture(_mask_picture(pose_rendering.model_mask(target_joints, *photos.size, masks))),
         ]
         for method, files in generated.items():
             there = pair in files and pair in per_pair[method].index
@@ -192,14 +194,14 @@ def data_preview(results: Results, dataset: str) -> Exhibit:
     kinds: dict[str, list[Picture]] = {"Image": [], "Joints": [], "Heat maps P": [], "Mask M": []}
     for name in (usable[i] for i in places):
         image, joints = photos.of(name)
-        mask = pose_rendering.pose_mask(joints, *photos.size, settings.limb_radius)
+        mask = pose_rendering.model_mask(joints, *photos.size, settings)
         heat = pose_rendering.heatmaps_preview(joints, *photos.size, settings.heatmap_sigma)
         kinds["Image"].append(Picture(image))
         count = int((~np.isnan(joints[:, 0])).sum())
         drawn = _skeleton(joints, *photos.size, image)
         kinds["Joints"].append(Picture(drawn, note=f"{count} of {len(joints)}", small=False))
         kinds["Heat maps P"].append(Picture(heat, small=False))
-        kinds["Mask M"].append(Picture(_mask_picture(mask), note=f"{mask.mean():.0%}"))
+        kinds["Mask M"].append(Picture(_mask_picture(mask), note=f"{(mask > 0).mean():.0%}"))
     grid = Grid(tuple("" for _ in places), tuple(Strip(kind, tuple(pictures)) for kind, pictures in kinds.items()))
     _write_grid(layout, f"data-{dataset}", grid)
     caption = (
@@ -269,10 +271,10 @@ def mask_steps(results: Results, dataset: str) -> Exhibit:
         grey = pose_rendering.grey_mask(joints, *size, radius)
         drawn = (limbs, torso, head, full)
         pictures = [Picture(image), Picture(_skeleton(joints, *size, image), small=False)]
-        pictures += [Picture(_mask_picture(mask), note=f"{mask.mean():.0%}") for mask in drawn]
-        pictures.append(Picture(np.repeat(grey[:, :, None], 3, axis=2)))
-        metric = pose_rendering.metric_mask(joints, *size)
-        pictures.append(Picture(_mask_picture(metric), note=f"{metric.mean():.0%}"))
+        pictures += [Picture(_mask_picture(mask * np.uint8(255)), note=f"{mask.mean():.0%}") for mask in drawn]
+        pictures.append(Picture(_mask_picture(grey)))
+        metric = masks_of(joints[None], size, PROTOCOLS[benchmark.protocol])[0]
+        pictures.append(Picture(_mask_picture(metric * np.uint8(255)), note=f"{metric.mean():.0%}"))
         rows.append(Strip("", tuple(pictures), names[place]))
     heads = ("Image", "Key points", "Limbs, closed", "+ torso", "+ head", "= mask M", "Grey levels", "Metrics’ mask")
     grid = Grid(heads, tuple(rows))
@@ -280,8 +282,8 @@ def mask_steps(results: Results, dataset: str) -> Exhibit:
     caption = (
         f"{title}, as Fig. 4 of the paper, for evenly spaced test images: key points are joined by limbs of radius {radius} px and "
         "closed, which leaves cavities; torso and head are filled as polygons; the three add up to the refined full body mask M. "
-        "“Grey levels” is the same mask where `masks.levels` is `grey`. At the right are Deformable GAN's rectangles, which the "
-        "metrics use. Numbers are shares of the image."
+        "“Grey levels” is the same mask where `masks.levels` is `grey`. At the right is the mask of the metrics, as the protocol "
+        f"`{benchmark.protocol}` draws it. Numbers are shares of the image."
     )
     return Exhibit(name, title, caption, grid=grid)
 
@@ -322,7 +324,8 @@ def _skeleton(joints: np.ndarray, height: int, width: int, background: np.ndarra
 
 
 def _mask_picture(mask: np.ndarray) -> np.ndarray:
-    return np.repeat(mask[:, :, None] * 255, 3, axis=2).astype(np.uint8)
+    """(H, W) uint8 in 255ths as a grey picture."""
+    return np.repeat(mask[:, :, None], 3, axis=2)
 
 
 def webp_uri(image: np.ndarray, quality: int) -> str:
@@ -363,7 +366,7 @@ def _write_grid(layout: Layout, name: str, grid: Grid) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Warp fields
+# Warps
 
 
 def warp_grid(results: Results, dataset: str) -> Exhibit:
@@ -671,13 +674,14 @@ def quality_curves(results: Results, dataset: str) -> Exhibit:
     }
     trained = [model for model in benchmark.models if benchmark.trained_as(dataset, model) == model]
     runs = {model: read_progress(results, dataset, model) for model in trained}
-    found = {
-        metric: {
-            model: [frame.set_index("iteration")[metric].dropna() for _, frame in frames if metric in frame]
-            for model, frames in runs.items()
-        }
-        for metric in metrics
-    }
+    # Of a model without a filter, only SSIM is measured on its own images. The other two are of its images with a filter.
+    modes = {model: _filter_mode(benchmark, dataset, model) for model in trained}
+    found: dict[str, dict[str, list[pd.Series]]] = {metric: {} for metric in metrics}
+    for model, frames in runs.items():
+        found["validation_ssim"][model] = [own_validation(frame, modes[model]) for _, frame in frames]
+        for metric in list(metrics)[1:] if modes[model] != "off" else ():
+            there = [frame for _, frame in frames if metric in frame]
+            found[metric][model] = [frame.set_index("iteration")[metric].dropna() for frame in there]
     if not any(len(values) for of_models in found.values() for series in of_models.values() for values in series):
         return Exhibit(name, title, f"{title}.", missing="no training measured its validation pairs")
     caption = (
@@ -691,8 +695,8 @@ def quality_curves(results: Results, dataset: str) -> Exhibit:
         figure = Figure(figsize=(8.6, 3.0), layout="constrained")
         axes = figure.subplots(1, len(metrics))
         for axis, (metric, label) in zip(axes, metrics.items(), strict=True):
-            for position, (model, series) in enumerate(found[metric].items()):
-                style = series_style(position)
+            for position, model in enumerate(trained):
+                series, style = found[metric].get(model, []), series_style(position)
                 _draw_mean(axis, [s for s in series if len(s)], model, position, str(style["marker"]))
             axis.set_title(label)
             axis.set_xlabel("iteration")

@@ -107,12 +107,18 @@ def caveats(benchmark: Benchmark, scores: pd.DataFrame) -> list[str]:
             "the colours of clothes: it sees colour and texture, and hardly sees a body out of shape."
         )
     some = next(iter(benchmark.datasets))
-    without = [m for m in benchmark.models if not benchmark.run_settings(some, m, 0).generator.pose_transform]
-    if without and benchmark.run_settings(some, benchmark.main_model, 0).generator.pose_transform:
-        found.append(
-            f"{', '.join(f'`{m}`' for m in without)}: builds no pose transform module, so it has fewer parameters and never "
-            "sees the pose masks. A difference to it is not the warps' alone."
-        )
+    generators = {model: benchmark.run_settings(some, model, 0).generator for model in benchmark.models}
+    main = generators[benchmark.main_model]
+    without = {model: generator for model, generator in generators.items() if not generator.pose_transform}
+    unseen = [model for model, generator in without.items() if not generator.pose_encoder_masks]
+    smaller = [model for model, generator in without.items() if generator.width <= main.width]
+    for models, what in ((smaller, "fewer parameters"), (unseen, "no sight of the pose masks")):
+        if models and main.pose_transform:
+            names = ", ".join(f"`{model}`" for model in models)
+            found.append(
+                f"Without the pose transform module, and so with {what}: {names}. A difference to "
+                f"{'it' if len(models) == 1 else 'them'} is not the warps' alone."
+            )
     for name, dataset in benchmark.datasets.items():
         if dataset.kind == "synthetic":
             found.append(f"{dataset.label}: rendered figures, not photographs. What helps here need not help there.")

@@ -38,6 +38,8 @@ PAPER_DATASETS = {"market1501": "Market-1501", "dukemtmc": "DukeMTMC", "deepfash
 #: Metrics that are a mean over pairs, so that an interval over pairs means something.
 PER_PAIR_METRICS = IMAGE_METRICS
 BOOTSTRAP_RESAMPLES = 2000
+#: Of fewer people there is no interval: with 12 of them an interval of 95 % excludes a true difference of 0 in 12 % of cases.
+FEWEST_PEOPLE = 20
 BOOTSTRAP_SEED = 0
 
 _FOUR = ("ssim", "is", "mask_ssim", "mask_is")
@@ -420,12 +422,13 @@ def _verdict_on_paper(cell: Cell, note: str) -> dict[str, str]:
 
 
 def prediction_reach(sd: float, count: int, level: float = 0.95) -> float:
-    """Half the width of the interval, around the mean of `count` trainings, that holds the value of one more with this probability.
+    """How far the prediction interval reaches from the mean of `count` trainings, to either side.
 
-    The published value is one training of its authors. If ours were the same experiment, it would be one more draw from the
-    distribution that ours come from. With normal values, (value - mean) / (sd sqrt(1 + 1 / count)) has Student's distribution with
-    count - 1 degrees of freedom (Hahn 1969, "Factors for calculating two-sided prediction intervals for samples from a normal
-    distribution"). sd: their sample standard deviation.
+    It holds the value of one more training with the probability `level`. The published value is one training of its authors. If
+    ours were the same experiment, it would be one more draw from the distribution that ours come from. With normal values,
+    (value - mean) / (sd sqrt(1 + 1 / count)) has Student's distribution with count - 1 degrees of freedom (Hahn 1969, "Factors
+    for calculating two-sided prediction intervals for samples from a normal distribution"). sd: their sample standard
+    deviation.
     """
     from scipy.stats import t
 
@@ -449,6 +452,8 @@ def _why_not(benchmark: Benchmark, row: Row, column: Column) -> str:
             what = f"{column.dataset} of `{benchmark.benchmark}` is not the whole published data set"
         return f"not comparable: {what}; see the columns of {group_label(benchmark, column.dataset)}"
     if row.method not in benchmark.methods_of(column.dataset):
+        if benchmark.intervention_of(row.method):
+            return "not run: the true flow of this data set is not known"
         return "not run: the released images are of another data set"
     return ""
 
@@ -703,9 +708,9 @@ def table_records(table: Table) -> list[dict[str, object]]:
 class Comparison:
     """`method` minus `against` in one metric on one data set, seed by seed on the same pairs.
 
-    low, high: 95 % bootstrap interval of the mean difference (None for metrics of a whole set, such as IS and FID). People are
-    resampled, each with all pairs of theirs, because pairs of one person are alike. It speaks about these trained networks and
-    other people, not about another training.
+    low, high: 95 % bootstrap interval of the mean difference (None for metrics of a whole set, such as IS and FID, and for
+    fewer than FEWEST_PEOPLE people). People are resampled, each with all pairs of theirs, because pairs of one person are
+    alike. It speaks about these trained networks and other people, not about another training.
     effect: of going from `against` to `method`: helps | hurts | none shown | not judged (no interval for this metric,
     and a few seeds that agree in sign are no proof).
     """
@@ -723,6 +728,7 @@ class Comparison:
     low: float | None
     high: float | None
     n_pairs: int
+    n_people: int | None  # whose pairs they are; None for metrics of a whole set
     effect: str
     verdict: str
 
@@ -744,7 +750,7 @@ def compare(
     if not seeds:
         return None
     differences = np.array([values[method][a] - values[against][b] for a, b in seeds])
-    low = high = None
+    low = high = n_people = None
     n_pairs = int(chosen["n_pairs"].iloc[0])
     if metric in PER_PAIR_METRICS:
         per_seed = [
@@ -754,10 +760,13 @@ def compare(
         paired = np.mean(per_seed, axis=0)
         there = ~np.isnan(paired)  # the inside of an empty mask has no SSIM, and is in no mean
         if there.any():
-            people = people_of(results.per_pair(ResultRow(dataset, method, seeds[0][0]))["from"])
-            low, high = bootstrap_interval(paired[there], people[there])
-            n_pairs = int(there.sum())
+            people = people_of(results.per_pair(ResultRow(dataset, method, seeds[0][0]))["from"])[there]
+            n_pairs, n_people = int(there.sum()), len(set(people))
+            if n_people >= FEWEST_PEOPLE:
+                low, high = bootstrap_interval(paired[there], people)
     effect, verdict = _verdict(differences, METRICS[metric], low, high)
+    if low is None and n_people is not None:
+        verdict = verdict.replace("no interval for this metric", f"no interval: {n_people} people are too few")
     return Comparison(
         dataset=dataset,
         method=method,
@@ -772,6 +781,7 @@ def compare(
         low=low,
         high=high,
         n_pairs=n_pairs,
+        n_people=n_people,
         effect=effect,
         verdict=verdict,
     )
@@ -802,7 +812,7 @@ def bootstrap_interval(differences: np.ndarray, people: np.ndarray, level: float
 
 
 def _verdict(differences: np.ndarray, direction: str, low: float | None, high: float | None) -> tuple[str, str]:
-    """(effect, sentence). An effect is claimed only where neither pairs nor seeds speak against it."""
+    """(effect, sentence). An effect is claimed only where neither people nor seeds speak against it."""
     count = len(differences)
     gain = differences.mean() * (1 if direction == "higher" else -1)
     word, effect = ("better", "helps") if gain > 0 else ("worse", "hurts")
@@ -845,7 +855,11 @@ def ablations(results: Results, scores: pd.DataFrame) -> list[Comparison]:
 
 def ablations_markdown(benchmark: Benchmark, comparisons: list[Comparison]) -> str:
     """The ablation comparison as one Markdown table per data set."""
-    lines = [f"**Ablations.** Each model minus `{benchmark.main_model}`, seed by seed on the same test pairs.", ""]
+    lines = [
+        f"**Ablations.** Each model, and each intervention on the finished network, minus `{benchmark.main_model}`, seed by seed "
+        "on the same test pairs.",
+        "",
+    ]
     for dataset in dict.fromkeys(c.dataset for c in comparisons):
         lines += [
             f"{_escape_markdown(group_label(benchmark, dataset))}",
@@ -875,8 +889,9 @@ def ablations_markdown(benchmark: Benchmark, comparisons: list[Comparison]) -> s
 
 INTERVAL_NOTE = (
     f"Intervals: percentile bootstrap over people, each with all pairs of theirs ({BOOTSTRAP_RESAMPLES:,} resamples, seeded), of "
-    "the difference averaged over seeds. They speak about these trained networks on other people, not about another training. IS "
-    "and FID belong to whole sets of images and have none. Nothing is corrected for the number of comparisons."
+    f"the difference averaged over seeds; none for fewer than {FEWEST_PEOPLE} people. They speak about these trained networks on "
+    "other people, not about another training. IS and FID belong to whole sets of images and have none. Nothing is corrected for "
+    "the number of comparisons."
 )
 
 

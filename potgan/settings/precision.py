@@ -108,7 +108,8 @@ def notes(benchmark: Benchmark) -> tuple[str, ...]:
             for row in rows.itertuples()
         )
         found.append(
-            f"{', '.join(models)} {'is' if len(models) == 1 else 'are'} trained {how}. On the embedded benchmark, over "
-            f"{rows['n_seeds'].max()} seeds, {measured_as} minus fp32 is: {', '.join(parts)}."
+            f"{', '.join(models)} {'is' if len(models) == 1 else 'are'} trained {how}. On an earlier form of the embedded "
+            f"benchmark, with {rows['n_pairs'].max()} test pairs and over {rows['n_seeds'].max()} seeds, {measured_as} minus fp32 is: "
+            f"{', '.join(parts)}."
         )
     return tuple(found)

@@ -150,6 +150,10 @@ def _check(benchmark: Benchmark, where: str) -> None:
         )
     require(len(set(benchmark.seeds)) == len(benchmark.seeds), "seeds repeats a seed")
     require(len(set(benchmark.interventions)) == len(benchmark.interventions), "interventions repeats an entry")
+    require(
+        "true-flow" not in benchmark.interventions or any(d.kind == "synthetic" for d in benchmark.datasets.values()),
+        "interventions: true-flow needs synthetic people, because nobody knows the flow of other data sets",
+    )
     one_of(benchmark.protocol, tuple(PROTOCOLS), "protocol")
     require(
         PROTOCOLS[benchmark.protocol].targets == "dataset",
@@ -177,7 +181,12 @@ def _check(benchmark: Benchmark, where: str) -> None:
         )
         main = benchmark.run_settings(name, benchmark.main_model, benchmark.seeds[0])
         require(
-            not benchmark.interventions or (main.method == "potgan" and main.generator.pose_transform),
+            not benchmark.interventions
+            or (
+                main.method == "potgan"
+                and main.generator.pose_transform
+                and main.training.coordinates_learning_rate > 0
+            ),
             f"interventions: {benchmark.main_model} has no warps on {name} that others could stand for",
         )
         for model in benchmark.models:

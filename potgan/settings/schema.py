@@ -398,8 +398,9 @@ class Benchmark:
 
     def intervention_of(self, method: str) -> str | None:
         """Return the intervention that a row stands for, one of INTERVENTIONS, or None."""
-        kind = method.removeprefix(f"{self.main_model}-")
-        return kind if kind in self.interventions and method not in self.models else None
+        prefix = f"{self.main_model}-"
+        kind = method.removeprefix(prefix)
+        return kind if method.startswith(prefix) and kind in self.interventions and method not in self.models else None
 
     def seeds_of(self, method: str) -> tuple[int, ...]:
         return self.seeds if self.model_of(method) else (0,)

@@ -92,7 +92,7 @@ def people(tmp_path_factory) -> People:
     table = folder / "table.csv"
     write_keypoints(keypoints, table, "own")
     count = len(names)
-    masks = np.stack([pose_mask(j, HEIGHT, WIDTH, 2) for j in joints])
+    masks = np.stack([255 * pose_mask(j, HEIGHT, WIDTH, 2) for j in joints])
     data = batches.PairData(
         names,
         torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(),

@@ -11,10 +11,11 @@ from potgan.report.claims import PARTS, claims
 from potgan.settings.schema import INTERVENTIONS
 
 
-def a_report(folder, rows, against="potgan", protocol="ssim-deform"):
+def a_report(folder, rows, against="potgan", protocol="ssim-deform", dataset="people"):
     """rows: (method, metric, difference of the method to the main model, low, high, effect)"""
     columns = ["method", "metric", "difference", "low", "high", "effect"]
-    frame = pd.DataFrame(rows, columns=columns).assign(against=against, protocol=protocol, n_seeds=3)
+    more = {"against": against, "protocol": protocol, "dataset": dataset, "n_seeds": 3, "n_people": 64}
+    frame = pd.DataFrame(rows, columns=columns).assign(**more)
     (folder / "tables").mkdir(parents=True)
     frame.to_csv(folder / "tables" / "ablations.csv", index=False)
     return folder
@@ -43,6 +44,17 @@ def test_a_metric_without_an_interval_is_bold_nowhere(tmp_path) -> None:
     assert "| against its weight 0 | −3.500 |" in claims([report])
 
 
+def test_each_data_set_has_tables_of_its_own(tmp_path) -> None:
+    report = a_report(tmp_path / "a", [("no-recon", "ssim", -0.1, -0.2, -0.05, "hurts")])
+    table = report / "tables" / "ablations.csv"
+    frame = pd.read_csv(table)
+    pd.concat([frame, frame.assign(dataset="others", difference=0.3, low=0.2, high=0.4)]).to_csv(table, index=False)
+    text = claims([report])
+    people, others = text.split("### people")[1].split("### others")
+    assert "**+0.100 [+0.050, +0.200]**" in people
+    assert "**−0.300 [−0.400, −0.200]**" in others
+
+
 def test_reports_that_do_not_fit_each_other_are_refused(tmp_path) -> None:
     one = a_report(tmp_path / "one", [("no-recon", "ssim", 0.1, 0.0, 0.2, "none shown")])
     other = a_report(tmp_path / "other", [("no-recon", "ssim", 0.1, 0.0, 0.2, "none shown")], protocol="ssim-uniform7")
@@ -51,6 +63,19 @@ def test_reports_that_do_not_fit_each_other_are_refused(tmp_path) -> None:
     third = a_report(tmp_path / "third", [("no-recon", "ssim", 0.1, 0.0, 0.2, "none shown")], against="mine")
     with pytest.raises(UserError, match="compare with different models: mine, potgan"):
         claims([one, third])
+    with pytest.raises(UserError, match="name at least one folder"):
+        claims([])
+    with pytest.raises(UserError, match="holds no second model"):
+        claims([a_report(tmp_path / "alone", [])])
+    (tmp_path / "elsewhere").mkdir()
+    twin = a_report(tmp_path / "elsewhere" / "one", [("no-recon", "ssim", 0.1, 0.0, 0.2, "none shown")])
+    with pytest.raises(UserError, match="two of the reports have one name"):
+        claims([one, twin])
+    old = a_report(tmp_path / "old", [("no-recon", "ssim", 0.1, 0.0, 0.2, "none shown")])
+    table = old / "tables" / "ablations.csv"
+    pd.read_csv(table).drop(columns="n_people").to_csv(table, index=False)
+    with pytest.raises(UserError, match="its intervals are over pairs and not over people"):
+        claims([old])
     done = subprocess.run(
         [sys.executable, "-m", "potgan.report.claims", str(tmp_path)], capture_output=True, text=True, check=False
     )

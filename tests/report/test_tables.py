@@ -368,7 +368,7 @@ def paper_benchmark(**more):
         ((0.4030, 0.405, 0.4070), "not within"),  # 0.011 away; deviation 0.0020, which reaches 0.0099
     ],
 )
-def test_a_verdict_is_one_standard_deviation_of_ours(tmp_path, values, verdict):
+def test_a_verdict_is_the_prediction_interval_of_ours(tmp_path, values, verdict):
     benchmark, layout = paper_benchmark(), Layout("trial", tmp_path)
     for seed, value in enumerate(values):
         write_run(benchmark, layout, "market1501", "potgan", seed, {"ssim": value + 1e-9 * (verdict == "within")})
@@ -785,6 +785,19 @@ def test_bootstrap_interval_resamples_people_and_not_pairs():
     as_if_independent = tables.bootstrap_interval(np.repeat(values, pairs_each), np.arange(60 * pairs_each))
     narrower = (as_if_independent[1] - as_if_independent[0]) / (of_people[1] - of_people[0])
     assert narrower == pytest.approx(pairs_each**-0.5, rel=0.1)
+
+
+def test_few_people_have_no_interval(tmp_path):
+    """With 19 people nothing is claimed, whatever the number of pairs; with 20 it is."""
+    for count, effect in ((19, "not judged"), (20, "hurts")):
+        benchmark, layout = a_benchmark(), Layout("trial", tmp_path / str(count))
+        few = [(f"{i % count:04d}_a{i}.jpg", f"{i % count:04d}_b{i}.jpg") for i in range(200)]
+        for method, value in (("potgan", 0.5), ("no-pose-transform", 0.4)):
+            write_run(benchmark, layout, "synthetic", method, 0, {"ssim": value}, {"ssim": np.full(200, value)}, few)
+        scores = tables.collect(Results(benchmark, layout))
+        found = tables.compare(Results(benchmark, layout), scores, "synthetic", "no-pose-transform", "potgan", "ssim")
+        assert (found.effect, found.n_people, found.n_pairs) == (effect, count, 200)
+    assert tables.interval_text(found) == "[−0.100, −0.100]"
 
 
 def test_people_of_names_are_persons_and_items():

@@ -45,7 +45,9 @@ def test_the_note_prints_what_the_file_says(monkeypatch, tmp_path):
     monkeypatch.setattr(precision.measured, "__defaults__", (path,))
     loaded = load(benchmark({"potgan": {"training": {"precision": "bf16"}}}))
     (note,) = precision.notes(loaded)
-    assert "over 3 seeds, bf16 minus fp32 is: ssim -0.001 ± 0.003 (fp32: 0.277 ± 0.008)." in note
+    assert (
+        "with 200 test pairs and over 3 seeds, bf16 minus fp32 is: ssim -0.001 ± 0.003 (fp32: 0.277 ± 0.008)." in note
+    )
 
 
 def test_a_precision_set_for_a_whole_data_set_counts(monkeypatch, tmp_path):

@@ -218,6 +218,23 @@ def test_lengths_are_the_three_seeds_otherwise(repository, name) -> None:
     assert counts["identity-grids"] == counts["potgan"] > 1.5 * counts["no-pose-transform"]
 
 
+@pytest.mark.parametrize(
+    "files",
+    ["config", "config three-seeds", "config three-seeds short", "config three-seeds long",
+     "config precision precision-tf32"],
+)  # fmt: skip
+def test_the_differences_that_a_report_prints_are_those_of_its_settings(repository, files) -> None:
+    trees = [yaml.safe_load((repository / "config" / f"{file}.yaml").read_text()) for file in files.split()]
+    benchmark = load(functools.reduce(laid_over, trees))
+    run = benchmark.run_settings("synthetic", benchmark.main_model, 0)
+    said = " ".join(benchmark.differences_from_paper)
+    assert f"{run.training.iterations:,} iterations of {run.training.batch_size} pairs" in said
+    assert f"etwork width {run.generator.width} instead of 64" in said
+    if "channels" in said:
+        assert f"{run.training.perceptual_width} channels" in said
+        assert f"from iteration {run.training.decay_from:,} on" in said
+
+
 def test_interventions_need_warps_and_a_known_flow() -> None:
     tree = {"benchmark": "x", "description": "x", "protocol": "potgan-synthetic", "models": {"potgan": {}}}
     people = {"kind": "synthetic", "label": "People"}
