@@ -106,11 +106,15 @@ def _table(metric: str, dataset: str, main: str, frames: dict[str, pd.DataFrame]
 def _read(report: Path) -> pd.DataFrame:
     path = report / "tables" / "ablations.csv"
     try:
-        return pd.read_csv(path)
+        frame = pd.read_csv(path)
     except FileNotFoundError:
-        raise UserError(
-            f"{path}: is missing; name a folder such as reports/embedded, or run `potgan tabulate`"
-        ) from None
+        hint = "name a folder such as reports/embedded, or run `potgan tabulate`"
+        raise UserError(f"{path}: is missing; {hint}") from None
+    if "n_people" not in frame:
+        raise UserError(f"{path}: its intervals are over pairs and not over people; run `potgan tabulate` again")
+    if frame.empty:
+        raise UserError(f"{path}: holds no second model; there is nothing to claim")
+    return frame
 
 
 def _cell(row: pd.Series) -> str:

@@ -109,7 +109,7 @@ def notes(benchmark: Benchmark) -> tuple[str, ...]:
         )
         found.append(
             f"{', '.join(models)} {'is' if len(models) == 1 else 'are'} trained {how}. On an earlier form of the embedded "
-            f"benchmark, with {rows['n_pairs'].max()} test pairs and over {rows['n_seeds'].max()} seeds, {measured_as} minus fp32 is: "
-            f"{', '.join(parts)}."
+            f"benchmark, with {rows['n_pairs'].max()} test pairs and over {rows['n_seeds'].max()} seeds, {measured_as} minus "
+            f"fp32 is: {', '.join(parts)}."
         )
     return tuple(found)
