@@ -223,13 +223,30 @@ def test_caveats_of_a_real_benchmark(tmp_path):
     layout = Layout("trial", tmp_path)
     write_all(benchmark, layout)
     scores = tables.collect(Results(benchmark, layout))
-    smaller, spread = report_page.caveats(benchmark, scores)
-    assert "`no-pose-transform`: builds no pose transform module" in smaller
+    smaller, unseen, spread = report_page.caveats(benchmark, scores)
+    begins = "Without the pose transform module, and so with "
+    assert smaller.startswith(f"{begins}fewer parameters: `no-pose-transform`.")
+    assert unseen.startswith(f"{begins}no sight of the pose masks: `no-pose-transform`.")
     assert spread == "2 seeds per model: the spread over them is itself known only roughly."
     warned = scores.assign(warning=np.where(scores["metric"] == "fid", "few images", ""))
     assert "Market-1501, FID: few images" in report_page.caveats(benchmark, warned)
     part = scores[~((scores["method"] == "potgan") & (scores["seed"] == 1))]
     assert "Incomplete: not evaluated are market1501/potgan/seed1." in report_page.caveats(benchmark, part)
+
+
+def test_a_caveat_names_only_the_models_of_which_it_is_true():
+    """A control of equal size has no fewer parameters, and one that sees the masks does see them."""
+    off = {"pose_transform": False}
+    models = {
+        "potgan": {"generator": {"width": 16}},
+        "plain": {"generator": off | {"width": 16}},
+        "wide": {"generator": off | {"width": 23}},
+        "seeing": {"generator": off | {"width": 16, "pose_encoder_masks": True}},
+    }
+    nothing = pd.DataFrame(columns=["dataset", "warning", "metric", "method", "seed"])
+    smaller, unseen = report_page.caveats(a_benchmark(models=models), nothing)[1:3]
+    assert "fewer parameters: `plain`, `seeing`." in smaller
+    assert "no sight of the pose masks: `plain`, `wide`." in unseen
 
 
 def test_findings_are_those_of_the_numbers(made):
@@ -240,14 +257,14 @@ def test_findings_are_those_of_the_numbers(made):
     texts = [(item["effect"], item["text"].replace("\u00a0", " ")) for item in (*learned["items"], *parts["items"])]
     assert texts[0][0] == "none shown"  # the first checkpoint scores the same
     assert texts[1] == (
-        "helps",
-        "potgan against copying the source image: SSIM 0.500 against 0.450, +0.050, 95 % interval [+0.050, +0.050] "
-        "(18 pairs, 1 seed). Better in the one seed; the interval excludes 0.",
+        "not judged",
+        "potgan against copying the source image: SSIM 0.500 against 0.450, +0.050, 95 % interval – "
+        "(18 pairs, 1 seed). Better in the one seed; no interval: 3 people are too few.",
     )
     assert "nearer to the true motion at 2 of 4 scales" in texts[3][1]
     assert "at the best, stride 2: 2.00 px against 5.00 px; at the worst, stride 16: 6.00 px" in texts[3][1]
     ssim = {item["text"].split()[0]: item["effect"] for item in parts["items"] if " SSIM " in item["text"]}
-    assert ssim == {"no-pose-transform": "helps", "no-guided-filter": "none shown"}
+    assert ssim == {"no-pose-transform": "not judged", "no-guided-filter": "none shown"}
     page = Page(made[2].read_text())
     assert all(text in page.text for _, text in texts)
 
