@@ -61,7 +61,8 @@ def test_all_protocols_side_by_side_with_masks(shared, tmp_path) -> None:
     assert run.returncode == 0, run.stderr
     frame = pd.read_csv(tmp_path / "out" / "sensitivity.csv")
     ssim = frame[frame["metric"] == "ssim"].set_index("protocol")["value"]
-    assert len(ssim) == 5
+    assert len(ssim) == 6
+    assert ssim["refined-as-they-are"] == ssim["potgan-as-they-are"]  # only their masks differ
     assert ssim["gfla-as-they-are"] > ssim["patn"] + 0.1  # a window of 51 raises SSIM (docs/decisions.md, D33)
     mask = frame[frame["metric"] == "mask_ssim"].set_index("protocol")["value"]
     assert mask["patn"] == pytest.approx(
@@ -131,7 +132,7 @@ def test_each_mistake_is_one_line_and_exit_code_2(tmp_path) -> None:
     (tmp_path / "pairs.csv").write_text("from,to\n0001_a.jpg,0001_b.jpg\n")
     refused("holds no PNG or JPEG image")
     fresh()
-    refused("no protocol 'paper'; there are all, potgan, patn, pg2, gfla, clean", protocol="paper")
+    refused("no protocol 'paper'; there are all, potgan, refined, patn, pg2, gfla, clean", protocol="paper")
     (tmp_path / "keys.csv").write_text("name:keypoints_y:keypoints_x\n0001_a.jpg: " + f"{[5] * 18}: {[5] * 18}\n")
     refused("images have no key points (first: 0000_a.jpg)", "--keypoints", "keys.csv")
 

@@ -399,12 +399,14 @@ def test_two_processes_at_half_the_batch_train_as_one_at_the_whole(one_process, 
     command = in_two_processes(folder, "test_loop.TWENTY_STEPS")
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
-    np.testing.assert_allclose(losses_of(folder), losses_of(one_process), atol=1e-5)
+    np.testing.assert_allclose(losses_of(folder), losses_of(one_process), atol=2e-4)
     ours, theirs = (torch.load(f / "generator-000020.pt", weights_only=True)["state"] for f in (folder, one_process))
     # Adam divides a gradient by its own size. If a gradient consists only of rounding, so does the step. 20 steps move a weight
     # by at most 20 x 1e-3, which is the tolerance here.
     difference = torch.cat([(ours[key] - theirs[key]).abs().flatten() for key in ours])
-    assert difference.quantile(0.999) < 1e-4
+    # With even transposed convolutions at the start, more gradients are small, and more steps are such steps.
+    assert difference.quantile(0.5) < 1e-3
+    assert difference.quantile(0.999) < 5e-3
     assert difference.max() < 20 * 1e-3
     assert json.loads((folder / "done.json").read_text())["processes"] == 2
 
@@ -433,7 +435,7 @@ def test_two_processes_told_to_stop_save_together_and_go_on(one_process, tmp_pat
     assert 2 <= saved_iteration(folder.parent) < 20
     done = subprocess.run(in_two_processes(folder, "test_loop.TWENTY_STEPS"), capture_output=True, check=False)
     assert done.returncode == 0
-    np.testing.assert_allclose(losses_of(folder), losses_of(one_process), atol=1e-5)
+    np.testing.assert_allclose(losses_of(folder), losses_of(one_process), atol=2e-4)
 
 
 def test_two_processes_in_the_background_outlive_the_terminal(one_process, tmp_path) -> None:
@@ -447,7 +449,7 @@ def test_two_processes_in_the_background_outlive_the_terminal(one_process, tmp_p
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    np.testing.assert_allclose(losses_of(folder), losses_of(one_process), atol=1e-5)
+    np.testing.assert_allclose(losses_of(folder), losses_of(one_process), atol=2e-4)
 
 
 def test_a_users_error_in_two_processes_keeps_its_exit_code_and_its_line(tmp_path) -> None:
