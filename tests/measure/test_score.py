@@ -68,7 +68,7 @@ def test_all_protocols_side_by_side_with_masks(shared, tmp_path) -> None:
     assert mask["patn"] == pytest.approx(
         0.793, abs=0.03
     )  # PATN re-ran VUNet on all 12,000 pairs (TABLE 1 of PATN's paper)
-    assert frame.groupby("metric")["metric_id"].nunique()["mask_ssim"] == 5
+    assert frame.groupby("metric")["metric_id"].nunique()["mask_ssim"] == 6
     assert (tmp_path / "out" / "pg2" / "scores.json").is_file()
 
 
