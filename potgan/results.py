@@ -15,7 +15,7 @@ from potgan.common.files import read_json
 from potgan.data.images import ImageFolder
 from potgan.data.keypoint_files import read_keypoints
 from potgan.data.pose import Keypoints
-from potgan.measure.evaluate import Scores
+from potgan.measure.evaluate import Scores, read_flow
 from potgan.measure.generate import GenerationRecord
 from potgan.settings.layout import Layout
 from potgan.settings.protocols import METRICS, PROTOCOLS
@@ -101,7 +101,7 @@ class Results:
     def flow(self, dataset: str) -> tuple[np.ndarray, np.ndarray] | None:
         """The exact flow (N, H, W, 2) of the test pairs and (N, H, W) bool, where it is known; None where the data set has none."""
         path = self.layout.pairs(dataset) / "flow.npz"
-        return self._once(path, _read_flow) if path.exists() else None
+        return self._once(path, read_flow) if path.exists() else None
 
     def keypoints(self, dataset: str) -> Keypoints:
         """The key points of a data set."""
@@ -141,11 +141,6 @@ class Results:
                     f"{path}: {metric} was measured as {entry.protocol!r} instead of {wanted!r}; evaluate this run again"
                 )
         return scores
-
-
-def _read_flow(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    content = np.load(path)
-    return content["flow"], content["visible"]
 
 
 def _read_per_pair(path: Path) -> pd.DataFrame:

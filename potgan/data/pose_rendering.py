@@ -62,7 +62,7 @@ def heatmaps(joints: torch.Tensor, height: int, width: int, sigma: float) -> tor
 
 
 def limb_mask(
-    joints: np.ndarray, height: int, width: int, radius: int, limbs: Sequence[tuple[int, int]] = MASK_LIMBS
+    joints: np.ndarray, height: int, width: int, radius: int, limbs: np.ndarray | Sequence[tuple[int, int]] = _LIMB_ENDS
 ) -> np.ndarray:
     """PG2's mask: (height, width) uint8, 0 or 1.
 

@@ -214,6 +214,12 @@ def read_generated(folder: Path, pairs: pd.DataFrame) -> np.ndarray:
     return np.stack(images)
 
 
+def read_flow(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return the exact flow (N, H, W, 2) of the test pairs in pixels, and (N, H, W) bool, where it is known."""
+    content = np.load(path)
+    return content["flow"], content["visible"]
+
+
 def warp_errors(
     control_points: np.ndarray, flow: np.ndarray, visible: np.ndarray, settings: GeneratorSettings
 ) -> list[dict[str, float]]:

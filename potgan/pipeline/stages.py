@@ -355,8 +355,9 @@ def _flow(layout: Layout, dataset: str) -> tuple[np.ndarray, np.ndarray]:
     path = layout.pairs(dataset) / "flow.npz"
     if not path.exists():
         raise UserError(f"{path}: missing, so that warps cannot be measured; run `potgan pairs` again")
-    content = np.load(path)
-    return content["flow"], content["visible"]
+    from potgan.measure.evaluate import read_flow
+
+    return read_flow(path)
 
 
 def _pair_data(

@@ -227,9 +227,10 @@ def one_source_grid(results: Results, dataset: str) -> Exhibit:
     for source, target in files:
         targets.setdefault(source, []).append(target)
     order = sorted(targets, key=lambda source: (-len(targets[source]), source))
-    people = dict(zip(order, people_of(order), strict=True))
-    chosen = [source for place, source in enumerate(order) if people[source] not in map(people.get, order[:place])]
-    chosen = chosen[:ONE_SOURCE_PEOPLE]
+    first_of: dict[str, str] = {}
+    for source, person in zip(order, people_of(order), strict=True):
+        first_of.setdefault(person, source)
+    chosen = list(first_of.values())[:ONE_SOURCE_PEOPLE]
     count = min(ONE_SOURCE_POSES, max(len(targets[source]) for source in chosen))
     photos = Photos(results, dataset, benchmark.datasets[dataset].image_size)
     rows = []

@@ -24,7 +24,7 @@ from potgan.report import environment, figures, tables
 from potgan.report.data_section import datasheets
 from potgan.report.pair_browser import STRIP_HEIGHT, Browser, write_pairs
 from potgan.report.sensitivity import sensitivities
-from potgan.results import Results, Row
+from potgan.results import SENSITIVITY_METRICS, Results, Row
 from potgan.settings.layout import Layout
 from potgan.settings.protocols import METRIC_LABELS, METRICS, PROTOCOLS
 from potgan.settings.reading import dump
@@ -329,17 +329,16 @@ def warp_table(results: Results) -> list[dict[str, object]]:
 def camera_table(results: Results) -> list[dict[str, object]]:
     """Rows of the table of pairs by camera: one table per data set whose names tell cameras."""
     frame = tables.by_camera(results)
-    metrics = ("ssim", "mask_ssim", "foreground_ssim")
     groups = []
     for dataset, part in frame.groupby("dataset", sort=False):
         counts = part.drop_duplicates("cameras").set_index("cameras")["n_pairs"]
         rows = []
         for label, values in part.groupby("label", sort=False):
             of = values.set_index("cameras")
-            cells = [of[metric].get(kind) for metric in metrics for kind in ("same", "different")]
+            cells = [of[metric].get(kind) for metric in SENSITIVITY_METRICS for kind in ("same", "different")]
             rows.append((label, [None if pd.isna(value) else float(value) for value in cells]))
         of = {"label": tables.group_label(results.benchmark, dataset), "counts": counts.to_dict(), "rows": rows}
-        groups.append(of | {"metrics": [METRIC_LABELS[metric] for metric in metrics]})
+        groups.append(of | {"metrics": list(SENSITIVITY_METRICS.values())})
     return groups
 
 

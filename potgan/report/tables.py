@@ -978,7 +978,7 @@ def _same_camera(pairs: pd.DataFrame) -> np.ndarray | None:
 
 def by_camera_markdown(benchmark: Benchmark, frame: pd.DataFrame) -> str:
     """`by_camera` as Markdown: per data set a table of methods (rows) with both kinds of pairs side by side."""
-    shown = ("ssim", "mask_ssim", "foreground_ssim")
+    shown = tuple(SENSITIVITY_METRICS)
     lines = [BY_CAMERA_NOTE, ""]
     for dataset in dict.fromkeys(frame["dataset"]):
         part = frame[frame["dataset"] == dataset]

@@ -3,30 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from test_evaluate import HEIGHT, SETTINGS, WIDTH, data
 
 from potgan.common.errors import UserError
-from potgan.data.batches import PairData
 from potgan.measure.generate import synthesise
 from potgan.measure.interventions import flow_grids, intervened
 from potgan.methods.potgan.generator import Generator
 from potgan.methods.potgan.tps import normalised_grid
-from potgan.settings.schema import INTERVENTIONS, GeneratorSettings
-
-SETTINGS = GeneratorSettings(width=4)
-HEIGHT, WIDTH = 64, 32
-
-
-def data(count: int = 5) -> PairData:
-    g = torch.Generator().manual_seed(0)
-    return PairData(
-        [f"{i}.jpg" for i in range(count)],
-        torch.randint(0, 256, (count, 3, HEIGHT, WIDTH), generator=g, dtype=torch.uint8),
-        255 * torch.randint(0, 2, (count, 1, HEIGHT, WIDTH), generator=g, dtype=torch.uint8),
-        torch.rand(count, 18, 2, generator=g) * 30,
-        torch.arange(count),
-        (torch.arange(count) + 1) % count,
-        6.0,
-    )
+from potgan.settings.schema import INTERVENTIONS
 
 
 def a_network(moving: bool) -> Generator:
