@@ -206,16 +206,18 @@ def test_lengths_are_the_three_seeds_otherwise(repository, name) -> None:
     trees = [yaml.safe_load((repository / "config" / f"{file}.yaml").read_text()) for file in files]
     benchmark = load(functools.reduce(laid_over, trees))
     assert benchmark.seeds == (0, 1, 2)
-    assert {"identity-grids", "masks-without-warps", "no-recon", "no-guided-filter"} <= set(benchmark.models)
+    assert {"masks-without-warps", "no-recon", "no-guided-filter"} <= set(benchmark.models)
+    inert = ["identity-grids"] if name != "long" else []  # a long training is spared what has the function of another
     counts = {
         model: sum(
             p.numel()
             for p in Generator(benchmark.run_settings("synthetic", model, 0).generator, (128, 64)).parameters()
         )
-        for model in ("potgan", "wide-no-pose-transform", "no-pose-transform", "identity-grids")
+        for model in ("potgan", "wide-no-pose-transform", "no-pose-transform", *inert)
     }
     assert counts["wide-no-pose-transform"] == pytest.approx(counts["potgan"], rel=0.05)
-    assert counts["identity-grids"] == counts["potgan"] > 1.5 * counts["no-pose-transform"]
+    assert all(counts[model] == counts["potgan"] for model in inert)
+    assert counts["potgan"] > 1.5 * counts["no-pose-transform"]
 
 
 @pytest.mark.parametrize(
