@@ -31,7 +31,7 @@ from potgan.common.errors import UserError
 from potgan.common.files import sha256_of, write_bytes
 from potgan.common.paths import openpifpaf_environment
 from potgan.common.progress import progress, say
-from potgan.data.batches import Batch, to_mask, to_model, to_pixels
+from potgan.data.batches import PARSING, Batch, to_mask, to_model, to_pixels
 from potgan.data.detection import BUILD, DetectorSettings, ImageToDetect, detect
 from potgan.data.keypoint_files import match_names, read_keypoints
 from potgan.data.keypoints import checkpoint_of
@@ -86,6 +86,11 @@ def transfer(
     """
     height, width = trained.image_size
     device = next(trained.generator.parameters()).device
+    if PARSING in trained.generator.needs:
+        raise UserError(
+            "this generator reads the parsing of the source image (a class for each pixel), which `potgan transfer` cannot make; "
+            "use it on a data set that has one"
+        )
 
     def masks_of(joints: Sequence[np.ndarray]) -> torch.Tensor:
         drawn = np.stack([model_mask(pose, height, width, trained.masks) for pose in joints])
@@ -93,9 +98,8 @@ def transfer(
 
     image = to_model(torch.from_numpy(source).permute(2, 0, 1)[None].contiguous().to(device))
     source_mask = masks_of([source_joints])
-    source_maps = heatmaps(
-        torch.from_numpy(source_joints.astype(np.float32))[None].to(device), height, width, trained.masks.heatmap_sigma
-    )
+    source_at = torch.from_numpy(source_joints.astype(np.float32))[None].to(device)
+    source_maps = heatmaps(source_at, height, width, trained.masks.heatmap_sigma)
     pictures = []
     parts = [poses[first : first + batch_size] for first in range(0, len(poses), batch_size)]
     shown = progress(parts, len(poses), "transfer", "poses", weight=len) if len(parts) > 1 else parts
@@ -111,6 +115,8 @@ def transfer(
                     target_mask=masks[k : k + 1],
                     source_heatmaps=source_maps,
                     target_heatmaps=heatmaps(joints[k : k + 1], height, width, trained.masks.heatmap_sigma),
+                    source_joints=source_at,
+                    target_joints=joints[k : k + 1],
                 )
                 made.append(to_pixels(trained.generator.synthesise(batch).image))
             pictures.append(torch.cat(made).permute(0, 2, 3, 1).cpu().numpy())

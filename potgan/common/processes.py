@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -72,6 +72,17 @@ class Processes:
             warnings.simplefilter("ignore", FutureWarning)
             # Buffers need no broadcast: instance norm has none, and synchronised batch norm keeps its own equal.
             return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False)
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace the gradients of `parameters` by their means over the processes. All of them call this together."""
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if self.count == 1 or not gradients:
+            return
+        together = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        dist.all_reduce(together)
+        parts = (together / self.count).split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view(gradient.shape))
 
 
 @contextlib.contextmanager

@@ -41,6 +41,14 @@ WEIGHTS = {
         sha256="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
         size=553_433_881,
     ),
+    # torchvision's VGG19_Weights.IMAGENET1K_V1, for the features of PATN, ADGAN, Deformable GAN and VUNet. Only the 8 digits of
+    # the SHA-256 in its name are published, which are what torch.hub checks.
+    "vgg19": WeightFile(
+        file_name="vgg19-dcbb9e9d.pth",
+        url="https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",
+        sha256="dcbb9e9d",
+        size=None,
+    ),
     # pytorch-fid's port of TensorFlow's inception-2015-12-05, for IS and FID (docs/decisions.md, D35 and D36).
     "inception-2015-12-05": WeightFile(
         file_name="pt_inception-2015-12-05-6726825d.pth",

@@ -21,7 +21,7 @@ from potgan.common.errors import UserError
 from potgan.common.progress import progress
 from potgan.data.images import ImageFolder
 from potgan.data.pixels import resize, scale_joints
-from potgan.data.pose import Keypoints
+from potgan.data.pose import PARSING_CLASSES, Keypoints
 from potgan.data.pose_rendering import heatmaps, model_mask
 from potgan.settings.schema import MaskSettings
 
@@ -44,12 +44,19 @@ def to_mask(masks: torch.Tensor) -> torch.Tensor:
     return masks.float() / 255
 
 
+def to_class_maps(labels: torch.Tensor) -> torch.Tensor:
+    """(B, H, W) uint8 numbers of PARSING_CLASSES -> (B, 8, H, W) float32, 1 where a pixel is of the class and 0 elsewhere."""
+    classes = torch.arange(len(PARSING_CLASSES), dtype=torch.uint8, device=labels.device)
+    return (labels[:, None] == classes[:, None, None]).float()
+
+
 @dataclass
 class Batch:
     """The inputs and the target of B pairs, all float32.
 
-    Images are (B, 3, H, W) in [-1, 1], masks (B, 1, H, W) in [0, 1], heat maps (B, 18, H, W) in [0, 1]. A part that the
-    method does not need is None.
+    Images are (B, 3, H, W) in [-1, 1], masks (B, 1, H, W) in [0, 1], heat maps (B, 18, H, W) in [0, 1]. Joints are (B, 18, 2), as
+    (x, y) in pixels, NaN where missing; a method that warps, crops or draws by joints derives it from them. The parsing is
+    (B, 8, H, W) of 0 and 1, one map for each of PARSING_CLASSES. A part that the method does not need is None.
     """
 
     source_image: torch.Tensor | None = None
@@ -58,10 +65,15 @@ class Batch:
     target_mask: torch.Tensor | None = None
     source_heatmaps: torch.Tensor | None = None
     target_heatmaps: torch.Tensor | None = None
+    source_joints: torch.Tensor | None = None
+    target_joints: torch.Tensor | None = None
+    source_parsing: torch.Tensor | None = None
 
 
 #: The names of all parts that a batch can have.
 PARTS = frozenset(field.name for field in dataclasses.fields(Batch))
+#: The part that only data with a parsing have.
+PARSING = "source_parsing"
 
 
 @dataclass
@@ -70,6 +82,7 @@ class PairData:
 
     names: of the N images. images: (N, 3, H, W) uint8 RGB. masks: (N, 1, H, W) uint8, in 255ths. joints: (N, 18, 2) float32 (x, y)
     pixels, NaN where missing. sources, targets: (P,) indices of the images of each pair. sigma: of the heat maps, in pixels.
+    parsing: (N, H, W) uint8, the number of one of PARSING_CLASSES for each pixel, or None if the data have no parsing.
     """
 
     names: list[str]
@@ -79,6 +92,7 @@ class PairData:
     sources: torch.Tensor
     targets: torch.Tensor
     sigma: float
+    parsing: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -93,13 +107,22 @@ class PairData:
         """Where the data lie."""
         return self.images.device
 
+    @property
+    def parts(self) -> frozenset[str]:
+        """The parts that a batch of these pairs can have: all PARTS, without the parsing if there is none."""
+        return PARTS - {PARSING} if self.parsing is None else PARTS
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        found = {name: getattr(self, name) for name in ("images", "masks", "joints", "sources", "targets", "parsing")}
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
+
     def placed(self, device: torch.device) -> PairData:
         """These pairs where `device` reads them fastest.
 
         This is the device itself if they take less than half of its free memory. Else it is pinned memory of the host, from
         where each batch is copied while the device trains on the batch before.
         """
-        tensors = {name: getattr(self, name) for name in ("images", "masks", "joints", "sources", "targets")}
+        tensors = self._tensors()
         if device.type == "cuda":
             needed = sum(tensor.nbytes for tensor in tensors.values())
             if needed > torch.cuda.mem_get_info(device)[0] / 2:
@@ -107,19 +130,35 @@ class PairData:
         return dataclasses.replace(self, **{name: tensor.to(device) for name, tensor in tensors.items()})
 
     def batch(
-        self, positions: np.ndarray | range, device: torch.device | None = None, needs: frozenset[str] = PARTS
+        self, positions: np.ndarray | range, device: torch.device | None = None, needs: frozenset[str] | None = None
     ) -> Batch:
-        """The batch of the pairs at these positions of the list. device: by default where the data lie. needs: its parts."""
+        """The batch of the pairs at these positions of the list.
+
+        device: by default where the data lie. needs: its parts, by default all that there are. Raises UserError for a parsing that
+        the data do not have.
+        """
         return self.gather(positions, needs).on(device or self.device)
 
-    def gather(self, positions: np.ndarray | range, needs: frozenset[str] = PARTS) -> Gathered:
+    def gather(self, positions: np.ndarray | range, needs: frozenset[str] | None = None) -> Gathered:
         """The same pairs as they lie in memory, before their ranges are converted and heat maps are made."""
+        needs = self.parts if needs is None else needs
+        if not needs <= self.parts:
+            raise UserError(
+                "this method reads the parsing of the source image (a class for each pixel), and the data set has none: name a "
+                "folder of label images with datasets.<name>.parsing, or leave the model out"
+            )
         picked = torch.as_tensor(np.asarray(positions))
         if self.device.type == "cuda":
             # From pinned memory, because a copy from other memory waits until the device has done all its work.
             picked = picked.pin_memory().to(self.device, non_blocking=True)
         rows = {"source": self.sources[picked], "target": self.targets[picked]}
-        kinds = {"image": self.images, "mask": self.masks, "heatmaps": self.joints}
+        kinds = {
+            "image": self.images,
+            "mask": self.masks,
+            "heatmaps": self.joints,
+            "joints": self.joints,
+            "parsing": self.parsing,
+        }
         raw = {part: kinds[part.split("_")[1]][rows[part.split("_")[0]]] for part in sorted(needs)}
         return Gathered(raw, self.size, self.sigma)
 
@@ -128,7 +167,7 @@ class PairData:
 class Gathered:
     """What a batch is made from. It has a tenth of the batch's bytes, so it is what is copied to a device.
 
-    raw: part of the batch -> uint8 images or masks, or joints in pixels for heat maps. size, sigma: as of `PairData`.
+    raw: part of the batch -> uint8 images, masks or labels, or joints in pixels, also for heat maps. size, sigma: as of `PairData`.
     """
 
     raw: dict[str, torch.Tensor]
@@ -147,7 +186,13 @@ class Gathered:
     def on(self, device: torch.device) -> Batch:
         """The batch on `device`. The device converts the ranges and makes the heat maps."""
         moved = {part: values.to(device, non_blocking=True) for part, values in self.raw.items()}
-        convert = {"image": to_model, "mask": to_mask, "heatmaps": self._heatmaps}
+        convert = {
+            "image": to_model,
+            "mask": to_mask,
+            "heatmaps": self._heatmaps,
+            "joints": torch.Tensor.float,
+            "parsing": to_class_maps,
+        }
         return Batch(**{part: convert[part.split("_")[1]](values) for part, values in moved.items()})
 
     def _heatmaps(self, joints: torch.Tensor) -> torch.Tensor:
@@ -159,12 +204,12 @@ def training_batches(
     device: torch.device,
     lists: Iterable[list[np.ndarray]],
     ahead: bool | None = None,
-    needs: frozenset[str] = PARTS,
+    needs: frozenset[str] | None = None,
 ) -> Iterator[list[Gathered]]:
     """For each entry of `lists`, what the batches of the pairs at its positions are made from, on `device` or in pinned memory.
 
     ahead: whether a thread gathers the next entry while the caller works on this one. By default it does so where the data do not
-    lie on the device. The batches do not depend on it. needs: the parts of a batch that are wanted.
+    lie on the device. The batches do not depend on it. needs: the parts of a batch that are wanted, by default all that there are.
     """
     if ahead is None:
         ahead = data.device.type != device.type

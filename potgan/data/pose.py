@@ -92,3 +92,16 @@ class Keypoints:
     def present(self) -> np.ndarray:
         """(N, 18) bool: which joints are not missing."""
         return ~np.isnan(self.joints[:, :, 0])
+
+
+#: The classes of a parsing, by their number in a label image: those of ADGAN's `semantic_merge3` (menyifang/ADGAN, issue 10).
+PARSING_CLASSES = (
+    "background",
+    "pants",
+    "hair and hat",
+    "skirt",
+    "face",
+    "upper clothes",
+    "arms",
+    "legs and shoes",
+)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
+import torch.distributed as dist
 from torch import nn
+
+from potgan.common.errors import UserError
 
 #: The slope of every leaky ReLU below 0. The value is that of DCGAN, which Deformable GAN and PG2 use too.
 SLOPE = 0.2
@@ -81,3 +86,56 @@ def even_out(kernel: torch.Tensor) -> None:
     """
     moved = kernel + kernel.roll(1, 2)
     kernel.copy_((moved + moved.roll(1, 3)) / 2)
+
+
+def synchronised(network: nn.Module, device: torch.device) -> nn.Module:
+    """Return the network with batch norms whose statistics go over the whole batch.
+
+    Statistics over the share of one process would make the results depend on the number of processes. Raises UserError for a
+    batch norm on a device that is no GPU.
+    """
+    if not any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules()):
+        return network
+    if device.type != "cuda":
+        raise UserError(
+            "training.processes: batch norm over several processes needs GPUs; use normalization instance, or one process"
+        )
+    return nn.SyncBatchNorm.convert_sync_batchnorm(network)
+
+
+class BatchStatistics(nn.Module):
+    """Batch norm that takes its statistics from the batch at hand, in training and afterwards, as tflib's does (PG2, DPIG).
+
+    The statistics go over the shares of all processes. With few processes the result is that of one process, apart from rounding.
+    """
+
+    def __init__(self, channels: int, epsilon: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.epsilon = epsilon
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) -> the same shape and number format."""
+        if not several_processes():
+            # In training mode and without running averages torch's own function does just this, in one kernel.
+            return nn.functional.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.epsilon)
+        values = at_least_fp32(x)
+        mean = mean_over_processes(values.mean((0, 2, 3), keepdim=True))
+        variance = mean_over_processes(((values - mean) ** 2).mean((0, 2, 3), keepdim=True))
+        scale = self.weight.view(1, -1, 1, 1) * torch.rsqrt(variance + self.epsilon)
+        return ((values - mean) * scale + self.bias.view(1, -1, 1, 1)).to(x.dtype)
+
+
+def several_processes() -> bool:
+    """Whether this process is one of several that train together."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def mean_over_processes(values: torch.Tensor) -> torch.Tensor:
+    """The mean of a tensor over all processes, through which gradients flow. All processes have equal shares."""
+    with warnings.catch_warnings():  # torch announces another place for this function
+        warnings.simplefilter("ignore", FutureWarning)
+        from torch.distributed.nn.functional import all_reduce
+
+        return all_reduce(values) / dist.get_world_size()

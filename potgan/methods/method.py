@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -62,6 +63,9 @@ class Method(ABC):
     networks: name -> network, for all networks that are trained; "generator" is the one that is kept.
     precision: the precision of its arithmetic; what `auto` in the settings means on this device.
     compiled: whether the networks are to be compiled; `ran_compiled` says whether they were.
+    draws: whether an update draws random numbers, by dropout or as noise. Each update then has a seed of its own, so that a
+        training that continues draws what it would have drawn.
+    batches_before: how many batches `prepare` is given before the first update.
     loads: how many states were loaded, each of which put other tensors in the place of the optimisers'.
 
     Between two updates every network is in training mode. If there are several processes, each is given its share of every
@@ -74,6 +78,8 @@ class Method(ABC):
     variants: ClassVar[tuple[str, ...]] = ()
     networks: dict[str, nn.Module]
     compiled: bool = False
+    draws: ClassVar[bool] = False
+    batches_before: ClassVar[int] = 0
     loads: int = 0
 
     def __init__(self, settings: RunSettings, device: torch.device, processes: Processes | None = None) -> None:
@@ -99,10 +105,24 @@ class Method(ABC):
 
     def update(self, parts: list[Batch], iteration: int) -> dict[str, torch.Tensor]:
         """Update all networks by one batch, and return its loss terms, as `step` does. iteration: counted from 0."""
-        self.set_rates(iteration)
+        self.begin(iteration)
         terms = self.step(parts)
         self.finish()
         return terms
+
+    def begin(self, iteration: int) -> None:
+        """Do what comes before the step of an iteration and cannot be a part of its CUDA graph: rates and the seed."""
+        self.set_rates(iteration)
+        if self.draws:
+            numbers = np.random.SeedSequence([self.settings.seed, iteration, self.processes.rank])
+            torch.manual_seed(int(numbers.generate_state(1, np.uint64)[0] >> 1))
+
+    def phase(self, iteration: int) -> int:
+        """Return the number of the stage of training that an iteration belongs to. Within a stage every step does the same."""
+        return 0
+
+    def prepare(self, batches: list[Batch]) -> None:  # noqa: B027  most methods have nothing to do there
+        """Start the weights from the first `batches_before` batches of a training. A training that continues does not call it."""
 
     @abstractmethod
     def set_rates(self, iteration: int) -> None:
@@ -117,12 +137,17 @@ class Method(ABC):
         parts: the batch in equal parts. Their gradients are accumulated, so that a large batch fits a small device.
 
         On a GPU the work of a step is recorded once and then repeated as a CUDA graph (`training/update.py`). So a step reads no
-        value from the device, draws no random number on the host, and does the same at every iteration. Optimisers are made with
-        the options of `optimiser_options`.
+        value from the device, draws random numbers only on the device, and does the same at every iteration of a `phase`.
+        Optimisers are made with the options of `optimiser_options`.
         """
 
     def finish(self) -> None:  # noqa: B027  most methods have nothing to do there
         """Do what comes after a step and cannot be a part of its CUDA graph."""
+
+    @property
+    def exact_in_parts(self) -> bool:
+        """Whether a batch in parts has the gradients of the whole one. Batch statistics and dropout differ from part to part."""
+        return True
 
     @property
     def ran_compiled(self) -> bool:

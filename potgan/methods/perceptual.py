@@ -14,10 +14,10 @@ from potgan.settings.schema import VGG_WIDTH
 _RELU1_2 = 4
 
 
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
 
 
-_IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 
 class PerceptualNetwork(nn.Module):
@@ -51,8 +51,8 @@ class PerceptualNetwork(nn.Module):
                 nn.init.zeros_(layer.bias)
         self.kind = kind
         self.layers = layers.eval().requires_grad_(False)
-        self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN).view(1, 3, 1, 1))
-        self.register_buffer("deviation", torch.tensor(_IMAGENET_DEVIATION).view(1, 3, 1, 1))
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("deviation", torch.tensor(IMAGENET_DEVIATION).view(1, 3, 1, 1))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return self.layers(((image + 1) / 2 - self.mean) / self.deviation)

@@ -26,7 +26,7 @@ from potgan.common.errors import UserError
 from potgan.common.files import write_json
 from potgan.common.paths import PACKAGE
 from potgan.methods import METHODS
-from potgan.settings.schema import METHOD_OPTIONS
+from potgan.settings.options import METHOD_OPTIONS
 
 #: Stage -> where its code begins, as "module:definition": its function, the settings whose defaults it depends on, and what it
 #: runs in a process of its own.

@@ -16,7 +16,8 @@ from pathlib import Path
 from potgan.common.errors import UserError
 from potgan.common.files import write_text
 from potgan.common.typed import range_text
-from potgan.settings.schema import METHOD_OPTIONS, Benchmark
+from potgan.settings.options import METHOD_OPTIONS
+from potgan.settings.schema import Benchmark
 
 BEGIN, END = "<!-- keys: begin (written by python -m potgan.settings.describe) -->", "<!-- keys: end -->"
 

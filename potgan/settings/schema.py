@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from potgan.common.errors import UserError
 from potgan.common.files import fingerprint
 from potgan.common.typed import REQUIRED, build, merge, setting
+from potgan.settings.options import METHOD_OPTIONS
 
 STAGES = ("images", "keypoints", "pairs", "train", "generate", "evaluate", "tabulate")
 #: The methods that need no training. Every table shows them, so that a reader knows where the scale begins and ends.
@@ -328,12 +329,9 @@ class ExternalMethod:
     )
 
 
-#: Method that a model may name (`models.<name>.method`) -> the dataclass of its `options`. PoT-GAN has none, because its settings
-#: are the sections POTGAN_SECTIONS. `potgan.methods.registry` finds the class of a method.
-METHOD_OPTIONS: dict[str, type | None] = {
-    "potgan": None,
-}
 POTGAN_SECTIONS = ("generator", "discriminator", "loss_weights")
+#: Settings of the section `training` that only PoT-GAN's training reads. The other methods have schedules of their own.
+POTGAN_TRAINING = ("discriminator_learning_rate", "coordinates_learning_rate", "decay_from", "ema")
 
 
 @dataclass(frozen=True)
@@ -431,6 +429,11 @@ class Benchmark:
         options = METHOD_OPTIONS[method]
         if options is not None:
             # The sections of PoT-GAN are no settings of this method, so an entry that sets one of them is a mistake.
+            for name in POTGAN_TRAINING:
+                if name in (own.get("training") or {}):
+                    raise UserError(
+                        f"models.{model}.training.{name}: is read by PoT-GAN's training only, and not by {method}; remove it"
+                    )
             others = {name: sections.pop(name) for name in POTGAN_SECTIONS}
             sections = others | merge(sections | {"options": dataclasses.asdict(options())}, own, f"models.{model}")
             sections["options"] = build(options, sections["options"], f"models.{model}.options")
@@ -482,6 +485,8 @@ class RunSettings:
             tree["generator"]["guided_filter"] = "not in training"
         for name in POTGAN_SECTIONS if self.options is not None else ("options",):
             del tree[name]
+        for name in POTGAN_TRAINING if self.options is not None else ():
+            del tree["training"][name]
         return json.loads(json.dumps(tree))
 
     @property

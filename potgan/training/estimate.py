@@ -29,10 +29,11 @@ from potgan.common.processes import Processes
 from potgan.common.progress import say
 from potgan.common.tensors import tensors_to_bytes
 from potgan.data.batches import PairData, training_batches
+from potgan.data.pose import PARSING_CLASSES
 from potgan.methods.registry import build_method
 from potgan.settings.schema import Benchmark, RunSettings
 from potgan.training.log import LossMeter
-from potgan.training.loop import batch_positions, out_of_memory_is_one_line
+from potgan.training.loop import batch_positions, out_of_memory_is_one_line, prepare
 from potgan.training.update import Update
 
 #: The number of steps before the clock starts. In these, buffers are allocated, convolution algorithms are chosen, networks are
@@ -65,6 +66,7 @@ def random_pairs(size: tuple[int, int], sigma: float, images: int = IMAGES, pair
         sources=whole_numbers(images, pairs, dtype=torch.int64),
         targets=whole_numbers(images, pairs, dtype=torch.int64),
         sigma=sigma,
+        parsing=whole_numbers(len(PARSING_CLASSES), images, height, width),
     )
 
 
@@ -75,6 +77,7 @@ class TimedTraining:
         alone = Processes()
         self.device = device
         self.method = build_method(settings, device)
+        prepare(self.method, data)
         self.update = Update(self.method)
         self.meter = LossMeter(self.method.losses, alone)
         positions = batch_positions(len(data), settings, itertools.count(), alone)

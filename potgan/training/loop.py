@@ -115,6 +115,8 @@ def _train(
             meter.load_state_dict(state["meter"])
             start, seconds = state["iteration"], state["seconds"]
             say(f"continuing from iteration {start} of {options.iterations}")
+        else:
+            prepare(method, data)
         update = Update(method)
         log = TrainingLog(folder, settings, method, start) if ours.first else None
         began = time.monotonic()
@@ -192,6 +194,15 @@ def _train(
             log.close()
         ours.wait()
         return record
+
+
+def prepare(method: Method, data: PairData) -> None:
+    """Give a method that asks for them the first batches of its training. Every process gives the same, whole ones."""
+    options = method.settings.training
+    numbers = range(method.batches_before)
+    positions = [training_indices(len(data), options.batch_size, method.settings.seed, number) for number in numbers]
+    if positions:
+        method.prepare([data.batch(places, method.device, method.needs) for places in positions])
 
 
 def batch_positions(

@@ -23,12 +23,12 @@ class Update:
 
     recorded: whether the work of a step has become a CUDA graph. `training.compile: never` prevents that, and so do several
     processes. A graph goes on with the tensors that it was recorded with, so a state that is loaded into the method ends it, and
-    another one is recorded.
+    another one is recorded. So does the next stage of a method that trains in stages.
     """
 
     def __init__(self, method: Method) -> None:
         self._method = method
-        self._begin()
+        self._begin(0)
         alone = method.processes.count == 1 and method.settings.training.compile != "never"
         # The updates before the recording run on the stream that records, as torch asks for it.
         self._stream = torch.cuda.Stream(method.device) if method.device.type == "cuda" and alone else None
@@ -37,8 +37,8 @@ class Update:
         """Update the method by one batch, and return its loss terms. parts: the batch in equal parts. iteration: from 0."""
         if self._stream is None:
             return self._unrecorded(parts, iteration)
-        if self._loads != self._method.loads:
-            self._begin()
+        if (self._loads, self._phase) != (self._method.loads, self._method.phase(iteration)):
+            self._begin(iteration)
         if self._to_come:
             self._to_come -= 1
             return self._on_the_side(parts, iteration)
@@ -46,9 +46,9 @@ class Update:
             return self._unrecorded(parts, iteration)
         return self._replayed(parts, iteration)
 
-    def _begin(self) -> None:
+    def _begin(self, iteration: int) -> None:
         self.recorded = False
-        self._to_come, self._loads = UPDATES_BEFORE, self._method.loads
+        self._to_come, self._loads, self._phase = UPDATES_BEFORE, self._method.loads, self._method.phase(iteration)
 
     def _unrecorded(self, parts: list[Gathered], iteration: int) -> dict[str, torch.Tensor]:
         return self._method.update([part.on(self._method.device) for part in parts], iteration)
@@ -65,7 +65,7 @@ class Update:
         for inputs, part in zip(self._inputs, parts, strict=True):
             for name, values in part.raw.items():
                 inputs.raw[name].copy_(values, non_blocking=True)
-        self._method.set_rates(iteration)
+        self._method.begin(iteration)
         self._graph.replay()
         self._method.finish()
         # The next replay overwrites the graph's output, so it is copied.

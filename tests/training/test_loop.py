@@ -75,6 +75,7 @@ def dots(count: int = 6) -> batches.PairData:
         sources=torch.arange(count),
         targets=(torch.arange(count) + 1) % count,
         sigma=3.0,
+        parsing=torch.randint(0, 8, (count, 32, 32), generator=g, dtype=torch.uint8),
     )
 
 

@@ -15,9 +15,9 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from potgan.common.device import autocast, compile_in_place, compiles
-from potgan.common.errors import UserError
 from potgan.common.processes import Processes
 from potgan.data.batches import Batch
+from potgan.methods.blocks import synchronised
 from potgan.methods.method import Method, rate_factor, set_rate
 from potgan.methods.perceptual import PerceptualNetwork
 from potgan.methods.potgan.discriminator import Discriminator
@@ -104,7 +104,7 @@ class PoTGAN(Method):
         layout = {"device": device, "memory_format": torch.channels_last}
         networks = self.build_networks(settings)
         if self.processes.count > 1:
-            networks = {name: _synchronised(network, device) for name, network in networks.items()}
+            networks = {name: synchronised(network, device) for name, network in networks.items()}
         self.networks = {name: network.to(**layout) for name, network in networks.items()}
         trained, self.discriminator = self.networks["generator"], self.networks["discriminator"]
         self.perceptual = None
@@ -232,21 +232,6 @@ class PoTGAN(Method):
             "discriminator_optimizer": self.discriminator_optimizer,
         }
         return self.networks | optimizers | ({"average": self.average} if self.average is not None else {})
-
-
-def _synchronised(network: nn.Module, device: torch.device) -> nn.Module:
-    """Return the network with batch norms whose statistics go over the whole batch.
-
-    Statistics over the share of one process would make the results depend on the number of processes. Raises UserError for a
-    batch norm on a device that is no GPU.
-    """
-    if not any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules()):
-        return network
-    if device.type != "cuda":
-        raise UserError(
-            "training.processes: batch norm over several processes needs GPUs; use normalization instance, or one process"
-        )
-    return nn.SyncBatchNorm.convert_sync_batchnorm(network)
 
 
 def _last_only(module: nn.Module, last: bool) -> Any:
