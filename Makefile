@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export UV_COMPILE_BYTECODE := 1
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
-.PHONY: all test openpifpaf seeds gpu-benchmarks lint format lock slurm setup clean help
+.PHONY: all test openpifpaf seeds methods gpu-benchmarks lint format lock slurm setup clean help
 
 all: $(READY)  ## set up, then run the embedded benchmark: images to TABLE I-IV
 	snakemake --cores $(CORES) -- all
@@ -29,6 +29,9 @@ openpifpaf: $(READY)  ## the environment of OpenPifPaf, which finds key points w
 
 seeds: $(READY)  ## the embedded benchmark over three seeds (reports/embedded-three-seeds)
 	snakemake --cores $(CORES) --configfile config/config.yaml config/three-seeds.yaml -- all
+
+methods: $(READY)  ## the methods of TABLE I to III beside PoT-GAN on the embedded data set (reports/embedded-methods)
+	snakemake --cores $(CORES) --configfile config/config.yaml config/methods.yaml config/methods-embedded.yaml -- all
 
 gpu-benchmarks: $(READY)  ## timings of the training engine on a GPU, as JSON in results/speed (PATN=CHECKOUT adds PATN)
 	bash benchmarks/speed/gpu.sh results/speed $(PATN)

@@ -308,6 +308,7 @@ def _log_test_set(layout: Layout, run: str, protocol: Protocol, count: int) -> N
 @recorded
 def tabulate(benchmark: Benchmark, layout: Layout) -> None:
     """TABLE I-IV, the ablation comparison, `metrics.json`, the figures and the page."""
+    from potgan.report.costs import write_costs
     from potgan.report.page import write_report
     from potgan.report.tables import write_tables
     from potgan.results import Results
@@ -315,6 +316,7 @@ def tabulate(benchmark: Benchmark, layout: Layout) -> None:
     refuse_strangers(benchmark, layout)
     results = Results(benchmark, layout)
     write_tables(results)
+    write_costs(results)
     page = write_report(results)
     say(f"the report is {page}")
 

@@ -25,6 +25,7 @@ from potgan.data.pixels import read_image, resize, scale_joints
 from potgan.measure.evaluate import masks_of
 from potgan.methods.potgan.tps import interpolation_matrix, resting_points
 from potgan.report import tables
+from potgan.report.costs import costs
 from potgan.results import Results, Row
 from potgan.settings.layout import Layout
 from potgan.settings.protocols import PROTOCOLS
@@ -112,6 +113,7 @@ def figures_of(results: Results, dataset: str) -> list[Exhibit]:
         one_source_grid(results, dataset),
         warp_grid(results, dataset),
         filter_curve(results, dataset),
+        *([quality_and_cost(results, dataset)] if compares_methods(results.benchmark) else []),
         quality_curves(results, dataset),
         learning_curves(results, dataset),
         data_preview(results, dataset),
@@ -611,7 +613,60 @@ def filter_curve(results: Results, dataset: str) -> Exhibit:
     return plot(layout, name, title, caption, draw)
 
 
+def compares_methods(benchmark: Benchmark) -> bool:
+    """Whether a benchmark trains other methods beside PoT-GAN."""
+    return any(benchmark.method_of(model) != "potgan" for model in benchmark.models)
+
+
+def quality_and_cost(results: Results, dataset: str) -> Exhibit:
+    """SSIM and FID of every trained model over its arithmetic per image and the time of its training."""
+    benchmark, layout = results.benchmark, results.layout
+    name, title = f"cost-{dataset}", f"Quality and cost on {tables.group_label(benchmark, dataset)}"
+    found = [cost for cost in costs(results) if cost.dataset == dataset and cost.seconds is not None]
+    values: dict[str, dict[str, float]] = {}
+    for cost in found:
+        rows = [results.scores(Row(dataset, cost.model, seed)) for seed in benchmark.seeds]
+        for metric in ("ssim", "fid"):
+            there = [row.metrics[metric].value for row in rows if row is not None and metric in row.metrics]
+            there = [value for value in there if value is not None]
+            if there:
+                values.setdefault(metric, {})[cost.model] = float(np.mean(there))
+    if not values:
+        return Exhibit(name, title, f"{title}.", missing="no trained model was evaluated")
+    caption = (
+        f"{title}: a model that lies higher up (SSIM) or lower down (FID) is better, and farther to the left it is cheaper. Means over "
+        "seeds. Training time is of this machine."
+    )
+    labels = {"ssim": "SSIM", "fid": "FID, lower is better"}
+
+    def draw() -> Figure:
+        figure = Figure(figsize=(8.6, 5.0), layout="constrained")
+        axes = figure.subplots(len(values), 2, squeeze=False)
+        for row, (metric, of_models) in zip(axes, values.items(), strict=True):
+            for axis, (what, amount) in zip(
+                row,
+                (
+                    ("multiply-adds of an image (billions)", lambda cost: cost.multiply_adds / 1e9),
+                    ("training (minutes)", lambda cost: cost.seconds / 60),
+                ),
+                strict=True,
+            ):
+                for position, cost in enumerate(found):
+                    if cost.model in of_models:
+                        style = series_style(position)
+                        axis.plot(amount(cost), of_models[cost.model], linestyle="", markersize=7, label=cost.model, **style)
+                axis.set_xscale("log")
+                axis.set(xlabel=what, ylabel=labels[metric])
+        figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+        return figure
+
+    return plot(layout, name, title, caption, draw)
+
+
 def _filter_mode(benchmark: Benchmark, dataset: str, model: str) -> str:
+    """The place of PoT-GAN's guided filter in a model; `none` for another method, which has no filter."""
+    if benchmark.method_of(model) != "potgan":
+        return "none"
     return benchmark.run_settings(dataset, model, benchmark.seeds[0]).generator.guided_filter.mode
 
 
@@ -644,6 +699,7 @@ def learning_curves(results: Results, dataset: str) -> Exhibit:
                     if column == "validation"
                     else frame.set_index("iteration")[column].dropna()
                     for _, frame in tables_of_seeds
+                    if column == "validation" or column in frame
                 ]
                 marker = MARKERS[position % len(MARKERS)] if column == "validation" else ""
                 _draw_mean(axis, [s for s in series if len(s)], model, position, marker)

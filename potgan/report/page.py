@@ -21,6 +21,7 @@ from potgan.common.files import write_text
 from potgan.common.paths import TEMPLATES
 from potgan.common.typed import flattened
 from potgan.report import environment, figures, tables
+from potgan.report.costs import costs, duration
 from potgan.report.data_section import datasheets
 from potgan.report.pair_browser import STRIP_HEIGHT, Browser, write_pairs
 from potgan.report.sensitivity import sensitivities
@@ -107,7 +108,8 @@ def caveats(benchmark: Benchmark, scores: pd.DataFrame) -> list[str]:
             "the colours of clothes: it sees colour and texture, and hardly sees a body out of shape."
         )
     some = next(iter(benchmark.datasets))
-    generators = {model: benchmark.run_settings(some, model, 0).generator for model in benchmark.models}
+    potgan = [model for model in benchmark.models if benchmark.method_of(model) == "potgan"]
+    generators = {model: benchmark.run_settings(some, model, 0).generator for model in potgan}
     main = generators[benchmark.main_model]
     without = {model: generator for model, generator in generators.items() if not generator.pose_transform}
     unseen = [model for model, generator in without.items() if not generator.pose_encoder_masks]
@@ -178,8 +180,10 @@ def model_summary(results: Results) -> list[dict[str, object]]:
     """What each model is and what it cost: one row per data set and model."""
     benchmark = results.benchmark
     rows = []
+    known = {(cost.dataset, cost.model): cost for cost in costs(results)}
     for dataset in benchmark.datasets:
-        for model in benchmark.models:
+        for model in (name for name in benchmark.methods_of(dataset) if name in benchmark.models):
+            cost = known.get((dataset, model))
             trained_as = benchmark.trained_as(dataset, model)
             settings = benchmark.run_settings(dataset, model, benchmark.seeds[0])
             records = [results.scores(Row(dataset, model, seed)) for seed in benchmark.seeds]
@@ -193,8 +197,11 @@ def model_summary(results: Results) -> list[dict[str, object]]:
                     or "the settings below",
                     "iterations": f"{settings.training.iterations:,}",
                     "parameters": _parameters(trainings[0].parameters) if trainings else "–",
+                    "multiply_adds": f"{cost.multiply_adds / 1e9:.3g} G" if cost else "–",
+                    "inputs": cost.inputs_text if cost else "–",
+                    "images_seen": f"{settings.training.iterations * settings.training.batch_size:,}",
                     "seeds": ", ".join(map(str, benchmark.seeds)),
-                    "wall": _duration(float(np.mean(walls))) if walls and trained_as == model else "–",
+                    "wall": duration(float(np.mean(walls))) if walls and trained_as == model else "–",
                     "shared": trained_as if trained_as != model else "",
                     "devices": ", ".join(sorted({record.device for record in records if record and record.device})),
                 }
@@ -234,14 +241,6 @@ def _leaves(tree: dict, prefix: str = "") -> list[tuple[str, str]]:
     return [
         (key, words[value] if isinstance(value, bool) else str(value)) for key, value in flattened(tree, prefix).items()
     ]
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -457,8 +456,8 @@ def wall_times(results: Results) -> list[WallTime]:
             WallTime(
                 rule,
                 len(entries),
-                _duration(sum(seconds for _, seconds, _ in entries)),
-                _duration(longest[1]),
+                duration(sum(seconds for _, seconds, _ in entries)),
+                duration(longest[1]),
                 longest[0],
                 f"{max(memories):,.0f} MiB" if memories else "–",
             )

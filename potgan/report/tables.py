@@ -70,6 +70,16 @@ _INTERVENTION_LABELS = {
     "other-warps": "with another pair's warps",
     "true-flow": "with the true flow",
 }
+#: The tables that compare with the literature, and a method's name among `models` -> its name in `published.csv`.
+_LITERATURE_TABLES = (1, 2, 3)
+_LITERATURE_NAMES = {
+    "pg2": "pg2",
+    "deformable": "deform",
+    "vunet": "vunet",
+    "dpig": "dpig",
+    "patn": "patn",
+    "adgan": "adgan",
+}
 ROMAN = {1: "I", 2: "II", 3: "III", 4: "IV"}
 
 
@@ -97,8 +107,8 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """One method. role: literature | external (its released images, scored here) | ours (a trained model) | intervention |
-    checkpoint | reference | real.
+    """One method. role: literature | external (its released images, scored here) | retrained (a method of the literature, trained
+    here) | ours (PoT-GAN and its ablations) | intervention | checkpoint | reference | real.
 
     paper_method: the row of `published.csv` whose values are the paper's for this row. origin: where a literature row's
     values stand, such as "TABLE I of the paper".
@@ -326,8 +336,10 @@ def _table_rows(number: int, benchmark: Benchmark, published: pd.DataFrame) -> t
         if _has_columns(number, benchmark, entry.dataset)
     ]
     names = {r.method: r.row for r in printed.itertuples() if r.role == "ours"}
+    retrained = _retrained_rows(benchmark, printed) if number in _LITERATURE_TABLES else []
     # A model of the paper that this benchmark lacks keeps its row: the reader sees the paper's value.
-    models = [*benchmark.models, *(m for m in names if m not in benchmark.models)]
+    potgan = [model for model in benchmark.models if benchmark.method_of(model) == "potgan"]
+    models = [*potgan, *(m for m in names if m not in benchmark.models)]
     ours = [Row(f"{names[m]} ({m})" if m in names else m, m, "ours", m) for m in models]
     others = []
     for method in benchmark.methods:
@@ -336,7 +348,20 @@ def _table_rows(number: int, benchmark: Benchmark, published: pd.DataFrame) -> t
             role = "checkpoint" if method.endswith(FIRST_CHECKPOINT_SUFFIX) else role
             role = "intervention" if benchmark.intervention_of(method) else role
             others.append(Row(method_label(benchmark, method), method, role, method))
-    return (*literature, *external, *ours, *others)
+    return (*literature, *external, *retrained, *ours, *others)
+
+
+def _retrained_rows(benchmark: Benchmark, printed: pd.DataFrame) -> list[Row]:
+    """The models of other methods than PoT-GAN, under the name that the table has for their method."""
+    names = {r.method: r.row for r in printed.itertuples() if r.role == "literature"}
+    rows = []
+    for model in benchmark.models:
+        method = benchmark.method_of(model)
+        if method != "potgan":
+            known = _LITERATURE_NAMES.get(method, "")
+            label = f"{names[known]} ({model}, retrained here)" if known in names else f"{model} (trained here)"
+            rows.append(Row(label, model, "retrained", known if known in names else ""))
+    return rows
 
 
 def _has_columns(number: int, benchmark: Benchmark, dataset: str) -> bool:
@@ -357,7 +382,7 @@ def _build_table(number: int, benchmark: Benchmark, scores: pd.DataFrame, publis
     measured = dict(list(scores.groupby(["dataset", "method", "metric"])))
     cells = [[_cell(benchmark, row, column, printed, measured) for column in columns] for row in rows]
     for j, column in enumerate(columns):
-        trained = [i for i, row in enumerate(rows) if row.role == "ours" and cells[i][j].value is not None]
+        trained = [i for i, row in enumerate(rows) if row.role in ("ours", "retrained") and cells[i][j].value is not None]
         for i, mark in _ranks({i: cells[i][j].value for i in trained}, METRICS[column.metric]).items():
             cells[i][j] = replace(cells[i][j], mark=mark)
     return Table(
@@ -487,6 +512,11 @@ def _reading(number: int, benchmark: Benchmark) -> str:
     seeds = len(benchmark.seeds)
     spread = f"mean ± sample standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
     external = " Re-scored: released images of a method, measured here." if benchmark.external_methods else ""
+    others = any(benchmark.method_of(model) != "potgan" for model in benchmark.models)
+    if others and number in _LITERATURE_TABLES:
+        external += (
+            " Retrained here: a method of the literature, trained on the same pairs and for as many images as our rows."
+        )
     return (
         f"Our rows: {spread}, and n says of how many; bold and underlined are the best and second among the trained models "
         f"of a column. Literature: values and marks as TABLE {ROMAN[number]} of the paper prints them.{external}"

@@ -409,6 +409,10 @@ class Benchmark:
             return None
         return self.main_model if self.intervention_of(method) else method.removesuffix(FIRST_CHECKPOINT_SUFFIX)
 
+    def method_of(self, model: str) -> str:
+        """Return the method that a model is trained by."""
+        return str(self.models[model].get("method", "potgan"))
+
     def run_settings(self, dataset: str, model: str, seed: int) -> RunSettings:
         """Return the settings that one training and its generation see.
 
@@ -435,7 +439,8 @@ class Benchmark:
                         f"models.{model}.training.{name}: is read by PoT-GAN's training only, and not by {method}; remove it"
                     )
             others = {name: sections.pop(name) for name in POTGAN_SECTIONS}
-            sections = others | merge(sections | {"options": dataclasses.asdict(options())}, own, f"models.{model}")
+            defaults = options_beside(options, sections["training"], others["generator"]["width"])
+            sections = others | merge(sections | {"options": defaults}, own, f"models.{model}")
             sections["options"] = build(options, sections["options"], f"models.{model}.options")
         else:
             sections = merge(sections, own, f"models.{model}")
@@ -454,6 +459,22 @@ class Benchmark:
         """Return model -> `trained_as`, for every model. A model that is trained itself is mapped to itself."""
         prints = {model: self.run_settings(dataset, model, 0).training_fingerprint for model in self.models}
         return {model: next(other for other in prints if prints[other] == prints[model]) for model in prints}
+
+
+def options_beside(options: type, training: dict[str, typing.Any], generator_width: int) -> dict[str, typing.Any]:
+    """Return the options of a method where an entry names none, as a tree.
+
+    They are the authors', apart from two kinds that make all methods of a benchmark alike. Widths are the authors' times PoT-GAN's
+    share of the paper's width, `generator.width` / 64. A frozen network of features is of the kind of `training.perceptual_network`.
+    """
+    found = dataclasses.asdict(options())
+    share = generator_width / GeneratorSettings().width
+    for name, value in found.items():
+        if name.endswith("width"):
+            found[name] = max(1, round(value * share))
+        elif name.endswith("network"):
+            found[name] = training["perceptual_network"]
+    return found
 
 
 #: The settings of a training that do not decide what is trained. They say how it is watched and what it runs on.

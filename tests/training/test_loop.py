@@ -412,6 +412,29 @@ def test_two_processes_at_half_the_batch_train_as_one_at_the_whole(one_process, 
     assert json.loads((folder / "done.json").read_text())["processes"] == 2
 
 
+#: Lines of a script that put plain gradient descent in the place of Adam.
+PLAIN_DESCENT = (
+    "plain = lambda groups, **_: torch.optim.SGD(groups, lr=1e-3)",
+    "torch.optim.Adam = plain",
+)
+
+
+def test_without_adam_two_processes_have_the_weights_of_one(tmp_path, monkeypatch) -> None:
+    """So the differences that the test above allows are Adam's, which makes whole steps of gradients that are rounding alone."""
+    two, one = tmp_path / "two" / "train", tmp_path / "one" / "train"
+    command = in_two_processes(two, "test_loop.TWENTY_STEPS", *PLAIN_DESCENT)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(torch.optim, "Adam", lambda groups, **_: torch.optim.SGD(groups, lr=1e-3))
+    loop.train(dots(), None, TWENTY_STEPS, one, {}, torch.device("cpu"))
+    ours, theirs = (torch.load(f / "generator-000020.pt", weights_only=True)["state"] for f in (two, one))
+    start = PoTGAN(TWENTY_STEPS, torch.device("cpu")).generator.state_dict()
+    moved = max((theirs[key] - start[key]).abs().max().item() for key in theirs)
+    apart = max((ours[key] - theirs[key]).abs().max().item() for key in ours)
+    assert moved > 1e-3
+    assert apart < 1e-4 * moved
+
+
 #: A line of a script that makes its training so slow that a signal can interrupt it.
 SLOW_STEPS = "step = torch.optim.Adam.step; torch.optim.Adam.step = lambda self, *a, **k: (time.sleep(.05), step(self, *a, **k))[1]"
 
