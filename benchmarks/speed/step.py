@@ -2,12 +2,17 @@
 
 Usage: python benchmarks/speed/step.py [--patn CHECKOUT] [--batch 8] [--size 128x64] [--threads 2] [--rounds 7] [--turn 2]
            [--device cpu] [--json FILE]
+       python benchmarks/speed/step.py --against patn --patn CHECKOUT
+       python benchmarks/speed/step.py --against adgan --adgan CHECKOUT
 
 CHECKOUT is a copy of github.com/tengteng95/Pose-Transfer, whose modules are imported from there. Its batch is ours (its
 authors take 32 on Market-1501); everything else is as they run it, in fp32. `plain` has our networks and losses as a
 first version would train them: eager, NCHW, PNG files read by two DataLoader workers, Adam's default, every loss waited
 for. All sides lie warm in processes of their own and take turns, every round in another order; a ratio is of one round. One
 side is measured twice in every round, and its ratio to itself is printed, too. PATN's loader is not timed.
+
+With --against, `ours` is our own version of that method, with its authors' options, in fp32. Batch and size are those that its
+authors train with, unless they are given. The checkout of ADGAN is a copy of github.com/menyifang/ADGAN.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ from typing import Any
 
 import torch
 from workers import (
+    AUTHORS,
     IMPROVEMENTS,
     Failed,
     Ours,
@@ -43,6 +49,8 @@ PRECISIONS = ("fp32", "tf32", "bf16")  # tf32: on a GPU only
 TARGETS = (("patn", "fp32", 7.5), ("patn", "best", 10.0), ("plain", "fp32", 1.3))
 
 
+#: Batch, and height and width of the images, that authors train with (scripts/train_star.sh for Market-1501; scripts/train.sh).
+AUTHORS_SIZES = {"patn": (32, (128, 64)), "adgan": (6, (256, 176))}
 #: How our step may be run: every piece of work started by itself, recorded as one CUDA graph, or compiled (and recorded).
 WAYS = ("eager", "recorded", "compiled")
 
@@ -52,12 +60,15 @@ def sides_of(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     base = settings_from(arguments)
     on_gpu = arguments.device == "cuda"
     sides: dict[str, dict[str, Any]] = {}
-    if arguments.patn is not None:
-        checkout = str(arguments.patn.resolve())
-        sides["patn"] = {"kind": "patn", "settings": base, "checkout": checkout}
+    authors = arguments.against or "patn"
+    if getattr(arguments, authors) is not None:
+        checkout = str(getattr(arguments, authors).resolve())
+        sides[authors] = {"kind": authors, "settings": base, "checkout": checkout}
         if on_gpu:
-            sides["patn tf32"] = sides["patn"] | {"tf32": True}
-    if not arguments.without_plain:
+            sides[f"{authors} tf32"] = sides[authors] | {"tf32": True}
+    if arguments.against is not None:
+        base = base | {"method": arguments.against}
+    elif not arguments.without_plain:
         sides["plain"] = {"kind": "plain", "settings": base}
     for precision in arguments.precisions:
         for way in arguments.ways:
@@ -232,7 +243,7 @@ def _add_shares_of_the_peak(
 
 def gflop_per_pair(arguments: argparse.Namespace) -> float:
     """Counted in an eager step of one pair on the CPU. A multiplication and an addition are two; optimisers are left out."""
-    settings = paper_settings(arguments.size, 1, arguments.width)
+    settings = paper_settings(arguments.size, 1, arguments.width, method=arguments.against or "potgan")
     return floating_point_operations(Ours(settings, torch.device("cpu"))) / 1e9
 
 
@@ -287,13 +298,14 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     best = min(ours, key=lambda name: found[name]["median"], default=None)
     ratios = {}
     null = print_null(found)
-    for other in ("patn", "patn tf32", "plain"):
+    for other in (*(f"{name}{way}" for name in AUTHORS for way in ("", " tf32")), "plain"):
         for name in ours:
             value = ratio(found, other, name)
             if value is not None:
                 ratios[f"{other} / {name}"] = value
                 print(f"{other} / {name}: {ratio_text(value)}", flush=True)
-    as_wanted = (arguments.device, arguments.width, arguments.size, arguments.batch) == ("cpu", 64, (128, 64), 8)
+    measured = (arguments.against, arguments.device, arguments.width, arguments.size, arguments.batch)
+    as_wanted = measured == (None, "cpu", 64, (128, 64), 8)
     for name in ours:
         base = name.partition(",")[0]
         value = ratio(found, name, base) if name != base else None
@@ -328,8 +340,16 @@ def improvements(arguments: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--patn", type=Path, metavar="CHECKOUT", help="without it PATN is left out")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--size", type=size_argument, default="128x64", help="height x width; default: %(default)s")
+    parser.add_argument("--adgan", type=Path, metavar="CHECKOUT", help="of ADGAN, for --against adgan")
+    parser.add_argument(
+        "--against",
+        choices=AUTHORS,
+        help="measure our own version of this method beside its authors' code, and not PoT-GAN",
+    )
+    parser.add_argument("--batch", type=int, help="default: 8, with --against the authors'")
+    parser.add_argument(
+        "--size", type=size_argument, help="height x width; default: 128x64, with --against the authors'"
+    )
     parser.add_argument("--width", type=int, default=64, help="default: %(default)s, the paper's (and PATN's ngf)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
@@ -359,6 +379,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the numbers there, too")
     arguments = parser.parse_args()
     on_gpu = arguments.device == "cuda"
+    batch, size = AUTHORS_SIZES.get(arguments.against, (8, (128, 64)))
+    arguments.batch, arguments.size = arguments.batch or batch, arguments.size or size
+    if arguments.against is not None:
+        if getattr(arguments, arguments.against) is None:
+            parser.error(f"--against {arguments.against} needs --{arguments.against} CHECKOUT")
+        if arguments.only not in (None, "sides"):
+            parser.error("--against measures sides only")
+        arguments.only, arguments.precisions = "sides", arguments.precisions or ["fp32"]
     arguments.turn = arguments.turn or (0.4 if on_gpu else 2.0)
     arguments.ways = arguments.ways or [way for way in WAYS if on_gpu or way != "recorded"]
     arguments.precisions = arguments.precisions or [p for p in PRECISIONS if on_gpu or p != "tf32"]

@@ -45,6 +45,7 @@ from potgan.methods.perceptual import PerceptualNetwork
 from potgan.methods.potgan.discriminator import Discriminator
 from potgan.methods.potgan.generator import Generator
 from potgan.report.environment import commit, hardware
+from potgan.settings.options import METHOD_OPTIONS
 from potgan.settings.reading import load
 from potgan.settings.schema import (
     DiscriminatorSettings,
@@ -87,10 +88,16 @@ def paper_settings(
     compile: str = "never",
     threads: int = 1,
     iterations: int = 90_000,
+    method: str = "potgan",
     **training: Any,
 ) -> RunSettings:
-    """PoT-GAN as config/paper.yaml has it, at a size and width. VGG's weights are random: their values cost no time."""
+    """PoT-GAN as config/paper.yaml has it, at a size and width. VGG's weights are random: their values cost no time.
+
+    method: another one has its authors' options, with all its widths times `width` / 64.
+    """
     return RunSettings(
+        method=method,
+        options=options_of(METHOD_OPTIONS[method], width),
         dataset="random",
         seed=0,
         image_size=size,
@@ -109,6 +116,14 @@ def paper_settings(
             **training,
         ),
     )
+
+
+def options_of(options: type | None, width: int) -> Any:
+    """The options of a method, its authors' with all widths times `width` / 64; None for PoT-GAN, which has none."""
+    if options is None:
+        return None
+    fields = [field for field in dataclasses.fields(options) if field.name.endswith("width")]
+    return options(**{field.name: max(1, field.default * width // 64) for field in fields})
 
 
 @contextlib.contextmanager
@@ -249,7 +264,7 @@ def loaded_batches(settings: RunSettings, device: torch.device) -> Iterator[list
 
 
 class Ours(TimedTraining):
-    """PoTGAN on resident pairs.
+    """PoTGAN, or the method that the settings name, on resident pairs.
 
     without: one of IMPROVEMENTS, taken out; or "forced layout", with which the compiler chooses the layout of each tensor.
     """
@@ -296,67 +311,59 @@ class Plain:
         return time.perf_counter() - start
 
 
-class Patn:
-    """PATN's training step (Zhu et al., CVPR 2019), its own modules imported from a checkout, driven as models/PATN.py does
-    with the options of scripts/train_star.sh for Market-1501. Its batches lie on the device already: its loader is not timed.
+class Authors:
+    """A training step of a method's authors, their own modules imported from a checkout and driven as their code does.
 
-    models/PATN.py itself is not imported: it needs a scikit-image of 2018 (`draw.circle`) for its pictures, and indexes
-    0-d tensors, which PyTorch has refused since 0.5.
+    Its batches lie on the device already: its loader is not timed. VGG's weights are random ones of the same shape, which take the
+    same time.
+
+    repository, file: of the checkout, so that another folder is refused. rate: of Adam.
     """
 
-    #: scripts/train_star.sh, and the defaults of options/train_options.py that it leaves.
-    LAMBDA_L1, LAMBDA_PERCEPTUAL, LAMBDA_GAN, POOL, JOINTS = 10.0, 10.0, 5.0, 50, 18
+    repository: str
+    file: str
+    rate: float
+    LAMBDA_GAN, JOINTS = 5.0, 18
 
     def __init__(self, settings: RunSettings, device: torch.device, checkout: str) -> None:
-        if not Path(checkout, "models", "model_variants.py").is_file():
-            raise UserError(f"{checkout}: is no checkout of tengteng95/Pose-Transfer (no models/model_variants.py)")
+        if not Path(checkout, self.file).is_file():
+            raise UserError(f"{checkout}: is no checkout of {self.repository} (no {self.file})")
         self.device = device
+        self.gpus = [0] if device.type == "cuda" else []
         sys.path.insert(0, checkout)
+        torch.manual_seed(0)
         with contextlib.redirect_stdout(io.StringIO()):  # it prints its networks
-            self._build(settings, [0] if device.type == "cuda" else [])
+            self._build(settings)
         batch, size = settings.training.batch_size, settings.image_size
         generator = torch.Generator().manual_seed(0)
         self.images = [(torch.rand(batch, 3, *size, generator=generator) * 2 - 1).to(device) for _ in range(2)]
         self.poses = [torch.rand(batch, self.JOINTS, *size, generator=generator).to(device) for _ in range(2)]
-
-    def _build(self, settings: RunSettings, gpus: list[int]) -> None:
-        networks = importlib.import_module("models.networks")
-        pool = importlib.import_module("util.image_pool").ImagePool
-        losses = importlib.import_module("losses.L1_plus_perceptualLoss")
-        torch.manual_seed(0)
-        joints, width = self.JOINTS, settings.generator.width
-        # ngf and ndf are 64 in its options; n_downsampling 2, batch norm, dropout in all three networks.
-        self.generator = networks.define_G([3, 2 * joints], 3, width, "PATN", "batch", True, "normal", gpus, 2)
-        self.by_pose, self.by_person = (
-            networks.define_D(3 + inputs, width, "resnet", 3, "batch", True, "normal", gpus, True, 2)
-            for inputs in (joints, 3)
-        )
-        tensor = torch.cuda.FloatTensor if gpus else torch.FloatTensor
-        self.gan_loss = networks.GANLoss(use_lsgan=False, tensor=tensor)
-        with self._stand_ins(losses, gpus):
-            self.image_loss = losses.L1_plus_perceptualLoss(self.LAMBDA_L1, self.LAMBDA_PERCEPTUAL, 3, gpus, 1)
-        self._losses = losses
-        self.pose_pool, self.person_pool = pool(self.POOL), pool(self.POOL)
         self.optimizers = [
-            torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999))
+            torch.optim.Adam([w for w in network.parameters() if w.requires_grad], lr=self.rate, betas=(0.5, 0.999))
             for network in (self.generator, self.by_pose, self.by_person)
         ]
-        self.gpus = gpus
 
-    @staticmethod
+    def _build(self, settings: RunSettings) -> None:
+        """Make `generator`, `by_pose`, `by_person`, `gan_loss` and what else a step uses."""
+        raise NotImplementedError
+
+    def step(self) -> None:
+        raise NotImplementedError
+
+    def _build_discriminators(self, networks: types.ModuleType, width: int, norm: str, sigmoid: bool) -> None:
+        # Three residual blocks, dropout, n_downsampling 2; ndf is 64 in their options.
+        self.by_pose, self.by_person = (
+            networks.define_D(3 + inputs, width, "resnet", 3, norm, sigmoid, "normal", self.gpus, True, 2)
+            for inputs in (self.JOINTS, 3)
+        )
+        tensor = torch.cuda.FloatTensor if self.gpus else torch.FloatTensor
+        self.gan_loss = networks.GANLoss(use_lsgan=not sigmoid, tensor=tensor)
+
     @contextlib.contextmanager
-    def _stand_ins(losses: types.ModuleType, gpus: list[int]) -> Iterator[None]:
-        """What its perceptual loss asks for and this machine may not have."""
-        # ImageNet's weights, which it would download at every start: random ones of the same shape take the same time.
-        # And only the convolutions, of which it uses two: drawing the dense layers' 120 million weights takes seconds.
-        vgg = losses.models.vgg
-
-        def vgg19(pretrained: bool) -> types.SimpleNamespace:
-            return types.SimpleNamespace(features=vgg.make_layers(vgg.cfgs["E"], batch_norm=False))
-
-        replaced = [(losses.models, "vgg19", vgg19)]
-        if not gpus:  # it calls .cuda() without asking; on a CPU its tensors stay where they are
-            replaced += [(torch.nn.Module, "cuda", lambda self: self), (torch.Tensor, "cuda", lambda self: self)]
+    def _stand_ins(self, *replaced: tuple[object, str, Any]) -> Iterator[None]:
+        """What their code asks for and this machine may not have. replaced: (owner, name, stand-in)."""
+        if not self.gpus:  # it calls .cuda() without asking; on a CPU its tensors stay where they are
+            replaced += ((torch.nn.Module, "cuda", lambda self: self), (torch.Tensor, "cuda", lambda self: self))
         before = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced]
         try:
             for owner, name, value in replaced:
@@ -366,13 +373,65 @@ class Patn:
             for owner, name, value in before:
                 setattr(owner, name, value)
 
-    def _discriminator_step(self, network: torch.nn.Module, optimizer: torch.optim.Adam, *pairs: torch.Tensor) -> float:
+    def _discriminator_step(
+        self, network: torch.nn.Module, optimizer: torch.optim.Adam, real: torch.Tensor, fake: torch.Tensor
+    ) -> torch.Tensor:
         optimizer.zero_grad()
-        real, fake = pairs
         loss = self.LAMBDA_GAN * (self.gan_loss(network(real), True) + self.gan_loss(network(fake.detach()), False)) / 2
         loss.backward()
         optimizer.step()
-        return loss.item()
+        return loss
+
+    def run(self, steps: int) -> float:
+        with self._stand_ins():
+            synchronise(self.device)
+            start = time.perf_counter()
+            for _ in range(steps):
+                self.step()
+            synchronise(self.device)
+            return time.perf_counter() - start
+
+
+def random_vgg19(width: int = 64) -> Any:
+    """A stand-in for a function `torchvision.models.vgg19`: its convolutions and pools, with so many channels in the first block.
+
+    The dense layers are left out, because nobody uses them, and drawing their 120 million weights takes seconds.
+    """
+    from torchvision.models import vgg
+
+    layers = [kind if kind == "M" else kind * width // 64 for kind in vgg.cfgs["E"]]
+
+    def vgg19(pretrained: bool) -> types.SimpleNamespace:
+        features = vgg.make_layers(layers, batch_norm=False)
+        return types.SimpleNamespace(features=features, load_state_dict=lambda state: None)
+
+    return vgg19
+
+
+class Patn(Authors):
+    """PATN's training step (Zhu et al., CVPR 2019), driven as models/PATN.py does with the options of scripts/train_star.sh for
+    Market-1501.
+
+    models/PATN.py itself is not imported: it needs a scikit-image of 2018 (`draw.circle`) for its pictures, and indexes
+    0-d tensors, which PyTorch has refused since 0.5.
+    """
+
+    repository, file, rate = "tengteng95/Pose-Transfer", "models/model_variants.py", 2e-4
+    #: scripts/train_star.sh, and the defaults of options/train_options.py that it leaves.
+    LAMBDA_L1, LAMBDA_PERCEPTUAL, POOL = 10.0, 10.0, 50
+
+    def _build(self, settings: RunSettings) -> None:
+        networks = importlib.import_module("models.networks")
+        pool = importlib.import_module("util.image_pool").ImagePool
+        losses = importlib.import_module("losses.L1_plus_perceptualLoss")
+        width = settings.generator.width
+        # ngf is 64 in its options; n_downsampling 2, batch norm and dropout in all three networks.
+        inputs = [3, 2 * self.JOINTS]
+        self.generator = networks.define_G(inputs, 3, width, "PATN", "batch", True, "normal", self.gpus, 2)
+        self._build_discriminators(networks, width, "batch", sigmoid=True)
+        with self._stand_ins((losses.models, "vgg19", random_vgg19())):
+            self.image_loss = losses.L1_plus_perceptualLoss(self.LAMBDA_L1, self.LAMBDA_PERCEPTUAL, 3, self.gpus, 1)
+        self.pose_pool, self.person_pool = pool(self.POOL), pool(self.POOL)
 
     def step(self) -> None:
         (source, target), (source_pose, target_pose) = self.images, self.poses
@@ -388,33 +447,95 @@ class Patn:
         told += [image_loss.item(), gan_loss.item()]
         for_generator.step()
         fakes = self.person_pool.query(torch.cat((fake, source), 1).data)
-        told.append(self._discriminator_step(self.by_person, for_person, torch.cat((target, source), 1), fakes))
+        told.append(self._discriminator_step(self.by_person, for_person, torch.cat((target, source), 1), fakes).item())
         fakes = self.pose_pool.query(torch.cat((fake, target_pose), 1).data)
-        told.append(self._discriminator_step(self.by_pose, for_pose, torch.cat((target, target_pose), 1), fakes))
+        told.append(self._discriminator_step(self.by_pose, for_pose, torch.cat((target, target_pose), 1), fakes).item())
         if not np.isfinite(told).all():
             raise RuntimeError(f"PATN's losses are {told}")
+        self.told = told
+
+
+class Adgan(Authors):
+    """ADGAN's training step (Men et al., CVPR 2020), driven as models/adgan.py does with the options of scripts/train.sh.
+
+    models/adgan.py itself is not imported: it reads weights from folders of its authors' machine. Losses are read back by its
+    progress lines only, once in 100 steps, and here once in each call of `run`.
+    """
+
+    repository, file, rate = "menyifang/ADGAN", "models/model_adgen.py", 1e-3
+    #: scripts/train.sh, and the defaults of options/train_options.py that it leaves. With a pool of 0 all images are new ones.
+    LAMBDA_L1, LAMBDA_PERCEPTUAL, LAMBDA_CONTEXTUAL, COMPONENTS = 1.0, 1.0, 0.1, 8
+
+    def _build(self, settings: RunSettings) -> None:
+        networks = importlib.import_module("models.networks")
+        generators = importlib.import_module("models.model_adgen")
+        losses = importlib.import_module("losses.L1_plus_perceptualLoss")
+        width = settings.generator.width
+        nothing = (torch, "load", lambda *_, **__: {})
+        # `define_G` has the style's and the multi-layer perceptron's sizes for ngf 64; these are the same there.
+        with self._stand_ins((generators.models, "vgg19", random_vgg19(width)), nothing):
+            self.generator = generators.ADGen(3, width, self.COMPONENTS * width, 2, 8, 4 * width)
+            frozen = {name: value.clone() for name, value in self.generator.enc_style.vgg.state_dict().items()}
+            networks.init_weights(self.generator)
+            self.generator.enc_style.vgg.load_state_dict(frozen)  # which it draws anew, and then loads
+        self.generator.to(self.device)
+        with self._stand_ins((losses.models, "vgg19", random_vgg19()), nothing):
+            self._build_discriminators(networks, width, "instance", sigmoid=False)
+            self.image_loss = losses.L1_plus_perceptualLoss(self.LAMBDA_L1, self.LAMBDA_PERCEPTUAL, 3, self.gpus, 1)
+        self.contextual_loss = importlib.import_module("losses.CX_style_loss").CXLoss(sigma=0.5)
+        self.vgg = importlib.import_module("models.vgg").VGG().to(self.device).requires_grad_(False)
+        for (
+            layer
+        ) in self.vgg.children():  # as large as the published weights: PyTorch's own would fade out layer by layer
+            if isinstance(layer, torch.nn.Conv2d):
+                torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        batch, size = settings.training.batch_size, settings.image_size
+        classes = torch.randint(self.COMPONENTS, (batch, *size), generator=torch.Generator().manual_seed(1))
+        self.parsing = F.one_hot(classes, self.COMPONENTS).permute(0, 3, 1, 2).float().contiguous().to(self.device)
+
+    def step(self) -> None:
+        (source, target), (_, pose) = self.images, self.poses
+        for_generator, for_pose, for_person = self.optimizers
+        fake = self.generator(pose, source, self.parsing)
+        for_generator.zero_grad()
+        by_pose = self.gan_loss(self.by_pose(torch.cat((fake, pose), 1)), True)
+        by_person = self.gan_loss(self.by_person(torch.cat((fake, source), 1)), True)
+        layers = ["r32", "r42"]
+        pairs = zip(self.vgg(target, layers), self.vgg(fake, layers), strict=True)
+        contextual = self.LAMBDA_CONTEXTUAL * sum(self.contextual_loss(wanted, found) for wanted, found in pairs)
+        image_loss, first, second = self.image_loss(fake, target)
+        gan_loss = self.LAMBDA_GAN * (by_pose + by_person) / 2
+        (image_loss + gan_loss + contextual).backward()
+        for_generator.step()
+        real, made = torch.cat((target, source), 1), torch.cat((fake, source), 1).data
+        of_person = self._discriminator_step(self.by_person, for_person, real, made)
+        real, made = torch.cat((target, pose), 1), torch.cat((fake, pose), 1).data
+        of_pose = self._discriminator_step(self.by_pose, for_pose, real, made)
+        self._losses = [value.detach() for value in (first, second, gan_loss, contextual, of_person, of_pose)]
 
     def run(self, steps: int) -> float:
-        with self._stand_ins(self._losses, self.gpus):
-            synchronise(self.device)
-            start = time.perf_counter()
-            for _ in range(steps):
-                self.step()
-            synchronise(self.device)
-            return time.perf_counter() - start
+        seconds = super().run(steps)
+        self.told = [value.item() for value in self._losses]
+        if not np.isfinite(self.told).all():
+            raise RuntimeError(f"ADGAN's losses are {self.told}")
+        return seconds
 
 
-def build_side(kind: str, settings: RunSettings, device: torch.device, **more: Any) -> Ours | Plain | Patn:
-    """more: `without` of Ours, `checkout` and `tf32` of Patn."""
+#: Method -> the side that is its authors' code.
+AUTHORS: dict[str, type[Authors]] = {"patn": Patn, "adgan": Adgan}
+
+
+def build_side(kind: str, settings: RunSettings, device: torch.device, **more: Any) -> Ours | Plain | Authors:
+    """kind: `ours`, `plain`, or one of AUTHORS. more: `without` of Ours, `checkout` and `tf32` of Authors."""
     torch.set_num_threads(settings.training.threads)
     if kind == "ours":
         return Ours(settings, device, **more)
     # fp32 means fp32 on a GPU, too; PyTorch's present default for convolutions is TF32, which its authors had not.
     torch.backends.cudnn.allow_tf32 = more.pop("tf32", False)
-    return Plain(settings, device) if kind == "plain" else Patn(settings, device, **more)
+    return Plain(settings, device) if kind == "plain" else AUTHORS[kind](settings, device, **more)
 
 
-def floating_point_operations(side: Ours | Plain | Patn) -> int:
+def floating_point_operations(side: Ours | Plain | Authors) -> int:
     """Of one step of an uncompiled side; a multiplication and an addition are two. Optimisers are not counted."""
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -513,7 +634,8 @@ def name_of_cache(settings: dict[str, Any], more: dict[str, Any]) -> str:
     """The name of the folder for what a side compiles, such as `bf16-128x64-32`."""
     height, width = settings["size"]
     without = f"-without-{more['without'].replace(' ', '-')}" if more.get("without") else ""
-    return f"{settings.get('precision', 'fp32')}-{height}x{width}-{settings['batch_size']}{without}"
+    method = f"{settings['method']}-" if "method" in settings else ""
+    return f"{method}{settings.get('precision', 'fp32')}-{height}x{width}-{settings['batch_size']}{without}"
 
 
 class Failed(Exception):
@@ -656,7 +778,7 @@ def serve() -> None:
             os._exit(1)
 
 
-def _built(command: dict[str, Any]) -> Ours | Plain | Patn:
+def _built(command: dict[str, Any]) -> Ours | Plain | Authors:
     device = torch.device(command["device"])
     if command["memory"] is not None and device.type == "cpu":
         resource.setrlimit(resource.RLIMIT_DATA, (command["memory"], command["memory"]))

@@ -28,6 +28,9 @@ def _stage(name: str, description: str, *options: Option) -> Verb:
 
 configure = _stage("configure", "check a configuration and write it, resolved, beside the results")
 keypoints = _stage("keypoints", "collect the key points of a data set's images", DATASET)
+parsing = _stage(
+    "parsing", "collect the class of each pixel of a data set's images, for the models that read it", DATASET
+)
 feature_network = _stage("feature-network", "train the small classifier behind is-synthetic and fid-synthetic")
 train = _stage("train", "train one model", DATASET, MODEL, SEED)
 generate = _stage("generate", "synthesise the test pairs of one method", DATASET, METHOD, SEED)

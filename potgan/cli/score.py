@@ -13,11 +13,16 @@ from potgan.settings.schema import RESULT_LAYOUTS
     "score",
     "measure a folder of results that somebody has released, as they are",
     option("--images", type=Path, required=True, help="the folder of result images"),
-    option("--layout", required=True, choices=RESULT_LAYOUTS, help="how its files are named: plain <from>___<to>.png; "
-           "deform <from>_<to>.png; patn <from>___<to>_vis.jpg; gfla <from>_2_<to>_vis.jpg"),
+    option("--layout", required=True, choices=("pidm", *RESULT_LAYOUTS), metavar="LAYOUT",
+           help="how its files are named: plain <from>___<to>.png; deform <from>_<to>.png; patn and adgan <from>___<to>_vis.jpg; "
+           "gfla <from>_2_<to>_vis.jpg; cfld and pidm as plain; numbered 00047.png, a place in the pair list, or "
+           "numbered-from-0, numbered-from-1 (docs/scoring.md)"),
+    option("--panel", help="pidm: the panel that is measured, such as NTED"),
     option("--pairs", dest="pair_list", type=Path, required=True, metavar="PAIRS",
-           help="the pair list (CSV with the columns from and to)"),
-    option("--targets", type=Path, help="folder of the data set's own images, for results without targets"),
+           help="the pair list (CSV with the columns from and to), or from-names: the pairs that the files' names tell"),
+    option("--partial", action="store_true", help="leave out the pairs of the list that have no image"),
+    option("--targets", type=Path, help="for results without targets: folder of the data set's own images, or of images with the "
+           "results' numbers"),
     option("--keypoints", dest="keypoint_tables", type=Path, nargs="+", default=[], metavar="TABLE",
            help="key points of the images; without them no masked metric is measured"),
     option("--protocol", required=True, help="a protocol's id, or all"),

@@ -20,7 +20,8 @@ import torch
 from potgan.common.errors import UserError
 from potgan.common.progress import progress
 from potgan.data.images import ImageFolder
-from potgan.data.pixels import resize, scale_joints
+from potgan.data.parsing.stage import Parsing
+from potgan.data.pixels import resize, resize_labels, scale_joints
 from potgan.data.pose import PARSING_CLASSES, Keypoints
 from potgan.data.pose_rendering import heatmaps, model_mask
 from potgan.settings.schema import MaskSettings
@@ -240,11 +241,13 @@ def load_pairs(
     size: tuple[int, int],
     masks: MaskSettings,
     device: torch.device | str = "cpu",
+    parsing_folder: Path | None = None,
 ) -> PairData:
     """Read the images of `pairs` (columns `from` and `to`), each once, and draw their masks.
 
-    images_folder: of the stage `images`. size: (height, width) that images are resized to with their joints, where theirs is
-    another. Raises UserError for a name in `pairs` that has no image or no key points.
+    images_folder: of the stage `images`. size: (height, width) that images are resized to with their joints and labels, where
+    theirs is another. parsing_folder: of the stage `parsing`, or None for methods that do not read a parsing. Raises UserError
+    for a name in `pairs` that has no image, no key points or, where they are asked for, no labels.
     """
     folder = ImageFolder(images_folder)
     names = sorted(set(pairs["from"]) | set(pairs["to"]))
@@ -258,11 +261,15 @@ def load_pairs(
     images = np.empty((len(names), height, width, 3), np.uint8)
     drawn = np.empty((len(names), 1, height, width), np.uint8)
     joints = np.empty((len(names), *keypoints.joints.shape[1:]), np.float32)
+    parsing = None if parsing_folder is None else Parsing(parsing_folder)
+    labels = None if parsing is None else np.empty((len(names), height, width), np.uint8)
     for i, name in enumerate(progress(names, len(names), "reading images", "images")):
         image = folder.read(name)
         joints[i] = scale_joints(keypoints.of(name), image.shape[:2], size)
         images[i] = resize(image, size)
         drawn[i, 0] = model_mask(joints[i], height, width, masks)
+        if parsing is not None and labels is not None:
+            labels[i] = resize_labels(parsing.of(name), size)
     row = {name: i for i, name in enumerate(names)}
     return PairData(
         names,
@@ -272,6 +279,7 @@ def load_pairs(
         torch.tensor([row[n] for n in pairs["from"]], device=device),
         torch.tensor([row[n] for n in pairs["to"]], device=device),
         masks.heatmap_sigma,
+        None if labels is None else torch.from_numpy(labels).to(device),
     )
 
 

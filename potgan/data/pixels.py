@@ -55,6 +55,11 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
+def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The (H, W) uint8 labels in another size (height, width): each pixel has the label of the pixel that its centre lies in."""
+    return cv2.resize(labels, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT)
+
+
 def scale_joints(joints: np.ndarray, old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
     """The (..., 2) joints of an image of size `old` (height, width), in pixels of the image that is resized to `new`.
 

@@ -17,10 +17,13 @@ from potgan.data.pairs import read_pairs
 from potgan.measure import evaluate as evaluation
 from potgan.measure.inception import FeatureNetwork
 from potgan.measure.released import Results, read_results
+from potgan.measure.released_layouts import layout_of
 from potgan.settings.protocols import METRIC_LABELS, PROTOCOLS, Protocol, as_they_are, unmet_demands
 
 #: The protocols that `all` stands for. The synthetic classifier is missing, because each benchmark has its own.
 SCORED = tuple(name for name, p in PROTOCOLS.items() if p.feature_network != "synthetic-classifier")
+#: In place of a pair list: the pairs are read from the names of the result files.
+FROM_NAMES = "from-names"
 #: The files that a scored folder holds, at its top or in the sub-folder of a protocol.
 _SCORES = ("scores.json", "per-pair.csv")
 _WRITTEN = (*_SCORES, "sensitivity.csv", "sensitivity.md")
@@ -36,12 +39,18 @@ def score_folder(
     keypoint_tables: list[Path] | tuple[Path, ...] = (),
     use: str = "result",
     waive: bool = False,
+    panel: str | None = None,
+    partial: bool = False,
 ) -> str:
     """Measure the results in `images`, write the folder `out`, and return a table to print.
 
-    layout: one of `potgan.measure.released.LAYOUTS`. protocol: an id, or `all`. use: result | source. With `source`, the source
-    panel of the strips is measured as if it were the result. waive: measure also what a protocol refuses (JPEG files, targets cut
-    from strips, few images), under the id `<protocol>-as-they-are`.
+    layout: a name that `potgan.measure.released_layouts.layout_of` knows. panel: the panel that is the result, under a layout whose
+    files hold the results of several methods. pair_list: a file, or `from-names` to read the pairs from the names of the files.
+    partial: leave out the pairs of the list that have no image.
+
+    protocol: an id, or `all`. use: result | source. With `source`, the source panel of the strips is measured as if it were the
+    result. waive: measure also what a protocol refuses (JPEG files, released copies of targets, few images), under the id
+    `<protocol>-as-they-are`.
 
     With one protocol, `out` holds `scores.json` and `per-pair.csv`. With `all`, `out` holds one folder with these files per
     protocol, and `sensitivity.{csv,md}` beside them. `out` appears whole or not at all.
@@ -55,12 +64,21 @@ def score_folder(
     if protocol != "all" and protocol not in SCORED:
         raise UserError(f"score: no protocol {protocol!r}; there are all, {', '.join(SCORED)}")
     refuse_to_replace(out, "scoring", _is_ours)
-    pairs = read_pairs(pair_list)
+    layout = layout if panel is None else f"{layout}:{panel}"
+    numbered = layout_of(layout).numbered
+    listed = None if str(pair_list) == FROM_NAMES else read_pairs(pair_list)
+    if numbered and listed is None and keypoint_tables:
+        raise UserError(
+            f"{images}: its files are named by numbers, which have no key points; name the pair list with --pairs"
+        )
     want = ("result", "target") if use == "result" else ("result", "target", "source")
-    results = read_results(images, layout, pairs, targets, want)
-    if use == "source" and results.strip_sources is None:
+    results = read_results(images, layout, listed, targets, want, partial)
+    if use == "source" and results.source_panels is None:
         raise UserError(f"{images}: its files are single images without a source panel; --use source needs strips")
-    generated = results.generated if use == "result" else results.strip_sources
+    generated = results.generated if use == "result" else results.source_panels
+    pairs = results.pairs
+    if listed is not None and len(pairs) < len(listed):
+        say(f"{images}: measures the {len(pairs):,} of {len(listed):,} pairs that have an image")
     joints = _joints(keypoint_tables, pairs)
     measured: dict[str, tuple[dict[str, Any], pd.DataFrame]] = {}
     refusals = []
@@ -69,7 +87,7 @@ def score_folder(
         try:
             chosen, real = _targets(PROTOCOLS[name], results, images, waive)
             measured[name] = _measure(
-                chosen, generated, real, joints, pairs, network, absent, results, images, layout, use
+                chosen, generated, real, joints, network, absent, results, images, layout, use, listed is None
             )
         except UserError as error:
             if protocol != "all":
@@ -100,21 +118,28 @@ def _is_ours(path: Path) -> bool:
 def _targets(protocol: Protocol, results: Results, images: Path, waive: bool) -> tuple[Protocol, np.ndarray]:
     """Return the protocol as it is measured, and the targets that it measures against.
 
-    Raises UserError if there are no targets, or if the results do not meet the demands of the protocol and `waive` is not set.
+    Raises UserError if there are no targets. It is also raised, unless `waive` is set, if the results do not meet the demands of
+    the protocol, or if of results and released targets one are PNG and the others JPEG files.
     """
-    from_strips = results.targets is None
+    released = results.targets is None
     real = results.targets
-    if protocol.targets == "strip" and results.strip_targets is not None:
-        from_strips, real = True, results.strip_targets
-    elif from_strips:
-        real = results.strip_targets
+    if protocol.targets == "strip" and results.released_targets is not None:
+        released, real = True, results.released_targets
+    elif released:
+        real = results.released_targets
     if real is None:
         raise UserError(f"{images}: its files hold no targets; name the folder of the data set's images with --targets")
-    unmet = unmet_demands(protocol, results.file_format, from_strips)
+    unmet = unmet_demands(protocol, results.file_format, from_strips=released and not results.by_number)
+    if released and results.by_number and protocol.targets == "dataset":
+        unmet.append(
+            f"its targets were released with the results, and protocol {protocol.id} demands the data set's own"
+        )
+    if released and results.by_number and results.target_format != results.file_format:
+        unmet.append(f"holds {results.file_format.upper()} files, and its targets are {results.target_format.upper()}")
     if not unmet:
         return protocol, real
     if not waive:
-        more = "; name the data set's images with --targets" if from_strips and protocol.targets == "dataset" else ""
+        more = "; name the data set's images with --targets" if released and protocol.targets == "dataset" else ""
         raise UserError(
             f"{images}: {'; '.join(unmet)}{more}, or measure them --as-they-are, which gives the id another name"
         )
@@ -126,13 +151,13 @@ def _measure(
     generated: np.ndarray,
     real: np.ndarray,
     joints: tuple[np.ndarray, np.ndarray] | None,
-    pairs: pd.DataFrame,
     network: FeatureNetwork | None,
     absent: str,
     results: Results,
     images: Path,
     layout: str,
     use: str,
+    from_names: bool,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     masks = None
     if joints is not None:
@@ -144,10 +169,11 @@ def _measure(
             None,
             f"protocol {protocol.id} wants at least {max(protocol.minimum_n, 10):,} images",
         )
-    metrics, per_pair = evaluation.evaluate(generated, real, masks, pairs, network, protocol, absent=absent)
+    metrics, per_pair = evaluation.evaluate(generated, real, masks, results.pairs, network, protocol, absent=absent)
+    _, _, panel = layout.partition(":")
     record = {
-        "method": images.name,
-        "n_pairs": len(pairs),
+        "method": f"{images.name}/{panel}" if panel else images.name,
+        "n_pairs": len(results.pairs),
         "protocol": protocol.record,
         "metrics": metrics,
         "mask_area": None if masks is None else float(masks.mean()),
@@ -157,6 +183,8 @@ def _measure(
             "panels": results.panels,
             "file_format": results.file_format,
             "use": use,
+            "pairs": FROM_NAMES if from_names else "list",
+            "targets": "numbers" if results.by_number else "dataset" if results.targets is not None else "strip",
         },
         "hashes": {
             "images": results.sha256,

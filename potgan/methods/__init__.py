@@ -4,4 +4,10 @@
 #: depend on the code of another: the fingerprint of code (`potgan.pipeline.code`) follows only the method that is trained.
 METHODS = {
     "potgan": "methods.potgan.method:PoTGAN",
+    "pg2": "methods.pg2.method:PG2",
+    "deformable": "methods.deformable.method:DeformableGAN",
+    "vunet": "methods.vunet.method:VUNetMethod",
+    "dpig": "methods.dpig.method:DPIG",
+    "patn": "methods.patn.method:PATN",
+    "adgan": "methods.adgan.method:ADGAN",
 }

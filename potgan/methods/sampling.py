@@ -25,8 +25,9 @@ def places_of(matrix: torch.Tensor, height: int, width: int) -> torch.Tensor:
     matrix: (..., 2, 3), affine, or (..., 3, 3), perspective. It maps output coordinates to source coordinates (a backward warp).
     """
     points = pixel_grid(height, width, matrix.device).to(matrix.dtype)
-    linear, shift = matrix[..., None, None, :, :2], matrix[..., None, None, :, 2]
-    mapped = (linear @ points[..., None]).squeeze(-1) + shift
+    by_x, by_y, shift = (matrix[..., None, None, :, column] for column in range(3))
+    # Not a matrix product, which autocast and TF32 would coarsen to fractions of a pixel.
+    mapped = by_x * points[..., :1] + by_y * points[..., 1:] + shift
     return mapped if mapped.shape[-1] == 2 else mapped[..., :2] / mapped[..., 2:]
 
 
@@ -39,8 +40,8 @@ def sample_places(
     precision of the training is, and the result has the number format of `features`.
     """
     height, width = features.shape[2:]
-    last = torch.tensor([max(width - 1, 1), max(height - 1, 1)], dtype=torch.float32, device=features.device)
-    grid = 2 * places.float() / last - 1
+    x, y = places.float().unbind(-1)
+    grid = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], dim=-1)
     with torch.autocast(features.device.type, enabled=False):
         sampled = F.grid_sample(features.float(), grid, mode=mode, padding_mode=outside, align_corners=True)
     return sampled.to(features.dtype)

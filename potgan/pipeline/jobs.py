@@ -22,6 +22,7 @@ OUTPUTS = {
     "images": ("images.json", "images.csv"),
     "keypoints": ("keypoints.json", "keypoints.csv"),
     "pairs": ("pairs.json", "pairs-train.csv", "pairs-validation.csv", "pairs-test.csv"),
+    "parsing": ("parsing.json", "parsing.zip"),
     "train": ("done.json",),
     "feature_network": ("network.json",),
     "generate": ("generate.json", "generated.csv"),
@@ -100,20 +101,25 @@ def jobs(benchmark: Benchmark, layout: Layout) -> dict[Key, Job]:
         )
         pairs = add(("pairs", dataset), layout.pairs(dataset), _pair_settings(settings), (images, keypoints), lists)
         data = (images, keypoints, pairs)
+        parsing: tuple[Key, ...] = ()
+        if any(benchmark.reads_parsing(m) for m in benchmark.models if m in benchmark.methods_of(dataset)):
+            folder, decided = layout.parsing(dataset), _parsing_settings(settings)
+            parsing = (add(("parsing", dataset), folder, decided, (images, pairs), (given.parsing,)),)
         # Settings of a run for each model, once: they differ between seeds in the seed alone.
         runs = {model: benchmark.run_settings(dataset, model, 0) for model in benchmark.models}
         trained_as = benchmark.trainings(dataset)
         for method in benchmark.methods_of(dataset):
             model = benchmark.model_of(method)
+            inputs = (*data, *parsing) if model is not None and benchmark.reads_parsing(model) else data
             for seed in benchmark.seeds_of(method):
-                reads = data
+                reads = inputs
                 if model is not None:
                     run = runs[trained_as[model]]
                     train = ("train", dataset, trained_as[model], seed)
                     if train not in found:
                         decided = dataclasses.replace(run, seed=seed).training_dict
-                        add(train, layout.train(*train[1:]), decided, data, method=run.method)
-                    reads = (*data, train)
+                        add(train, layout.train(*train[1:]), decided, inputs, method=run.method)
+                    reads = (*inputs, train)
                 released = benchmark.external_methods.get(method)
                 generate = add(
                     ("generate", dataset, method, seed),
@@ -163,6 +169,10 @@ def _keypoint_settings(dataset: dict) -> dict:
 
 def _pair_settings(dataset: dict) -> dict:
     return _only(dataset, "kind", "pairs", *(["synthetic"] if dataset["kind"] == "synthetic" else []))
+
+
+def _parsing_settings(dataset: dict) -> dict:
+    return _only(dataset, "kind", "parsing_classes", *(["synthetic"] if dataset["kind"] == "synthetic" else []))
 
 
 def _only(tree: dict, *names: str) -> dict:

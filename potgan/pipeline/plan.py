@@ -43,12 +43,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """stages in the pipeline's order; free: bytes on the disk of the results; unknown: what could not be told, and why."""
+    """stages in the pipeline's order; free: bytes on the disk of the results; unknown: what could not be told, and why; left_out:
+    models that a data set has not, and why."""
 
     benchmark: str
     stages: tuple[Stage, ...]
     free: int
     unknown: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -99,7 +101,8 @@ def plan(benchmark: Benchmark, layout: Layout) -> Plan:
         for stage in order
     )
     parent = next(folder for folder in (layout.results, *layout.results.absolute().parents) if folder.exists())
-    return Plan(benchmark.benchmark, stages, shutil.disk_usage(parent).free, tuple(dict.fromkeys(unknown)))
+    free, without = shutil.disk_usage(parent).free, tuple(f"{row}: {why}" for row, why in benchmark.left_out.items())
+    return Plan(benchmark.benchmark, stages, free, tuple(dict.fromkeys(unknown)), without)
 
 
 def image_bytes(dataset: Dataset) -> int:
@@ -172,6 +175,7 @@ def text(found: Plan) -> str:
             "WARNING: that does not fit. Free some space, or put results/ on another disk (snakemake --directory)."
         )
     lines += [f"Not known: {what}." for what in found.unknown]
+    lines += [f"Without {what}." for what in found.left_out]
     return "\n".join([*lines, DISK, ""])
 
 

@@ -1,7 +1,7 @@
 """Each stage of the pipeline as one function of (benchmark, layout, what): it finds its inputs, calls the module that does
 the work, and writes its outputs. The command line, the workflow, DVC and tests all come in through here.
 
-images -> keypoints -> pairs -> train -> generate -> evaluate -> tabulate
+images -> keypoints -> pairs (-> parsing) -> train -> generate -> evaluate -> tabulate
 """
 
 from __future__ import annotations
@@ -77,6 +77,18 @@ def pairs(benchmark: Benchmark, layout: Layout, dataset: str) -> None:
         say(f"{dataset}: {counts['pairs']} {split} pairs of {counts['identities']} identities")
 
 
+@recorded
+def parsing(benchmark: Benchmark, layout: Layout, dataset: str) -> None:
+    """The class of each pixel of the images of all pairs. The workflow asks for it only where a model reads it."""
+    from potgan.data.parsing.stage import prepare_parsing
+
+    lists = [_pairs(layout, dataset, split) for split in ("train", "validation", "test")]
+    names = sorted({name for frame in lists for column in ("from", "to") for name in frame[column]})
+    settings = _dataset(benchmark, dataset)
+    record = prepare_parsing(settings, dataset, names, layout.images(dataset), layout.parsing(dataset))
+    say(f"{dataset}: parsing of {record['images']} images from the {record['source']}")
+
+
 def _write_flow(settings: SyntheticSettings, test_pairs: pd.DataFrame, path: Path) -> None:
     from potgan.data.synthetic import people
 
@@ -116,14 +128,15 @@ def train(benchmark: Benchmark, layout: Layout, dataset: str, model: str, seed: 
         configure(benchmark, layout)
         launch(settings.training.processes, command)
         return
-    data = _pair_data(benchmark, layout, dataset, "train", "cpu", model)
+    reads = benchmark.reads_parsing(model)
+    data = _pair_data(benchmark, layout, dataset, "train", "cpu", model, reads)
     record = read_json(layout.pairs(dataset) / "pairs.json", "run `potgan pairs` first")
     validation = (
-        _pair_data(benchmark, layout, dataset, "validation", "cpu", model)
+        _pair_data(benchmark, layout, dataset, "validation", "cpu", model, reads)
         if record["splits"]["validation"]["pairs"]
         else None
     )
-    folder, hashes = layout.train(dataset, model, seed), _data_hashes(layout, dataset)
+    folder, hashes = layout.train(dataset, model, seed), _data_hashes(layout, dataset, reads)
     result = run_training(data, validation, settings, folder, hashes, code=code_fingerprint("train", settings.method))
     say(f"{dataset}/{model}/seed{seed}: trained in {result.wall_seconds} s, {result.pairs_per_second} pairs/s")
 
@@ -144,7 +157,8 @@ def generate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
 
     device = pick_device()
     model = benchmark.model_of(method) or benchmark.main_model
-    data = _pair_data(benchmark, layout, dataset, "test", device, model)
+    reads = method not in REFERENCE_METHODS and benchmark.reads_parsing(model)
+    data = _pair_data(benchmark, layout, dataset, "test", device, model, reads)
     test_pairs = _pairs(layout, dataset, "test")
     record = generation.GenerationRecord(method, seed, None, None)
     if method in REFERENCE_METHODS:
@@ -363,12 +377,23 @@ def _flow(layout: Layout, dataset: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _pair_data(
-    benchmark: Benchmark, layout: Layout, dataset: str, split: str, device: torch.device | str, model: str
+    benchmark: Benchmark,
+    layout: Layout,
+    dataset: str,
+    split: str,
+    device: torch.device | str,
+    model: str,
+    parsing: bool = False,
 ) -> PairData:
-    """The pairs of a split with the masks and heat maps that `model` is given (an ablation may set its own)."""
+    """The pairs of a split with the masks and heat maps that `model` is given (an ablation may set its own).
+
+    parsing: whether the class of each pixel is wanted, too.
+    """
     from potgan.data.batches import load_pairs
 
     settings = benchmark.run_settings(dataset, model, 0)
+    if parsing and benchmark.why_left_out(dataset, model):
+        raise UserError(f"{model} on {dataset}: is not run, because {benchmark.why_left_out(dataset, model)}")
     return load_pairs(
         layout.images(dataset),
         _keypoints(layout, dataset),
@@ -376,10 +401,11 @@ def _pair_data(
         settings.image_size,
         settings.masks,
         device,
+        layout.parsing(dataset) if parsing else None,
     )
 
 
-def _data_hashes(layout: Layout, dataset: str) -> dict[str, str]:
+def _data_hashes(layout: Layout, dataset: str, parsing: bool = False) -> dict[str, str]:
     images_record = ImagesRecord.read(layout.images(dataset) / "images.json")
     keypoints_record = read_json(layout.keypoints(dataset) / "keypoints.json", "run `potgan keypoints` first")
     pairs_record = read_json(layout.pairs(dataset) / "pairs.json", "run `potgan pairs` first")
@@ -387,7 +413,12 @@ def _data_hashes(layout: Layout, dataset: str) -> dict[str, str]:
         "images": images_record.sha256,
         "keypoints": keypoints_record["sha256"],
         **{f"pairs_{split}": entry["sha256"] for split, entry in pairs_record["splits"].items()},
+        **({"parsing": _parsing_hash(layout, dataset)} if parsing else {}),
     }
+
+
+def _parsing_hash(layout: Layout, dataset: str) -> str:
+    return read_json(layout.parsing(dataset) / "parsing.json", "run `potgan parsing` first")["sha256"]
 
 
 def _feature_network(benchmark: Benchmark, layout: Layout) -> FeatureNetwork:

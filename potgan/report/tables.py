@@ -476,11 +476,8 @@ def _why_not(benchmark: Benchmark, row: Row, column: Column) -> str:
         if not _is_papers_data(benchmark, column.dataset):
             what = f"{column.dataset} of `{benchmark.benchmark}` is not the whole published data set"
         return f"not comparable: {what}; see the columns of {group_label(benchmark, column.dataset)}"
-    if row.method not in benchmark.methods_of(column.dataset):
-        if benchmark.intervention_of(row.method):
-            return "not run: the true flow of this data set is not known"
-        return "not run: the released images are of another data set"
-    return ""
+    left_out = benchmark.why_left_out(column.dataset, row.method)
+    return f"not run: {left_out}" if left_out else ""
 
 
 def _ranks(values: dict[int, float], direction: str) -> dict[int, str]:

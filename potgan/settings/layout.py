@@ -57,6 +57,10 @@ class Layout:
         """The folder with `pairs-{train,validation,test}.csv`, `pairs.json` and, if the true flow is known, `flow.npz`."""
         return self.results / dataset / "pairs"
 
+    def parsing(self, dataset: str) -> Path:
+        """The folder with `parsing.zip`, a label image for each image of the pairs, and `parsing.json`, where a model reads it."""
+        return self.results / dataset / "parsing"
+
     def run(self, dataset: str, method: str, seed: int) -> Path:
         return self.results / dataset / method / f"seed{seed}"
 

@@ -7,6 +7,7 @@ are shares of the iterations. The defaults are the authors' values at 128 x 64 p
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from potgan.common.typed import setting
 
@@ -41,6 +42,12 @@ class DeformableOptions:
     nearest_neighbour: float = setting(0.01, "weight of the nearest-neighbour loss", at_least=0)
     window: int = setting(
         3, "side of that loss's window; 3 for Market-1501, 5 for DeepFashion", unit="pixels", at_least=1
+    )
+    feature_scale: float = setting(
+        57.6,
+        "factor of that loss's features: 255 x 0.226 brings those of images in units of ImageNet's deviation to the authors', of "
+        "images in [0, 255]",
+        above=0,
     )
 
 
@@ -95,8 +102,20 @@ class PATNOptions:
 class ADGANOptions:
     """ADGAN (Men et al. 2020): a style code of each parsed component of the source, through adaptive instance norm."""
 
+    #: Whether the method reads the parsing of the source image, which only some data sets have. A plan must know it.
+    reads_parsing: ClassVar[bool] = True
+
     width: int = setting(64, "channels of the first layer of the generator and of both discriminators", at_least=1)
     blocks: int = setting(8, "residual blocks of the pose encoder, and styled blocks of the decoder", at_least=1)
+    texture_network: str = setting(
+        "random",
+        "weights of the frozen VGG-19 in the component encoder: `vgg16`: ImageNet's, as the authors have; `random`: seeded. Left "
+        "out, it is of the kind of `training.perceptual_network`",
+        choices=("vgg16", "random"),
+    )
+    texture_width: int = setting(
+        64, "channels of the first block of that network where it is random; ImageNet's has 64", at_least=1
+    )
     dropout: float = setting(0.5, "in the discriminators' residual blocks", at_least=0, below=1)
     reconstruction: float = setting(1.0, "weight of L1", at_least=0)
     perceptual: float = setting(1.0, "weight of L1 between features", at_least=0)
@@ -108,4 +127,10 @@ class ADGANOptions:
 #: are sections of a configuration. `potgan.methods.registry` finds the class of a method.
 METHOD_OPTIONS: dict[str, type | None] = {
     "potgan": None,
+    "pg2": PG2Options,
+    "deformable": DeformableOptions,
+    "vunet": VUNetOptions,
+    "dpig": DPIGOptions,
+    "patn": PATNOptions,
+    "adgan": ADGANOptions,
 }

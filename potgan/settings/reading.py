@@ -176,8 +176,22 @@ def _check(benchmark: Benchmark, where: str) -> None:
             require(0 <= first < last, f"{at}.crop_columns must be two rising columns, and is {[first, last]}")
             require(dataset.kind != "synthetic", f"{at}.crop_columns: synthetic images are not cropped")
         require(
+            dataset.kind != "synthetic" or not (dataset.parsing or dataset.parsing_classes),
+            f"{at}.parsing: synthetic people have an exact parsing; leave it out",
+        )
+        require(
+            (dataset.parsing is None) == (dataset.parsing_classes is None),
+            f"{at}: parsing and parsing_classes are set together; name the folder of the label images, and say whether they are "
+            "in the classes of `lip` or of `adgan`",
+        )
+        require(
             dataset.keypoints.frame == "original" or dataset.crop_columns is not None,
             f"{at}.keypoints.frame is cropped, but there are no crop_columns",
+        )
+        left_out = benchmark.why_left_out(name, benchmark.main_model)
+        require(
+            not left_out,
+            f"models: the first is the main one, which every data set needs, and {left_out}; put another first",
         )
         main = benchmark.run_settings(name, benchmark.main_model, benchmark.seeds[0])
         require(

@@ -18,7 +18,7 @@ from potgan.common.files import fingerprint
 from potgan.common.typed import REQUIRED, build, merge, setting
 from potgan.settings.options import METHOD_OPTIONS
 
-STAGES = ("images", "keypoints", "pairs", "train", "generate", "evaluate", "tabulate")
+STAGES = ("images", "keypoints", "pairs", "parsing", "train", "generate", "evaluate", "tabulate")
 #: The methods that need no training. Every table shows them, so that a reader knows where the scale begins and ends.
 REFERENCE_METHODS = ("copy-source", "mean-image", "real-data")
 FIRST_CHECKPOINT_SUFFIX = "-first-checkpoint"
@@ -27,8 +27,13 @@ INTERVENTIONS = ("identity-warps", "mean-warp", "other-warps", "true-flow")
 #: Data sets that have a published archive (`benchmarks/<kind>.yaml` holds its facts).
 PUBLISHED_KINDS = ("market1501", "dukemtmc", "deepfashion")
 SPLITS = ("train", "test")
-#: The layouts of released result folders. `potgan/measure/released.py` describes them.
-RESULT_LAYOUTS = ("plain", "deform", "patn", "gfla")
+#: The methods whose results stand side by side in a file of PIDM's comparison, in the order of the panels.
+PIDM_PANELS = ("ADGAN", "PISE", "GFLA", "DPTN", "CASD", "NTED", "PIDM")
+#: The layouts of released result folders. `potgan/measure/released_layouts.py` describes them.
+RESULT_LAYOUTS = (
+    *("plain", "deform", "patn", "gfla", "adgan", "cfld", "numbered", "numbered-from-0", "numbered-from-1"),
+    *(f"pidm:{panel}" for panel in PIDM_PANELS),
+)
 PAIR_RULE_NAMES = ("patn", "pg2")
 
 
@@ -139,6 +144,16 @@ class Dataset:
     )
     splits: dict[str, str] = setting(dict, "split -> list of image names (DeepFashion only)")
     keypoints: KeypointSettings = setting(KeypointSettings(), "where its key points come from")
+    parsing: str | None = setting(
+        None,
+        "a folder of label images, `<image's stem>.png`, for models that read a class for each pixel; without it they are left "
+        "out. Synthetic people have an exact parsing",
+    )
+    parsing_classes: str | None = setting(
+        None,
+        "what the label images count: LIP's 20 classes, which are merged, or the 8 of ADGAN; needed where `parsing` is set",
+        choices=("lip", "adgan"),
+    )
     unreadable_images: str = setting(
         "stop",
         "what happens when an image cannot be decoded; `skip` leaves it out and counts it",
@@ -151,6 +166,11 @@ class Dataset:
         dict,
         "what differs for this data set from the sections `generator`, `discriminator`, `loss_weights`, `masks`, `training`",
     )
+
+    @property
+    def has_parsing(self) -> bool:
+        """Whether the class of each pixel of its images is known."""
+        return self.kind == "synthetic" or self.parsing is not None
 
 
 @dataclass(frozen=True)
@@ -320,9 +340,15 @@ class ExternalMethod:
     label: str = setting(REQUIRED, 'its name in the tables, with "(re-scored)" behind it')
     dataset: str = setting(REQUIRED, "a data set of this configuration, whose test pairs the images are of")
     images: str = setting(REQUIRED, "the folder of result images")
-    layout: str = setting(REQUIRED, "how its files are named and what they hold", choices=RESULT_LAYOUTS)
+    layout: str = setting(
+        REQUIRED,
+        "how its files are named and what they hold (docs/scoring.md); behind `pidm:` stands the panel that is scored",
+        choices=RESULT_LAYOUTS,
+    )
     targets: str | None = setting(
-        None, "folder of target images for results without them; null: the data set's own images"
+        None,
+        "folder of target images for results without them, named as the data set's or by the results' numbers; null: the data "
+        "set's own images",
     )
     table_row: str | None = setting(
         None, "method of `benchmarks/published.csv` under whose literature row this one stands"
@@ -377,8 +403,8 @@ class Benchmark:
     def methods(self) -> tuple[str, ...]:
         """All rows that are scored: models, interventions and the first checkpoint of the main model, references, external methods.
 
-        An external method has images of only one data set, and only some data sets know the true flow. `methods_of` says which rows
-        a data set has.
+        An external method has images of only one data set, and only some data sets know the true flow or a parsing. `methods_of`
+        says which rows a data set has, and `why_left_out` why it has not the others.
         """
         intervened = (f"{self.main_model}-{kind}" for kind in self.interventions)
         first = self.main_model + FIRST_CHECKPOINT_SUFFIX
@@ -386,13 +412,28 @@ class Benchmark:
 
     def methods_of(self, dataset: str) -> tuple[str, ...]:
         """Return the rows that are generated (or imported) and scored on a data set."""
-        external, synthetic = self.external_methods, self.datasets[dataset].kind == "synthetic"
-        return tuple(
-            method
-            for method in self.methods
-            if (method not in external or external[method].dataset == dataset)
-            and (self.intervention_of(method) != "true-flow" or synthetic)
-        )
+        return tuple(method for method in self.methods if not self.why_left_out(dataset, method))
+
+    def why_left_out(self, dataset: str, method: str) -> str:
+        """Return why a data set has not this row, or "" if it has it."""
+        settings, model = self.datasets[dataset], self.model_of(method)
+        if method in self.external_methods and self.external_methods[method].dataset != dataset:
+            return "the released images are of another data set"
+        if self.intervention_of(method) == "true-flow" and settings.kind != "synthetic":
+            return "the true flow of this data set is not known"
+        if model is not None and self.reads_parsing(model) and not settings.has_parsing:
+            return f"{model} reads a parsing, and this data set has none (datasets.{dataset}.parsing)"
+        return ""
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Return "<model> on <data set>" -> why, for each model that a data set has not."""
+        reasons = {f"{m} on {d}": self.why_left_out(d, m) for d in self.datasets for m in self.models}
+        return {row: reason for row, reason in reasons.items() if reason}
+
+    def reads_parsing(self, model: str) -> bool:
+        """Return whether the method of a model reads the class of each pixel of the source image."""
+        return getattr(METHOD_OPTIONS.get(self.method_of(model)), "reads_parsing", False)
 
     def intervention_of(self, method: str) -> str | None:
         """Return the intervention that a row stands for, one of INTERVENTIONS, or None."""

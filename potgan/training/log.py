@@ -43,34 +43,36 @@ EXPLOSION = 100.0
 class LossMeter:
     """Computes the means of the loss terms between two lines of `progress.csv`.
 
-    The terms are summed on the device, so that no step waits for them. names: loss term -> its short name in a progress line.
+    The terms are summed on the device, so that no step waits for them. A method that trains in stages has other terms in each, so
+    every term has a count of its own. names: loss term -> its short name in a progress line.
     """
 
     def __init__(self, names: Mapping[str, str], processes: Processes) -> None:
         self.names, self.processes = names, processes
         self.rows: list[dict[str, float]] = []
-        self._first: dict[str, torch.Tensor] = {}  # the loss terms of the first iteration
+        self._first: dict[str, torch.Tensor] = {}  # each loss term in the first iteration that has it
         self._sums: dict[str, torch.Tensor] = {}
-        self._count = 0
+        self._counts: dict[str, int] = {}
 
     def add(self, terms: dict[str, torch.Tensor]) -> None:
-        self._first = self._first or {name: value.double() for name, value in terms.items()}
         for name, value in terms.items():
+            if name not in self._first:
+                self._first[name] = value.double()
             # Sums are in float64, so that a sum does not depend on when it was taken off the device.
             self._sums[name] = self._sums[name] + value if name in self._sums else value.double()
-        self._count += 1
+            self._counts[name] = self._counts.get(name, 0) + 1
 
     def means(self) -> dict[str, float]:
-        """Return name -> mean over iterations and over processes. This waits for the device."""
-        if not self._count:
+        """Return name -> mean over processes and over the iterations that have this term. This waits for the device."""
+        if not self._sums:
             return {}
-        values = self.processes.mean(torch.stack(list(self._sums.values())).cpu()) / self._count
-        return dict(zip(self._sums, values.tolist(), strict=True))
+        sums = self.processes.mean(torch.stack(list(self._sums.values())).cpu()).tolist()
+        return {name: value / self._counts[name] for name, value in zip(self._sums, sums, strict=True)}
 
     def start_row(self, row: dict[str, float]) -> None:
         """Keep the finished line `row`, and begin the next one."""
         self.rows.append(row)
-        self._sums, self._count = {}, 0
+        self._sums, self._counts = {}, {}
 
     def check(self, folder: Path, iteration: int, last_good: str) -> None:
         """Raise UserError if a loss is not finite or has exploded. The loop calls this before it saves anything."""
@@ -96,14 +98,14 @@ class LossMeter:
 
     def state_dict(self) -> dict[str, Any]:
         sums, first = ({k: v.item() for k, v in tensors.items()} for tensors in (self._sums, self._first))
-        return {"rows": self.rows, "first": first, "sums": sums, "count": self._count}
+        return {"rows": self.rows, "first": first, "sums": sums, "counts": dict(self._counts)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows = state["rows"]
         self._sums, self._first = (
             {k: torch.tensor(v, dtype=torch.float64) for k, v in state[name].items()} for name in ("sums", "first")
         )
-        self._count = state["count"]
+        self._counts = dict(state["counts"])
 
 
 class TrainingLog:

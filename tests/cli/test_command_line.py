@@ -127,7 +127,7 @@ def test_in_the_background_a_command_ignores_ctrl_c(repository) -> None:
 
 def test_each_verb_stands_once_with_a_line_for_help() -> None:
     names = [one.name for one in cli.VERBS]
-    assert len(set(names)) == len(names) == 22
+    assert len(set(names)) == len(names) == 23
     help_text = cli.parser().format_help()
     for one in cli.VERBS:
         assert one.name in help_text

@@ -51,6 +51,9 @@ RUN = {
     "snakemake --cores 2 --configfile config/config.yaml config/three-seeds.yaml config/long.yaml -- all": (
         "tests/settings/test_reading.py::test_lengths_are_the_three_seeds_otherwise"
     ),
+    "snakemake --cores 8 --configfile config/paper.yaml config/methods.yaml -- all": (
+        "tests/settings/test_reading.py::test_the_compared_methods_are_laid_over_any_benchmark"
+    ),
     "python -m potgan.report.claims reports/published/embedded-three-seeds": (
         "tests/report/test_claims.py::test_the_published_claims_are_those_of_the_published_reports"
     ),
@@ -87,6 +90,7 @@ RUN = {
 NOT_RUN = {
     "make all": "it takes ten minutes; the same workflow is run with small settings by tests/pipeline/test_workflow.py",
     "make seeds": "three times make all",
+    "make methods": "an hour and a half; every method is trained by tests/training/test_methods.py",
     "make format": "it rewrites the sources; CI checks that there is nothing to rewrite",
     "make lock": "it asks the package index for the newest versions",
     "make slurm": "it changes the environment that the tests run in; the plug-in is installed beside it for test_slurm.py",

@@ -1,4 +1,6 @@
-"""Tests of released result folders: names, panels, formats, and the mistakes that a person can make.
+"""Tests of released result folders with a pair list: names, panels, formats, and the mistakes that a person can make.
+
+`test_released_names.py` tests folders without a list and numbered files, `test_released_layouts.py` panels and sizes.
 
 The strips are made here. Every pixel of a panel tells which panel of which pair it is. Real strips are read if they lie beside the
 repository.
@@ -10,12 +12,10 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from made_records import images_record
 
 from potgan.common.errors import UserError
-from potgan.measure.released import LAYOUTS, ResultFolder, TargetFolder, panel_count, read_results
+from potgan.measure.released import ResultFolder, TargetFolder, read_results
 
 #: Names of Market-1501 contain `_` themselves. One name here ends in .jpg.jpg, as 18 names of the published table do.
 NAMES = [
@@ -76,8 +76,8 @@ def test_names_and_panels_of_every_layout(tmp_path, layout: str, grammar: str, p
     assert (found.panels, found.file_format, found.generated.shape) == (panels, "png", (3, 128, 64, 3))
     for name, array in (
         ("result", found.generated),
-        ("target", found.strip_targets),
-        ("source", found.strip_sources),
+        ("target", found.released_targets),
+        ("source", found.source_panels),
     ):
         if name in ORDERS[panels]:
             assert [set(image.ravel().tolist()) for image in array] == [{VALUES[name] + i} for i in order]
@@ -92,16 +92,6 @@ def test_deepfashions_two_frames_are_told_by_the_width(tmp_path, size, panels: i
     found = read_results(fill(tmp_path / "r", "{a}" + between + "{b}_vis", panels, size=size), layout, PAIRS)
     assert found.panels == panels
     assert found.generated.shape == (3, *size, 3)
-
-
-@given(st.sampled_from([(128, 64), (256, 176), (256, 256), (64, 32)]), st.sampled_from(sorted(LAYOUTS)), st.data())
-@settings(max_examples=60)
-def test_a_width_means_one_number_of_panels_or_is_refused(size, layout: str, data) -> None:
-    panels = data.draw(st.sampled_from(LAYOUTS[layout].panels))
-    assert panel_count((size[0], size[1] * panels), layout, "x") == panels
-    if layout != "plain":
-        with pytest.raises(UserError, match="pixels wide; check the layout"):
-            panel_count((size[0], size[1] * panels + 1), layout, "x")
 
 
 def test_the_format_is_what_the_bytes_are_and_not_what_the_name_says(tmp_path) -> None:
@@ -245,5 +235,5 @@ def test_released_panels_are_read_as_they_are(shared, method: str, layout: str, 
         path for path in (panels / method).iterdir() if pairs["from"][0] in path.name and pairs["to"][0] in path.name
     )
     whole = cv2.imread(str(first))[:, :, ::-1]
-    np.testing.assert_array_equal(found.strip_targets[0], whole[:, 64:128])
+    np.testing.assert_array_equal(found.released_targets[0], whole[:, 64:128])
     np.testing.assert_array_equal(found.generated[0], whole[:, 128:])

@@ -397,6 +397,26 @@ def test_no_verdict_without_a_number_a_spread_or_a_sound_value_of_the_paper(tmp_
     assert (other.paper_value, other.reason) == (None, "not run: the released images are of another data set")
 
 
+def test_a_model_that_a_data_set_lacks_a_parsing_for_says_so_in_its_cells(tmp_path):
+    """The rest of the benchmark is measured, and the model is, too, where the data set has one."""
+    benchmark = a_benchmark(
+        {"synthetic": ("synthetic", "Synthetic people"), "market1501": ("market1501", "Market-1501")},
+        protocol="potgan",
+        models=OURS | {"adgan": {"method": "adgan"}},
+    )
+    layout = Layout("trial", tmp_path)
+    write_all(benchmark, layout)
+    assert not layout.evaluate("market1501", "adgan", 0).exists()
+    first = build(benchmark, layout)[0]
+    cells = cells_of(first)
+    absent = cells["adgan", "market1501", "ssim", True]
+    assert absent.value is None
+    assert absent.reason == "not run: adgan reads a parsing, and this data set has none (datasets.market1501.parsing)"
+    assert cells["potgan", "market1501", "ssim", True].value == 0.5
+    assert cells["adgan", "synthetic", "ssim", False].value == 0.5
+    assert absent.reason in tables.markdown(first)
+
+
 def test_a_re_scored_method_stands_under_the_literature_which_stays(tmp_path):
     benchmark, layout = paper_benchmark(), Layout("trial", tmp_path)
     write_all(benchmark, layout)

@@ -412,17 +412,15 @@ def test_two_processes_at_half_the_batch_train_as_one_at_the_whole(one_process, 
     assert json.loads((folder / "done.json").read_text())["processes"] == 2
 
 
-#: Lines of a script that put plain gradient descent in the place of Adam.
-PLAIN_DESCENT = (
-    "plain = lambda groups, **_: torch.optim.SGD(groups, lr=1e-3)",
-    "torch.optim.Adam = plain",
-)
+def plain_descent(rate: float) -> str:
+    """Return a line of a script that puts plain gradient descent in the place of Adam."""
+    return f"torch.optim.Adam = lambda groups, **_: torch.optim.SGD(groups, lr={rate})"
 
 
 def test_without_adam_two_processes_have_the_weights_of_one(tmp_path, monkeypatch) -> None:
     """So the differences that the test above allows are Adam's, which makes whole steps of gradients that are rounding alone."""
     two, one = tmp_path / "two" / "train", tmp_path / "one" / "train"
-    command = in_two_processes(two, "test_loop.TWENTY_STEPS", *PLAIN_DESCENT)
+    command = in_two_processes(two, "test_loop.TWENTY_STEPS", plain_descent(1e-3))
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     monkeypatch.setattr(torch.optim, "Adam", lambda groups, **_: torch.optim.SGD(groups, lr=1e-3))
@@ -788,3 +786,23 @@ def test_pixels_survive_the_round_trip(value: int) -> None:
     image = torch.full((1, 3, 2, 2), value, dtype=torch.uint8)
     assert torch.equal(batches.to_pixels(batches.to_model(image)), image)
     assert batches.to_pixels(torch.tensor([-2.0, 2.0])).tolist() == [0, 255]
+
+
+def test_terms_that_begin_later_have_means_and_explosions_of_their_own(tmp_path) -> None:
+    """A method that trains in stages: the second term is there in two of three iterations, and its mean is over these."""
+    from potgan.common.processes import Processes
+    from potgan.training.log import LossMeter
+
+    meter = LossMeter({"first": "A", "second": "B"}, Processes())
+    meter.add({"first": torch.tensor(1.0)})
+    for value in (10.0, 20.0):
+        meter.add({"first": torch.tensor(4.0), "second": torch.tensor(value)})
+    assert meter.means() == {"first": 3.0, "second": 15.0}
+    again = LossMeter(meter.names, meter.processes)
+    again.load_state_dict(json.loads(json.dumps(meter.state_dict())))
+    again.add({"second": torch.tensor(30.0)})
+    assert again.means() == {"first": 3.0, "second": 20.0}
+    again.check(tmp_path, 4, "none")
+    again.add({"second": torch.tensor(1e5)})
+    with pytest.raises(UserError, match=r"the second loss has exploded \(10 at first\)"):
+        again.check(tmp_path, 5, "none")

@@ -32,7 +32,8 @@ except UserError as error:
     )
     sys.exit(2)
 
-for name, reason in BENCHMARK.absent.items():
+# Models that a data set has not are left out of the graph, too.
+for name, reason in (BENCHMARK.absent | BENCHMARK.left_out).items():
     print(f"without {name}: {reason}", file=sys.stderr)
 
 LAYOUT = Layout(BENCHMARK.benchmark)
@@ -170,6 +171,23 @@ def checkpoint(wildcards):
     ]
 
 
+def parsing_for(stage):
+    """The parsing of a data set, for the jobs of a stage whose model reads it."""
+
+    def paths(wildcards):
+        row = wildcards.model if stage == "train" else wildcards.method
+        key = (stage, wildcards.dataset, row, int(wildcards.seed))
+        before = JOBS[key].before if key in JOBS else ()
+        return [
+            str(path)
+            for other in before
+            if other[0] == "parsing"
+            for path in JOBS[other].outputs
+        ]
+
+    return paths
+
+
 def made(stage):
     """The records of all jobs of a stage."""
     return [str(job.record) for job in JOBS.values() if job.stage == stage]
@@ -220,7 +238,7 @@ def print_summary():
             f"data sets {', '.join(BENCHMARK.datasets)}.\n"
             + "".join(
                 f"  without {name}: {reason}\n"
-                for name, reason in BENCHMARK.absent.items()
+                for name, reason in (BENCHMARK.absent | BENCHMARK.left_out).items()
             )
             + f"  page    {page}\n  tables  {LAYOUT.reports / 'tables'}\n  scores  {LAYOUT.reports / 'metrics.json'}",
             file=sys.stderr,

@@ -127,3 +127,26 @@ rule pairs:
         "Train, validation and test pairs of {wildcards.dataset}"
     shell:
         "python -m potgan pairs --config {params.configuration} --dataset {wildcards.dataset} 2>&1 | tee {log}"
+
+
+# Only where a model reads it. The folder of label images is not tracked here: its content is in the stamp's judgement.
+rule parsing:
+    input:
+        decided=stamp("parsing"),
+        images=rules.images.output,
+        pairs=rules.pairs.output,
+    output:
+        f"{RESULTS}/{{dataset}}/parsing/parsing.json",
+        f"{RESULTS}/{{dataset}}/parsing/parsing.zip",
+    log:
+        f"{LOGS}/parsing/{{dataset}}.log",
+    benchmark:
+        f"{BENCHMARKS}/parsing/{{dataset}}.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        configuration=CONFIGURATION,
+    message:
+        "The class of each pixel of the images of {wildcards.dataset}"
+    shell:
+        "python -m potgan parsing --config {params.configuration} --dataset {wildcards.dataset} 2>&1 | tee {log}"

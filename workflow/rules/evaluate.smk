@@ -3,6 +3,7 @@ rule generate:
         decided=stamp("generate"),
         checkpoint=checkpoint,
         pairs=rules.pairs.output,
+        parsing=parsing_for("generate"),
     output:
         f"{RESULTS}/{{dataset}}/{{method}}/seed{{seed}}/generate/generated.csv",
         f"{RESULTS}/{{dataset}}/{{method}}/seed{{seed}}/generate/generate.json",

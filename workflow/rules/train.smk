@@ -4,6 +4,7 @@ rule train:
     input:
         decided=stamp("train"),
         pairs=rules.pairs.output,
+        parsing=parsing_for("train"),
     output:
         f"{RESULTS}/{{dataset}}/{{model}}/seed{{seed}}/train/done.json",
     log:

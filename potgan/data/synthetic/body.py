@@ -87,6 +87,7 @@ class Look:
     wardrobe: Wardrobe
     body: Body
     atlas: np.ndarray  # (T, rows, columns, 3) uint8, the textures
+    classes: np.ndarray  # (T, rows, columns) uint8, the number of one of PARSING_CLASSES for each place of them
 
 
 def parts_of(wardrobe: Wardrobe, textures: tuple[str, ...]) -> Body:
@@ -168,7 +169,7 @@ def parts_of(wardrobe: Wardrobe, textures: tuple[str, ...]) -> Body:
             tube(f"{side}_sleeve", upper_arm, "sleeve", 0.01, -0.105, (1.25 * arm, 1.25 * arm), (1, 1.06, 1.1))
         ball(f"{side}_elbow", forearm, "elbow", (0, 0, 0), (0.86 * arm, 0.026, 0.86 * arm))
         tube(f"{side}_forearm", forearm, "forearm", 0, -_FOREARM, (clothed_arm, clothed_arm), (0.84, 0.82, 0.58))
-        ball(f"{side}_hand", forearm, "skin", (0, -_FOREARM - 0.032, 0.004), (0.013, 0.044, 0.022))
+        ball(f"{side}_hand", forearm, "hand", (0, -_FOREARM - 0.032, 0.004), (0.013, 0.044, 0.022))
 
         tube(f"{side}_thigh", thigh, "thigh", 0.02, -_THIGH, (leg, 1.08 * leg), (1, 0.92, 0.70))
         if wardrobe.lower_kind == "shorts":

@@ -2,8 +2,8 @@
 
 A person is a set of simple surfaces ("parts"), each fixed to one bone (`surfaces`, `body`). Casting the rays of the camera tells
 which part each sample of the picture shows, and at which depth. Everything else follows from the point in the part's own
-frame: its colour (`clothes`, `textures`), the light that falls on it (`scene`), and, since the same point exists in every other
-picture of the person, the exact flow.
+frame: its colour and its class (`clothes`, `textures`), the light that falls on it (`scene`), and, since the same point exists in
+every other picture of the person, the exact flow.
 
 Frames. Person: x to the person's left, y up, z forward; the unit is the person's stature. Camera: x to the right, y up,
 z toward the camera; a person at yaw 0 faces the camera, at 90 degrees the right edge of the picture. Pixels: x right,
@@ -28,7 +28,7 @@ from potgan.data.synthetic.body import Look, draw_pose, framing, joints_of, part
 from potgan.data.synthetic.clothes import LOWER_COLOURS, UPPER_COLOURS, dress
 from potgan.data.synthetic.scene import Shot, camera_of, compose, shade
 from potgan.data.synthetic.surfaces import Surface, cast, nearest_surface, sample_grid
-from potgan.data.synthetic.textures import textures_of
+from potgan.data.synthetic.textures import classes_of, textures_of
 from potgan.settings.schema import SyntheticSettings
 
 #: A point that lies less than this (statures) behind the surface that is seen counts as seen: under one pixel at 128 x 64.
@@ -43,7 +43,8 @@ class Render:
     train_identities are train, the following ones are test. camera: from 1. image: (H, W, 3) uint8 RGB.
     joints: (18, 2) float32 (x, y) pixels of all joints, those that are hidden or outside the frame included.
     visible: (18,) bool, whether a joint is inside the frame, and hidden neither by another part of the body nor by clothes or
-    a bag. upper_colour, lower_colour: indices into `clothes.UPPER_COLOURS` and `clothes.LOWER_COLOURS`.
+    a bag. parsing: (H, W) uint8, the number of the class that each pixel's centre shows, one of PARSING_CLASSES.
+    upper_colour, lower_colour: indices into `clothes.UPPER_COLOURS` and `clothes.LOWER_COLOURS`.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Render:
     image: np.ndarray
     joints: np.ndarray
     visible: np.ndarray
+    parsing: np.ndarray
     upper_colour: int
     lower_colour: int
     surface: Surface
@@ -95,7 +97,7 @@ def render(settings: SyntheticSettings, person: int, index: int) -> Render:
 
     x, y = sample_grid(scale, centre, settings.height, settings.width)
     part, depth = cast(part_rotation, part_origin, body.shape, x, y)
-    layer = shade(part, depth, x, y, part_rotation, part_origin, look, camera)
+    layer, classes = shade(part, depth, x, y, part_rotation, part_origin, look, camera)
     image = compose(layer, joints, camera, shot, scale, centre, random)
 
     seen = part[1::2, 1::2]  # the samples at pixel centres
@@ -118,6 +120,7 @@ def render(settings: SyntheticSettings, person: int, index: int) -> Render:
         image=image,
         joints=pixels,
         visible=visible_joints(joints, surface) & _inside(pixels, surface.part.shape),
+        parsing=classes[1::2, 1::2],
         upper_colour=look.upper_colour,
         lower_colour=look.lower_colour,
         surface=surface,
@@ -249,6 +252,7 @@ def look_of(seed: int, person: int) -> Look:
     deck = np.random.default_rng((seed, 5, (person - 1) // combinations)).permutation(combinations)
     upper_colour, lower_colour = divmod(int(deck[(person - 1) % combinations]), len(LOWER_COLOURS))
     wardrobe = dress(upper_colour, lower_colour, np.random.default_rng((seed, 6, person)))
-    textures = textures_of(wardrobe)
+    textures, classes = textures_of(wardrobe), classes_of(wardrobe)
     body = parts_of(wardrobe, tuple(textures))
-    return Look(upper_colour, lower_colour, wardrobe, body, np.stack(list(textures.values())))
+    atlas = np.stack(list(textures.values()))
+    return Look(upper_colour, lower_colour, wardrobe, body, atlas, np.stack([classes[name] for name in textures]))

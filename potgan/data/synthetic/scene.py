@@ -168,8 +168,9 @@ def shade(
     origin: np.ndarray,
     look: Look,
     camera: Camera,
-) -> np.ndarray:
-    """(rows, columns, 4) uint8 red, green, blue and alpha (255 or 0) of the samples, from the answers of `surfaces.cast`.
+) -> tuple[np.ndarray, np.ndarray]:
+    """(rows, columns, 4) uint8 red, green, blue and alpha (255 or 0) of the samples, from the answers of `surfaces.cast`, and
+    (rows, columns) uint8, the number of the class that each of them shows, one of PARSING_CLASSES.
 
     The colour is that of the texture at the point's place on its part, times the light that falls on it (Lambert's law).
     """
@@ -207,7 +208,9 @@ def shade(
     layer = np.zeros((size[0] * size[1], 4), np.uint8)
     layer[position, :3] = np.minimum(colour, 255)
     layer[position, 3] = 255
-    return layer.reshape(*size, 4)
+    classes = np.zeros(size[0] * size[1], np.uint8)
+    classes[position] = look.classes.ravel().take(texel)
+    return layer.reshape(*size, 4), classes.reshape(size)
 
 
 def compose(

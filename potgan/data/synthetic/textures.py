@@ -1,4 +1,4 @@
-"""What is painted on the parts of a synthetic person: cloth, bags, skin, hair and the face.
+"""What is painted on the parts of a synthetic person: cloth, bags, skin, hair and the face, and of which class each place is.
 
 A texture is wrapped round its part. Its rows lie along y, from the lowest to the highest; its columns go round the part, with the
 front in the middle.
@@ -11,6 +11,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from potgan.data.pose import PARSING_CLASSES
 from potgan.data.synthetic.body import EYE_ANGLE, EYE_HEIGHT, JAW, SKULL, WAIST
 from potgan.data.synthetic.clothes import Wardrobe
 
@@ -27,13 +28,12 @@ def textures_of(wardrobe: Wardrobe) -> dict[str, np.ndarray]:
     torso, yoke = _upper_cloth(wardrobe, _span(0.185, -0.03)), _upper_cloth(wardrobe, _span(0.215, 0.095))
     hem = _upper_cloth(wardrobe, _span(0.125, wardrobe.hem) - WAIST, straps=False)
     hem[:2] *= 0.75  # the shadow under the hem
-    neckline = 0.204 - (0.022 if wardrobe.woman else 0.012) * np.clip(np.cos(_ANGLE), 0, 1) ** 4
-    yoke[_span(0.215, 0.095) > neckline] = skin
+    yoke[_is_neck(wardrobe)] = skin
     sleeve = _upper_cloth(wardrobe, _span(0.12, 0), on_torso=False)
     long_sleeve, sleeveless = wardrobe.sleeve == "long", wardrobe.sleeve == "none"
     elbow = upper if wardrobe.pattern != "checks" else 0.6 * upper + 0.4 * wardrobe.second
 
-    trousers, kind = wardrobe.lower_kind in ("trousers", "cropped"), wardrobe.lower_kind
+    trousers = _wears_trousers(wardrobe)
     leg = _fill(lower)
     if wardrobe.side_stripe:
         leg[:, abs(abs(_ANGLE[0]) - np.pi / 2) < 0.22] = (225, 225, 222)
@@ -41,12 +41,11 @@ def textures_of(wardrobe: Wardrobe) -> dict[str, np.ndarray]:
     if (
         not trousers
     ):  # a long stride pushes the thigh through the cloth at the hip, so the thigh is painted as cloth there
-        covered = wardrobe.leg_length * (1 if kind == "shorts" else 1.1)
-        thigh[row[:, 0] > 1.03 - covered] = lower
+        thigh[_is_covered(wardrobe)] = lower
         if wardrobe.side_stripe:
             shin[row[:, 0] < 0.33] = (228, 228, 226)  # socks
-    if kind == "cropped":
-        shin[row[:, 0] < 0.5] = skin
+    if wardrobe.lower_kind == "cropped":
+        shin[_is_below_cropped()] = skin
 
     shoe, bag, backpack = _fill(wardrobe.shoes), _fill(wardrobe.bag_colour), _fill(wardrobe.bag_colour)
     shoe[row[:, 0] < 0.33] = (200, 198, 192) if wardrobe.shoes.mean() > 60 else (60, 58, 56)  # soles
@@ -72,6 +71,7 @@ def textures_of(wardrobe: Wardrobe) -> dict[str, np.ndarray]:
         "shin": shin * folds if trousers else shin,
         "shoe": shoe,
         "skin": _fill(skin),
+        "hand": _fill(skin),
         "face": _face(wardrobe),
         "jaw": _jaw(wardrobe),
         "hair": _fill(wardrobe.hair) * (1 + 0.10 * np.sin(23 * _ANGLE))[:, :, None],
@@ -81,6 +81,78 @@ def textures_of(wardrobe: Wardrobe) -> dict[str, np.ndarray]:
         "bag_top": _fill(wardrobe.bag_colour),
     }
     return {name: np.clip(texture, 0, 255).astype(np.uint8) for name, texture in textures.items()}
+
+
+def classes_of(wardrobe: Wardrobe) -> dict[str, np.ndarray]:
+    """Name of each texture -> (rows, columns) uint8: the number of one of PARSING_CLASSES for each of its places.
+
+    The neck counts as face, a sock as leg, and shorts as pants. A bag hides the person and is of no class, so that it is
+    background, as in LIP. Its straps are painted on the cloth and count as cloth.
+    """
+    arms, legs, upper, face, hair = "arms", "legs and shoes", "upper clothes", "face", "hair and hat"
+    lower = "skirt" if wardrobe.lower_kind == "skirt" else "pants"
+    trousers, long_sleeve = _wears_trousers(wardrobe), wardrobe.sleeve == "long"
+    painted = {
+        **dict.fromkeys(("torso", "yoke", "hem", "sleeve"), upper),
+        "shoulder": arms if wardrobe.sleeve == "none" else upper,
+        **dict.fromkeys(("upper_arm", "elbow", "forearm"), upper if long_sleeve else arms),
+        "hand": arms,
+        **{"pelvis": lower, "trouser_leg": "pants", "skirt": "skirt"},
+        **dict.fromkeys(("thigh", "knee", "shin"), lower if trousers else legs),
+        "shoe": legs,
+        **dict.fromkeys(("skin", "face", "jaw"), face),
+        **dict.fromkeys(("hair", "cap"), hair),
+        **dict.fromkeys(("backpack", "bag", "bag_top"), "background"),
+    }
+    classes = {
+        name: np.full((TEXTURE_ROWS, TEXTURE_COLUMNS), PARSING_CLASSES.index(kind), np.uint8)
+        for name, kind in painted.items()
+    }
+    classes["yoke"][_is_neck(wardrobe)] = PARSING_CLASSES.index(face)
+    classes["face"][_is_hair() & ~_is_ear()] = PARSING_CLASSES.index(hair)
+    if not trousers:
+        classes["thigh"][_is_covered(wardrobe)] = PARSING_CLASSES.index(lower)
+    if wardrobe.lower_kind == "cropped":
+        classes["shin"][_is_below_cropped()] = PARSING_CLASSES.index(legs)
+    return classes
+
+
+def _wears_trousers(wardrobe: Wardrobe) -> bool:
+    """Whether cloth is painted on the legs. Shorts and skirts are parts of their own."""
+    return wardrobe.lower_kind in ("trousers", "cropped")
+
+
+def _is_neck(wardrobe: Wardrobe) -> np.ndarray:
+    """(rows, columns) bool: where the yoke shows the neck, above the shirt."""
+    neckline = 0.204 - (0.022 if wardrobe.woman else 0.012) * np.clip(np.cos(_ANGLE), 0, 1) ** 4
+    return _span(0.215, 0.095) > neckline
+
+
+def _is_covered(wardrobe: Wardrobe) -> np.ndarray:
+    """(rows,) bool: where the thigh is painted as cloth, below shorts or a skirt."""
+    covered = wardrobe.leg_length * (1 if wardrobe.lower_kind == "shorts" else 1.1)
+    return _span(1, 0)[:, 0] > 1.03 - covered
+
+
+def _is_below_cropped() -> np.ndarray:
+    """(rows,) bool: where the shin shows below cropped trousers."""
+    return _span(1, 0)[:, 0] < 0.5
+
+
+def _is_hair() -> np.ndarray:
+    """(rows, columns) bool: where hair grows on the skull below the part "hair"."""
+    side, y = abs(_ANGLE), _above_the_eyes()
+    return ((side > 1.85) & (y > -0.036)) | ((side > 1.4) & (y > 0.010)) | (y > 0.042)
+
+
+def _is_ear() -> np.ndarray:
+    """(rows, columns) bool: where the ears are painted, over the hair."""
+    return (abs(abs(_ANGLE) - np.pi / 2) < 0.22) & (abs(_above_the_eyes() + 0.002) < 0.018)
+
+
+def _above_the_eyes() -> np.ndarray:
+    """(rows, 1) heights on the skull above the eyes."""
+    return _span(SKULL[1], -SKULL[1]) - EYE_HEIGHT
 
 
 def _upper_cloth(wardrobe: Wardrobe, y: np.ndarray, on_torso: bool = True, straps: bool = True) -> np.ndarray:
@@ -122,15 +194,15 @@ def _upper_cloth(wardrobe: Wardrobe, y: np.ndarray, on_torso: bool = True, strap
 def _face(wardrobe: Wardrobe) -> np.ndarray:
     """The texture of the skull: brows, eyes, glasses, ears, and the hair that grows below the part "hair"."""
     face, skin = _fill(wardrobe.skin), wardrobe.skin
-    y = _span(SKULL[1], -SKULL[1]) - EYE_HEIGHT
+    y = _above_the_eyes()
     side, off_eye = abs(_ANGLE), abs(abs(_ANGLE) - EYE_ANGLE)
     face[(off_eye < 0.26) & (abs(y - 0.003) < 0.010)] = 0.86 * skin  # the shade of the eye's socket
     face[(off_eye < 0.22) & (abs(y - 0.012) < 0.003)] = 0.45 * skin + 0.45 * wardrobe.hair
     face[(off_eye < 0.13) & (abs(y) < 0.0035)] = (60, 46, 42)
-    face[((side > 1.85) & (y > -0.036)) | ((side > 1.4) & (y > 0.010)) | (y > 0.042)] = wardrobe.hair
+    face[_is_hair()] = wardrobe.hair
     if wardrobe.glasses:
         face[((off_eye < 0.34) & (abs(y) < 0.012)) | ((side < 1.6) & (abs(y) < 0.003))] = (30, 28, 30)
-    face[(abs(side - np.pi / 2) < 0.22) & (abs(y + 0.002) < 0.018)] = 0.82 * skin  # ears
+    face[_is_ear()] = 0.82 * skin
     return face
 
 
