@@ -26,11 +26,32 @@ def tables() -> str:
     """Return Markdown with one table per section. The table of the configuration itself comes first."""
     parts = [_table("The file", "", Benchmark)]
     parts += [_table(f"`{place}`", _first_sentence(cls), cls) for place, cls in _sections(Benchmark, "")]
+    parts.append(_model_table())
     options = {name: cls for name, cls in METHOD_OPTIONS.items() if cls is not None}
     parts += [
         _table(f"`models.<name>.options` of `{name}`", _first_sentence(cls), cls) for name, cls in options.items()
     ]
     return "\n".join(parts)
+
+
+def _model_table() -> str:
+    """An entry under `models:` is no dataclass, because it holds only what differs from the sections."""
+    return "\n".join(
+        [
+            "### `models.<name>`",
+            "",
+            "What differs for one model from the sections `generator`, `discriminator`, `loss_weights` (PoT-GAN only), `masks` and "
+            "`training`, and:",
+            "",
+            "| key | type | default | allowed | meaning |",
+            "|---|---|---|---|---|",
+            f"| `method` | text | `\"potgan\"` | {', '.join(f'`{name}`' for name in METHOD_OPTIONS)} | the training method "
+            "(docs/methods.md) |",
+            "| `options` | section | the authors' |  | of a method other than PoT-GAN, as below; a width that is left out is the "
+            "authors' times `generator.width` / 64 |",
+            "",
+        ]
+    )
 
 
 def insert(text: str) -> str:
