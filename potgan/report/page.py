@@ -469,7 +469,7 @@ def _timed(benchmark: Benchmark) -> Iterator[tuple[str | int, ...]]:
     """(stage, data set, method, seed), as far as there are, of every job that Snakemake may have timed."""
     yield ("feature_network",)
     for dataset in benchmark.datasets:
-        for stage in ("images", "keypoints", "pairs"):
+        for stage in ("images", "keypoints", "pairs", "parsing"):
             yield stage, dataset
         for stage in ("train", "generate", "evaluate"):
             for method in benchmark.methods_of(dataset):

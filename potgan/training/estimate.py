@@ -199,6 +199,8 @@ def distinct_trainings(
     for name in [dataset] if dataset is not None else benchmark.datasets:
         for one in [model] if model is not None else benchmark.models:
             benchmark.run_settings(name, one, benchmark.seeds[0])  # raises UserError for an unknown name
+            if benchmark.why_left_out(name, one):
+                continue
             training = (name, benchmark.trained_as(name, one))
             if training not in found:
                 found.append(training)
