@@ -5,7 +5,8 @@ import shutil
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(workflow.basedir).parent))
+# The repository that this file is part of. `workflow.basedir` is the folder of the main Snakefile, wherever that lies.
+sys.path.insert(0, str(Path(str(workflow.current_basedir)).parents[1]))
 
 from potgan.common.download import is_address
 from potgan.common.errors import UserError
