@@ -76,6 +76,10 @@ RUN = {
     "potgan export results/embedded/synthetic/potgan/seed0 --out potgan.pt": (
         "tests/methods/test_generator_file.py::test_export_embeds_origin_and_scores"
     ),
+    "potgan transfer --checkpoint reports/published/generator/potgan-synthetic.pt --source docs/example/0172_c3s4_054046_02.jpg "
+    "--pose docs/example/poses.csv --keypoints docs/example/poses.csv --out poses.png": (
+        "tests/apply/test_published_generator.py::test_the_command_of_the_document_makes_its_picture"
+    ),
     "potgan transfer --checkpoint potgan.pt --source a.jpg --pose b.jpg --keypoints TABLE --out c.png": (
         "tests/apply/test_transfer.py"
     ),
