@@ -17,6 +17,7 @@ from potgan.measure.evaluate import Scores
 from potgan.methods.generator_file import TrainedGenerator, load_generator, save_generator
 from potgan.methods.method import GeneratorSettings
 from potgan.methods.registry import method_class
+from potgan.settings.options import METHOD_OPTIONS
 from potgan.settings.reading import load
 from potgan.settings.schema import RunSettings
 from potgan.training.record import TrainingRecord
@@ -64,7 +65,11 @@ def find_run(folder: Path) -> Run:
         record |= {"kind": benchmark.datasets[dataset].kind, "label": benchmark.datasets[dataset].label}
     done = TrainingRecord.read(train / "done.json")
     if settings is None:
-        settings = build(RunSettings, done.settings, f"{train / 'done.json'}: settings")
+        where = f"{train / 'done.json'}: settings"
+        settings = build(RunSettings, done.settings, where)
+        options = METHOD_OPTIONS.get(settings.method)
+        if options is not None:
+            settings = dataclasses.replace(settings, options=build(options, settings.options, f"{where}.options"))
     if done.training_fingerprint != settings.training_fingerprint:
         raise UserError(f"{train}: was trained with other settings than {model}'s now; run `potgan train` again")
     name = done.kept[-1]

@@ -10,6 +10,9 @@ from torch import nn
 
 from potgan.common.errors import UserError
 
+# torch announces another place for the function of `mean_over_processes`. A filter around the call would stop the compiler there.
+warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.nn")
+
 #: The slope of every leaky ReLU below 0. The value is that of DCGAN, which Deformable GAN and PG2 use too.
 SLOPE = 0.2
 
@@ -134,8 +137,6 @@ def several_processes() -> bool:
 
 def mean_over_processes(values: torch.Tensor) -> torch.Tensor:
     """The mean of a tensor over all processes, through which gradients flow. All processes have equal shares."""
-    with warnings.catch_warnings():  # torch announces another place for this function
-        warnings.simplefilter("ignore", FutureWarning)
-        from torch.distributed.nn.functional import all_reduce
+    from torch.distributed.nn.functional import all_reduce
 
-        return all_reduce(values) / dist.get_world_size()
+    return all_reduce(values) / dist.get_world_size()

@@ -126,15 +126,18 @@ def test_pairs(dataset: Dataset, layout: Layout, name: str) -> int | None:
 
 def training_bytes(settings: RunSettings) -> int:
     """Bytes that a training writes and keeps, and its state, which lies beside them while it runs (4 bytes per weight, and
-    8 for Adam's two moments)."""
+    8 for Adam's two moments of a weight that is trained)."""
     import torch
 
     from potgan.methods.registry import method_class
+    from potgan.training.estimate import without_weight_files
 
     with torch.device("meta"):  # shapes without memory
-        networks = method_class(settings.method).build_networks(settings)
-    weights = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
-    return 4 * weights["generator"] * settings.training.checkpoints + 12 * sum(weights.values())
+        networks = method_class(settings.method).build_networks(without_weight_files(settings))
+    kept = 4 * sum(weight.numel() for weight in networks["generator"].parameters())
+    weights = [weight for network in networks.values() for weight in network.parameters()]
+    state = sum((12 if weight.requires_grad else 4) * weight.numel() for weight in weights)
+    return kept * settings.training.checkpoints + state
 
 
 def _speeds(layout: Layout) -> dict[str, float]:
@@ -153,12 +156,25 @@ def _speeds(layout: Layout) -> dict[str, float]:
     return found
 
 
+#: The settings of the section `training` that decide the time of a step.
+_TIMED_SETTINGS = (
+    "batch_size",
+    "device_batch_size",
+    "precision",
+    "threads",
+    "processes",
+    "compile",
+    "perceptual_network",
+    "perceptual_width",
+)
+
+
 def _shape(settings: dict[str, Any]) -> str:
     """What decides the time of a step: everything but the data, the seed, the schedule and the values of weights."""
     training = settings["training"]
     shape = [settings.get("method"), settings.get("options"), settings["image_size"]]
     shape += [settings["generator"], settings["discriminator"], settings["loss_weights"]]
-    shape += [training.get(name) for name in ("batch_size", "precision", "threads", "processes", "compile")]
+    shape += [training.get(name) for name in _TIMED_SETTINGS]
     return json.dumps(shape, sort_keys=True)
 
 

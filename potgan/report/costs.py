@@ -38,9 +38,10 @@ INPUTS = {
 class Cost:
     """One model on one data set.
 
-    parameters: of the generator that is kept. all_parameters: with all networks of the training. multiply_adds: of one image at test
-    time, in convolutions and matrix products. inputs: parts of a batch that the generator reads. images_seen: pairs, or single images,
-    that the training went through. seconds: wall time of a training, the mean over seeds; None where it is another model's training.
+    parameters: of the generator that is kept. all_parameters: with all networks of the training. multiply_adds: of one image at
+    test time, in convolutions and matrix products. inputs: parts of a batch that the generator reads. images_seen: pairs, or
+    single images, that the training went through. seconds: wall time of a training, the mean over seeds; None where it is
+    another model's training.
     """
 
     dataset: str
@@ -94,8 +95,8 @@ def costs(results: Results) -> list[Cost]:
 def arithmetic(settings: RunSettings) -> tuple[int, float, frozenset[str]]:
     """Return the parameters of a generator, its multiply-adds for one image, and the parts of a batch that it reads.
 
-    The generator runs once on tensors that have shapes and no numbers, so that a large one costs no time. Counted are convolutions and matrix products; a multiplication
-    and the addition behind it are one.
+    The generator runs once on tensors that have shapes and no numbers, so that a large one costs no time. Counted are
+    convolutions and matrix products; a multiplication and the addition behind it are one.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
@@ -123,8 +124,8 @@ def markdown(results: Results, found: list[Cost]) -> str:
     """The costs as Markdown, one table per data set, with what each model reaches."""
     benchmark = results.benchmark
     lines = [
-        "**Costs.** All models of a data set are trained on the same pairs and for the same number of images. Multiply-adds are of one "
-        "image at test time, in convolutions and matrix products.",
+        "**Costs.** All models of a data set are trained on the same pairs and for the same number of images. Multiply-adds are of "
+        "one image at test time, in convolutions and matrix products.",
         "",
     ]
     for dataset in dict.fromkeys(cost.dataset for cost in found):

@@ -634,8 +634,8 @@ def quality_and_cost(results: Results, dataset: str) -> Exhibit:
     if not values:
         return Exhibit(name, title, f"{title}.", missing="no trained model was evaluated")
     caption = (
-        f"{title}: a model that lies higher up (SSIM) or lower down (FID) is better, and farther to the left it is cheaper. Means over "
-        "seeds. Training time is of this machine."
+        f"{title}: a model that lies higher up (SSIM) or lower down (FID) is better, and farther to the left it is cheaper. Means "
+        "over seeds. Training time is of this machine."
     )
     labels = {"ssim": "SSIM", "fid": "FID, lower is better"}
 
@@ -654,7 +654,9 @@ def quality_and_cost(results: Results, dataset: str) -> Exhibit:
                 for position, cost in enumerate(found):
                     if cost.model in of_models:
                         style = series_style(position)
-                        axis.plot(amount(cost), of_models[cost.model], linestyle="", markersize=7, label=cost.model, **style)
+                        axis.plot(
+                            amount(cost), of_models[cost.model], linestyle="", markersize=7, label=cost.model, **style
+                        )
                 axis.set_xscale("log")
                 axis.set(xlabel=what, ylabel=labels[metric])
         figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
@@ -680,6 +682,10 @@ def learning_curves(results: Results, dataset: str) -> Exhibit:
     runs = {model: read_progress(results, dataset, model) for model in trained}
     title = f"Learning curves on {label}"
     caption = f"{title}: the loss terms, not weighted, and the SSIM of validation pairs."
+    if compares_methods(benchmark):
+        caption += (
+            " The loss terms are of PoT-GAN's equations; other methods have terms of their own, which do not compare."
+        )
     if shared:
         names = ", ".join(f"{m} (of {benchmark.trained_as(dataset, m)})" for m in shared)
         caption += f" Without a training of its own: {names}."
@@ -699,7 +705,7 @@ def learning_curves(results: Results, dataset: str) -> Exhibit:
                     if column == "validation"
                     else frame.set_index("iteration")[column].dropna()
                     for _, frame in tables_of_seeds
-                    if column == "validation" or column in frame
+                    if column == "validation" or (column in frame and benchmark.method_of(model) == "potgan")
                 ]
                 marker = MARKERS[position % len(MARKERS)] if column == "validation" else ""
                 _draw_mean(axis, [s for s in series if len(s)], model, position, marker)

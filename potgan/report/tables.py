@@ -382,7 +382,9 @@ def _build_table(number: int, benchmark: Benchmark, scores: pd.DataFrame, publis
     measured = dict(list(scores.groupby(["dataset", "method", "metric"])))
     cells = [[_cell(benchmark, row, column, printed, measured) for column in columns] for row in rows]
     for j, column in enumerate(columns):
-        trained = [i for i, row in enumerate(rows) if row.role in ("ours", "retrained") and cells[i][j].value is not None]
+        trained = [
+            i for i, row in enumerate(rows) if row.role in ("ours", "retrained") and cells[i][j].value is not None
+        ]
         for i, mark in _ranks({i: cells[i][j].value for i in trained}, METRICS[column.metric]).items():
             cells[i][j] = replace(cells[i][j], mark=mark)
     return Table(

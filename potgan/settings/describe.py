@@ -45,7 +45,7 @@ def _model_table() -> str:
             "",
             "| key | type | default | allowed | meaning |",
             "|---|---|---|---|---|",
-            f"| `method` | text | `\"potgan\"` | {', '.join(f'`{name}`' for name in METHOD_OPTIONS)} | the training method "
+            f'| `method` | text | `"potgan"` | {", ".join(f"`{name}`" for name in METHOD_OPTIONS)} | the training method '
             "(docs/methods.md) |",
             "| `options` | section | the authors' |  | of a method other than PoT-GAN, as below; a width that is left out is the "
             "authors' times `generator.width` / 64 |",

@@ -1,7 +1,8 @@
 """The options of the methods that PoT-GAN is compared with: `models.<name>.options` of a configuration.
 
 The number of iterations, the batch and the learning rate are those of the section `training`, as for PoT-GAN. Stages and schedules
-are shares of the iterations. The defaults are the authors' values at 128 x 64 pixels (docs/methods.md has a card for each method).
+are shares of the iterations. `unread` names settings of a run that this method never reads, so that a change of them trains nothing
+again. The defaults are the authors' values at 128 x 64 pixels (docs/methods.md has a card for each method).
 """
 
 from __future__ import annotations
@@ -16,10 +17,21 @@ from potgan.common.typed import setting
 class PG2Options:
     """PG2 (Ma et al. 2017): a coarse image by G1, then a difference map by G2."""
 
+    unread: ClassVar[tuple[str, ...]] = (
+        "training.perceptual_network",
+        "training.perceptual_width",
+        "masks.heatmap_sigma",
+        "masks.levels",
+    )
+
     width: int = setting(128, "channels of the first level of G1 and G2", at_least=1)
     discriminator_width: int = setting(64, "channels of the discriminator's first layer", at_least=1)
     first_stage: float = setting(
-        22 / 60, "share of the iterations that train G1; the rest train G2 and D", above=0, below=1
+        22 / 36,
+        "share of the iterations that train G1; the rest train G2 and D. The paper has 22,000 and 14,000 on Market-1501, and "
+        "30,000 and 20,000 on DeepFashion",
+        above=0,
+        below=1,
     )
     reconstruction: float = setting(10.0, "weight of the masked L1 beside the adversarial loss", at_least=0)
 
@@ -27,6 +39,8 @@ class PG2Options:
 @dataclass(frozen=True)
 class DeformableOptions:
     """Deformable GAN (Siarohin et al. 2018): skip connections deformed by one affine warp per body part."""
+
+    unread: ClassVar[tuple[str, ...]] = ("masks.limb_radius", "masks.levels")
 
     width: int = setting(64, "channels of the first level", at_least=1)
     normalization: str = setting(
@@ -55,6 +69,8 @@ class DeformableOptions:
 class VUNetOptions:
     """VUNet (Esser et al. 2018): a conditional variational autoencoder, trained on single images."""
 
+    unread: ClassVar[tuple[str, ...]] = ("masks.limb_radius", "masks.levels", "masks.heatmap_sigma")
+
     width: int = setting(32, "channels of the first scale; the others have at most four times as many", at_least=1)
     dropout: float = setting(0.1, "in every residual block", at_least=0, below=1)
     reconstruction: float = setting(5.0, "weight of the feature loss", at_least=0)
@@ -63,6 +79,13 @@ class VUNetOptions:
 @dataclass(frozen=True)
 class DPIGOptions:
     """DPIG (Ma et al. 2018), its first stage: codes of seven body regions and the background, trained by reconstruction."""
+
+    unread: ClassVar[tuple[str, ...]] = (
+        "training.perceptual_network",
+        "training.perceptual_width",
+        "masks.heatmap_sigma",
+        "masks.levels",
+    )
 
     width: int = setting(128, "channels of the first level of encoders and decoder", at_least=1)
     discriminator_width: int = setting(64, "channels of the discriminator's first layer", at_least=1)
@@ -76,6 +99,8 @@ class DPIGOptions:
 @dataclass(frozen=True)
 class PATNOptions:
     """PATN (Zhu et al. 2019): nine blocks that attend to what the pose moves."""
+
+    unread: ClassVar[tuple[str, ...]] = ("masks.limb_radius", "masks.levels")
 
     width: int = setting(64, "channels of the first layer of the generator and of both discriminators", at_least=1)
     blocks: int = setting(9, "attention blocks", at_least=1)
@@ -101,6 +126,8 @@ class PATNOptions:
 @dataclass(frozen=True)
 class ADGANOptions:
     """ADGAN (Men et al. 2020): a style code of each parsed component of the source, through adaptive instance norm."""
+
+    unread: ClassVar[tuple[str, ...]] = ("masks.limb_radius", "masks.levels")
 
     #: Whether the method reads the parsing of the source image, which only some data sets have. A plan must know it.
     reads_parsing: ClassVar[bool] = True

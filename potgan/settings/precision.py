@@ -95,13 +95,17 @@ def notes(benchmark: Benchmark) -> tuple[str, ...]:
                 f"{model} is trained in {precision}; the ablation report compares it with {twin}, the same in fp32."
             )
         else:
-            models_of.setdefault(precision, []).append(model)
+            models_of.setdefault((precision, benchmark.method_of(model) == "potgan"), []).append(model)
     frame = measured()
-    for precision, models in models_of.items():
+    for (precision, of_potgan), models in models_of.items():
         measured_as = _coarsest(precision)
         how = f"in {precision}"
         if precision == "auto":
             how = f"in {measured_as} where the processor or GPU has it, else in fp32 (`done.json` says which)"
+        if not of_potgan:
+            are = "is" if len(models) == 1 else "are"
+            found.append(f"{', '.join(models)} {are} trained {how}. What that changes in them was not measured.")
+            continue
         rows = frame[frame["precision"] == measured_as]
         parts = (
             f"{row.metric} {row.difference:+.3f} ± {row.difference_sd:.3f} (fp32: {row.fp32:.3f} ± {row.fp32_sd:.3f})"

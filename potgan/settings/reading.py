@@ -195,12 +195,13 @@ def _check(benchmark: Benchmark, where: str) -> None:
         )
         main = benchmark.run_settings(name, benchmark.main_model, benchmark.seeds[0])
         require(
+            main.method == "potgan",
+            f"models: the first, {benchmark.main_model}, is the one that the report compares with, and must be one of PoT-GAN; put "
+            "another first",
+        )
+        require(
             not benchmark.interventions
-            or (
-                main.method == "potgan"
-                and main.generator.pose_transform
-                and main.training.coordinates_learning_rate > 0
-            ),
+            or (main.generator.pose_transform and main.training.coordinates_learning_rate > 0),
             f"interventions: {benchmark.main_model} has no warps on {name} that others could stand for",
         )
         for model in benchmark.models:
@@ -216,7 +217,12 @@ def _check(benchmark: Benchmark, where: str) -> None:
                 f"{at}: training.perceptual_width is {run.training.perceptual_width}, and VGG-16 has {VGG_WIDTH} channels; leave "
                 "it out, or set perceptual_network: random",
             )
-            for key in ("checkpoints", "decay_from"):
+            require(
+                run.method == "potgan" or run.training.ema == 0,
+                f"{at}: training.ema is {run.training.ema}, and {run.method} averages no weights; set ema in the models of PoT-GAN "
+                "alone",
+            )
+            for key in ("checkpoints", *(["decay_from"] if run.method == "potgan" else [])):
                 require(
                     getattr(run.training, key) <= run.training.iterations,
                     f"{at}: training.{key} must be at most training.iterations",

@@ -164,7 +164,8 @@ class Dataset:
     pairs: PairSettings = setting(PairSettings(), "its pairs")
     overrides: dict[str, typing.Any] = setting(
         dict,
-        "what differs for this data set from the sections `generator`, `discriminator`, `loss_weights`, `masks`, `training`",
+        "what differs for this data set from the sections `generator`, `discriminator`, `loss_weights`, `masks`, `training`; and "
+        "`options`: method -> what differs from the options of this method",
     )
 
     @property
@@ -286,7 +287,8 @@ class TrainingSettings:
         below=1,
     )
     # The settings below decide how a training is run, and not what is trained. They may change the results by the rounding of
-    # sums, as another machine may.
+    # sums, as another machine may. Methods other than PoT-GAN have batch statistics, dropout or noise, which are of each process
+    # and of each part of a batch, so that `processes` and `device_batch_size` are a part of their trainings.
     threads: int = setting(1, "CPU threads of each process; changes no training", at_least=1)
     processes: int = setting(1, "one per GPU, each with its share of every batch; changes no training", at_least=1)
     device_batch_size: int | None = setting(
@@ -470,7 +472,14 @@ class Benchmark:
         if not isinstance(method, str) or method not in METHOD_OPTIONS:
             raise UserError(f"models.{model}.method: must be one of {', '.join(METHOD_OPTIONS)}, and is {method!r}")
         sections = {name: dataclasses.asdict(getattr(self, name)) for name in (*POTGAN_SECTIONS, "masks", "training")}
-        sections = merge(sections, settings.overrides, f"datasets.{dataset}.overrides")
+        where = f"datasets.{dataset}.overrides"
+        overrides = dict(settings.overrides)
+        of_methods = overrides.pop("options", None) or {}
+        for name in of_methods:
+            if METHOD_OPTIONS.get(name) is None:
+                known = ", ".join(known for known, options in METHOD_OPTIONS.items() if options is not None)
+                raise UserError(f"{where}.options.{name}: no method of this name has options; there are {known}")
+        sections = merge(sections, overrides, where)
         options = METHOD_OPTIONS[method]
         if options is not None:
             # The sections of PoT-GAN are no settings of this method, so an entry that sets one of them is a mistake.
@@ -480,7 +489,9 @@ class Benchmark:
                         f"models.{model}.training.{name}: is read by PoT-GAN's training only, and not by {method}; remove it"
                     )
             others = {name: sections.pop(name) for name in POTGAN_SECTIONS}
-            defaults = options_beside(options, sections["training"], others["generator"]["width"])
+            training = sections["training"] | (own.get("training") or {})
+            defaults = options_beside(options, training, others["generator"]["width"])
+            defaults = merge(defaults, of_methods.get(method) or {}, f"{where}.options.{method}")
             sections = others | merge(sections | {"options": defaults}, own, f"models.{model}")
             sections["options"] = build(options, sections["options"], f"models.{model}.options")
         else:
@@ -506,7 +517,8 @@ def options_beside(options: type, training: dict[str, typing.Any], generator_wid
     """Return the options of a method where an entry names none, as a tree.
 
     They are the authors', apart from two kinds that make all methods of a benchmark alike. Widths are the authors' times PoT-GAN's
-    share of the paper's width, `generator.width` / 64. A frozen network of features is of the kind of `training.perceptual_network`.
+    share of the paper's width, `generator.width` / 64. A frozen network of features is of the kind of
+    `training.perceptual_network`.
     """
     found = dataclasses.asdict(options())
     share = generator_width / GeneratorSettings().width
@@ -547,8 +559,14 @@ class RunSettings:
             tree["generator"]["guided_filter"] = "not in training"
         for name in POTGAN_SECTIONS if self.options is not None else ("options",):
             del tree[name]
-        for name in POTGAN_TRAINING if self.options is not None else ():
-            del tree["training"][name]
+        if self.options is not None:
+            for name in (*(f"training.{name}" for name in POTGAN_TRAINING), *self.options.unread):
+                section, _, key = name.partition(".")
+                del tree[section][key]
+            # Batch statistics, dropout, noise and image pools are of each part of a batch, and of each process.
+            options = self.training
+            share = options.batch_size // options.processes
+            tree["training"]["together"] = [options.processes, min(options.device_batch_size or share, share)]
         return json.loads(json.dumps(tree))
 
     @property

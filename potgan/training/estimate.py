@@ -30,8 +30,9 @@ from potgan.common.progress import say
 from potgan.common.tensors import tensors_to_bytes
 from potgan.data.batches import PairData, training_batches
 from potgan.data.pose import PARSING_CLASSES
+from potgan.methods.method import Method
 from potgan.methods.registry import build_method
-from potgan.settings.schema import Benchmark, RunSettings
+from potgan.settings.schema import VGG_WIDTH, Benchmark, RunSettings
 from potgan.training.log import LossMeter
 from potgan.training.loop import batch_positions, out_of_memory_is_one_line, prepare
 from potgan.training.update import Update
@@ -83,15 +84,15 @@ class TimedTraining:
         positions = batch_positions(len(data), settings, itertools.count(), alone)
         self.batches = training_batches(data, device, positions, needs=self.method.needs)
 
-    def run(self, steps: int) -> float:
-        """Take this many steps and return how many seconds they took.
+    def run(self, steps: int, iteration: int = 0) -> float:
+        """Take this many steps, as at an iteration of the training, and return how many seconds they took.
 
         The time includes the making of batches. The device has finished its work before the clock starts and before it stops.
         """
         synchronise(self.device)
         start = time.perf_counter()
         for _ in range(steps):
-            self.meter.add(self.update(next(self.batches), 0))
+            self.meter.add(self.update(next(self.batches), iteration))
         synchronise(self.device)
         return time.perf_counter() - start
 
@@ -128,9 +129,10 @@ def measure(settings: RunSettings, steps: int) -> Measured:
     with out_of_memory_is_one_line(settings):
         data = random_pairs(settings.image_size, settings.masks.heatmap_sigma).placed(device)
         training = TimedTraining(settings, device, data)
-        training.run(WARM_UP[device.type])
-        seconds = training.run(steps) / steps
-    method = training.method
+        method, seconds = training.method, 0.0
+        for first, share in stages_of(method):
+            training.run(WARM_UP[device.type], first)
+            seconds += share * training.run(steps, first) / steps
     return Measured(
         seconds,
         peak_memory_bytes(device),
@@ -139,6 +141,14 @@ def measure(settings: RunSettings, steps: int) -> Measured:
         method.ran_compiled,
         device_name(device),
     )
+
+
+def stages_of(method: Method) -> list[tuple[int, float]]:
+    """Return (first iteration, share of the iterations) of every stage of a training, in their order."""
+    iterations = method.settings.training.iterations
+    phases = [method.phase(iteration) for iteration in range(iterations)]
+    firsts = [i for i in range(iterations) if i == 0 or phases[i] != phases[i - 1]]
+    return [(first, (end - first) / iterations) for first, end in zip(firsts, [*firsts[1:], iterations], strict=True)]
 
 
 @dataclass(frozen=True)
@@ -233,7 +243,15 @@ def _what_is_timed(settings: RunSettings) -> RunSettings:
     training = dataclasses.replace(
         options, batch_size=options.batch_size // options.processes, processes=1, perceptual_network="random"
     )
-    return dataclasses.replace(settings, dataset="random", seed=0, training=training)
+    return without_weight_files(dataclasses.replace(settings, dataset="random", seed=0, training=training))
+
+
+def without_weight_files(settings: RunSettings) -> RunSettings:
+    """Return the settings with a random network in the place of a published one inside the generator, of the same size."""
+    if getattr(settings.options, "texture_network", "random") == "random":
+        return settings
+    options = dataclasses.replace(settings.options, texture_network="random", texture_width=VGG_WIDTH)
+    return dataclasses.replace(settings, options=options)
 
 
 def _in_a_process(settings: RunSettings, steps: int, what: str) -> Measured:

@@ -272,9 +272,14 @@ def out_of_memory_is_one_line(settings: RunSettings) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         options = settings.training
         fits = (options.device_batch_size or options.batch_size // options.processes) // 2
+        so = (
+            "the result is the same"
+            if settings.options is None
+            else "batch statistics and dropout are then of each part"
+        )
         raise UserError(
             f"the GPU has too little memory ({' '.join(str(error).split())[:160]}); set training.device_batch_size to {fits or 1}: "
-            "the batch is then accumulated from parts, and the result is the same"
+            f"the batch is then accumulated from parts, and {so}"
         ) from None
 
 

@@ -48,6 +48,8 @@ class Update:
 
     def _begin(self, iteration: int) -> None:
         self.recorded = False
+        # The memory of an earlier stage's graph is free before the next stage needs its own.
+        self._graph = self._inputs = self._terms = None
         self._to_come, self._loads, self._phase = UPDATES_BEFORE, self._method.loads, self._method.phase(iteration)
 
     def _unrecorded(self, parts: list[Gathered], iteration: int) -> dict[str, torch.Tensor]:

@@ -51,8 +51,8 @@ RUN = {
     "snakemake --cores 2 --configfile config/config.yaml config/three-seeds.yaml config/long.yaml -- all": (
         "tests/settings/test_reading.py::test_lengths_are_the_three_seeds_otherwise"
     ),
-    "snakemake --cores 8 --configfile config/paper.yaml config/methods.yaml -- all": (
-        "tests/settings/test_reading.py::test_the_compared_methods_are_laid_over_any_benchmark"
+    "snakemake --cores 8 --configfile config/paper.yaml config/methods.yaml config/methods-paper.yaml -- all": (
+        "tests/settings/test_reading.py::test_a_data_set_may_have_options_of_its_own_for_a_method"
     ),
     "python -m potgan.report.claims reports/published/embedded-three-seeds": (
         "tests/report/test_claims.py::test_the_published_claims_are_those_of_the_published_reports"

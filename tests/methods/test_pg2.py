@@ -249,13 +249,13 @@ def test_cross_entropy_is_that_of_the_logits() -> None:
         torch.testing.assert_close(cross_entropy(logits, real), expected)
 
 
-def test_the_stages_are_22_to_38_as_in_the_authors_scripts() -> None:
-    method = PG2(settings(iterations=60), CPU)
-    assert [method.phase(i) for i in range(60)] == 22 * [0] + 38 * [1]
+def test_the_stages_are_22_to_14_as_in_the_paper() -> None:
+    method = PG2(settings(iterations=36), CPU)
+    assert [method.phase(i) for i in range(36)] == 22 * [0] + 14 * [1]
 
 
 def test_a_stage_trains_its_own_networks_and_leaves_the_others() -> None:
-    method = PG2(settings(iterations=60), CPU)
+    method = PG2(settings(iterations=36), CPU)
     batch = pairs()
 
     def changed(iterations) -> set[str]:
@@ -276,7 +276,7 @@ def test_a_stage_trains_its_own_networks_and_leaves_the_others() -> None:
 
 
 def test_every_weight_is_trained_in_one_of_the_stages() -> None:
-    method = PG2(settings(iterations=60, learning_rate=1e-2), CPU)
+    method = PG2(settings(iterations=36, learning_rate=1e-2), CPU)
     before = copy.deepcopy({name: dict(network.named_parameters()) for name, network in method.networks.items()})
     for iteration in (0, 1, 22, 23):
         method.update([pairs()], iteration)
@@ -292,7 +292,7 @@ def test_every_weight_is_trained_in_one_of_the_stages() -> None:
 def test_the_losses_of_the_second_stage_are_the_authors_sums(size) -> None:
     """The discriminator judges targets, sources and refined images in one batch; below 256 rows coarse images are with them."""
     options = PG2Options(width=4, discriminator_width=4, reconstruction=7.0)
-    method = PG2(settings(size, options, iterations=60, learning_rate=1e-12), CPU)
+    method = PG2(settings(size, options, iterations=36, learning_rate=1e-12), CPU)
     batch, (generator, judge) = pairs(3, size), method.networks.values()
     torch.nn.init.normal_(generator.refinement.last.weight, std=0.1)
     with torch.no_grad():
@@ -312,7 +312,8 @@ def test_the_losses_of_the_second_stage_are_the_authors_sums(size) -> None:
 
 
 def test_a_training_continues_exactly_across_the_change_of_stages() -> None:
-    data, run = dots(), settings(iterations=6)  # the second stage begins with iteration 2
+    options = PG2Options(width=8, discriminator_width=8, first_stage=1 / 3)
+    data, run = dots(), settings(options=options, iterations=6)  # the second stage begins with iteration 2
     whole = PG2(run, CPU)
     batches = [data.batch(np.arange(4), CPU, whole.needs)]
     for iteration in range(4):
@@ -339,7 +340,8 @@ def test_it_learns_four_pairs_in_both_stages() -> None:
 def test_bf16_is_near_fp32() -> None:
     batch, terms = pairs(), {}
     for precision in ("fp32", "bf16"):
-        method = PG2(settings(iterations=6, precision=precision), CPU)
+        options = PG2Options(width=8, discriminator_width=8, first_stage=1 / 3)
+        method = PG2(settings(options=options, iterations=6, precision=precision), CPU)
         terms[precision] = [method.update([batch], iteration) for iteration in range(4)]
         assert all(weight.isfinite().all() for network in method.networks.values() for weight in network.parameters())
     for exact, coarse in zip(terms["fp32"], terms["bf16"], strict=True):

@@ -12,8 +12,8 @@ from potgan.report.costs import arithmetic, duration
 from potgan.settings.layout import Layout
 from potgan.settings.reading import load
 
-#: Method -> parameters of its generator and multiply-adds of an image of 128 x 64 pixels, counted in the authors' networks. ADGAN's are
-#: without what its VGG-19 has and never reads: 20,024,384 - 3,505,728 weights and the arithmetic beyond relu4_1.
+#: Method -> parameters of its generator and multiply-adds of an image of 128 x 64 pixels, counted in the authors' networks. ADGAN's
+#: are without what its VGG-19 has and never reads: 20,024,384 - 3,505,728 weights and the arithmetic beyond relu4_1.
 AUTHORS = {
     "pg2": (70_795_075 + 6_058_883, 47.6e9),
     "deformable": (61_109_085, 8.562e9),

@@ -12,6 +12,7 @@ from potgan.common.typed import build, setting
 from potgan.methods.potgan.generator import Generator
 from potgan.settings import reading
 from potgan.settings.describe import insert
+from potgan.settings.options import METHOD_OPTIONS
 from potgan.settings.reading import as_tree, dump, load
 from potgan.settings.schema import INTERVENTIONS, Benchmark, Dataset, ExternalMethod
 
@@ -310,13 +311,23 @@ def test_the_compared_methods_are_laid_over_any_benchmark(repository, base) -> N
     main = benchmark.run_settings(dataset, benchmark.main_model, 0)
     share = main.generator.width / 64
     # The channels of the authors' code at the first level, and their learning rates.
-    facts = {"pg2": (128, 2e-5), "deformable": (64, 2e-4), "vunet": (32, 1e-3), "dpig": (128, 2e-5), "patn": (64, 2e-4), "adgan": (64, 1e-3)}  # fmt: skip
+    facts = {
+        "pg2": (128, 2e-5),
+        "deformable": (64, 2e-4),
+        "vunet": (32, 1e-3),
+        "dpig": (128, 2e-5),
+        "patn": (64, 2e-4),
+        "adgan": (64, 1e-3),
+    }
     for method, (width, rate) in facts.items():
         run = benchmark.run_settings(dataset, method, 0)
         assert run.method == method
         assert run.options.width == width * share
         assert run.training.learning_rate == rate
-        assert (run.training.iterations, run.training.batch_size) == (main.training.iterations, main.training.batch_size)
+        assert (run.training.iterations, run.training.batch_size) == (
+            main.training.iterations,
+            main.training.batch_size,
+        )
 
 
 def test_the_compared_methods_of_the_embedded_benchmark_have_five_times_the_authors_rates(repository) -> None:
@@ -334,15 +345,70 @@ def test_settings_of_potgans_training_are_no_settings_of_another_method() -> Non
     tree = {"benchmark": "x", "description": "x", "protocol": "potgan-synthetic"}
     tree |= {"datasets": {"people": {"kind": "synthetic", "label": "People"}}}
     model = {"method": "patn", "training": {"decay_from": 3}}
-    with pytest.raises(UserError, match=r"models.b.training.decay_from: is read by PoT-GAN's training only, and not by patn"):
+    with pytest.raises(
+        UserError, match=r"models.b.training.decay_from: is read by PoT-GAN's training only, and not by patn"
+    ):
         load(tree | {"models": {"a": {}, "b": model}})
     # Neither does a change of such a setting train the other method again.
-    prints = [
-        load(tree | {"models": {"a": {}, "b": {"method": "patn"}}, "training": {"ema": ema}}).run_settings("people", name, 0).training_fingerprint
-        for name in ("a", "b") for ema in (0.0, 0.9)
-    ]  # fmt: skip
+    prints = []
+    for name in ("a", "b"):
+        for start in (10, 20):
+            benchmark = load(tree | {"models": {"a": {}, "b": {"method": "patn"}}, "training": {"decay_from": start}})
+            prints.append(benchmark.run_settings("people", name, 0).training_fingerprint)
     assert prints[0] != prints[1]
     assert prints[2] == prints[3]
+
+
+def test_a_data_set_may_have_options_of_its_own_for_a_method(repository) -> None:
+    """PATN's authors on Market-1501: batch norm, cross-entropy, weights of 10, a pool of 50; on DeepFashion the others."""
+    files = ("paper", "methods", "methods-paper")
+    trees = [yaml.safe_load((repository / "config" / f"{file}.yaml").read_text()) for file in files]
+    benchmark = load(functools.reduce(laid_over, trees))
+
+    def patn(dataset: str) -> tuple[object, ...]:
+        options = benchmark.run_settings(dataset, "patn", 0).options
+        return options.normalization, options.adversarial_kind, options.reconstruction, options.perceptual, options.pool
+
+    assert patn("market1501") == patn("dukemtmc") == ("batch", "cross-entropy", 10, 10, 50)
+    assert patn("deepfashion") == ("instance", "least-squares", 1, 1, 0)
+    assert benchmark.run_settings("deepfashion", "deformable", 0).options.window == 5
+    people = {"kind": "synthetic", "label": "People", "overrides": {"options": {"nobody": {}}}}
+    tree = {"benchmark": "x", "description": "x", "protocol": "potgan-synthetic", "datasets": {"people": people}}
+    with pytest.raises(
+        UserError, match=r"datasets.people.overrides.options.nobody: no method of this name has options"
+    ):
+        load(tree | {"models": {"a": {}}})
+
+
+def test_a_change_of_what_a_method_never_reads_trains_nothing_again() -> None:
+    tree = {"benchmark": "x", "description": "x", "protocol": "potgan-synthetic"}
+    tree |= {"datasets": {"people": {"kind": "synthetic", "label": "People"}}}
+    methods = ("pg2", "deformable", "vunet", "dpig", "patn", "adgan")
+    tree |= {"models": {"a": {}} | {method: {"method": method} for method in methods}}
+
+    def prints(section: str = "masks", **changes: object) -> dict[str, str]:
+        benchmark = load(tree | {section: changes})
+        return {model: benchmark.run_settings("people", model, 0).training_fingerprint for model in benchmark.models}
+
+    before = prints()
+    # PG2 and DPIG read a mask. PATN, ADGAN and Deformable GAN read Gaussian heat maps. VUNet reads joints alone.
+    assert {m for m in before if prints(limb_radius=9)[m] != before[m]} == {"a", "pg2", "dpig"}
+    assert {m for m in before if prints(heatmap_sigma=3.0)[m] != before[m]} == {"a", "deformable", "patn", "adgan"}
+    random = {"perceptual_network": "random"}
+    narrow, wide = (prints("training", **random, perceptual_width=width) for width in (8, 16))
+    assert {m for m in before if narrow[m] != wide[m]} == {"a", "deformable", "vunet", "patn", "adgan"}
+    # Batch statistics, dropout and noise are of each part and of each process; PoT-GAN has none of them.
+    assert {m for m in before if prints("training", device_batch_size=4)[m] != before[m]} == set(methods)
+    assert prints("training", device_batch_size=32) == before
+
+
+def test_what_only_potgan_can_do_is_asked_of_potgan_alone() -> None:
+    tree = {"benchmark": "x", "description": "x", "protocol": "potgan-synthetic"}
+    tree |= {"datasets": {"people": {"kind": "synthetic", "label": "People"}}}
+    with pytest.raises(UserError, match=r"the first, b, is the one that the report compares with"):
+        load(tree | {"models": {"b": {"method": "patn"}, "a": {}}})
+    with pytest.raises(UserError, match=r"models.b: training.ema is 0.9, and patn averages no weights"):
+        load(tree | {"models": {"a": {}, "b": {"method": "patn"}}, "training": {"ema": 0.9}})
 
 
 def test_widths_and_frozen_networks_follow_potgans_unless_an_entry_says_otherwise() -> None:
@@ -394,7 +460,7 @@ def test_every_key_of_the_shipped_configurations_is_in_the_readme(repository) ->
     for path in (repository / "config").glob("*.yaml"):
         tree = yaml.safe_load(path.read_text())
         names = {*tree.get("models", {}), *tree.get("datasets", {}), *tree.get("external_methods", {})}
-        for key in keys(tree) - names - {"base"}:
+        for key in keys(tree) - names - {"base", *METHOD_OPTIONS}:
             assert f"| `{key}` |" in text, f"{path.name}: {key}"
 
 

@@ -11,11 +11,12 @@ import torch
 from test_contract import small, without_chance
 from test_loop import SETTINGS, dots, equal, in_two_processes, plain_descent, saved_iteration, wait_for_state
 
+from potgan.apply.runs import open_generator
 from potgan.methods import METHODS
 from potgan.methods.registry import build_method
 from potgan.settings.options import METHOD_OPTIONS
 from potgan.settings.schema import RunSettings
-from potgan.training import loop
+from potgan.training import estimate, loop
 
 CPU = torch.device("cpu")
 OTHERS = [name for name in METHODS if name != "potgan"]
@@ -38,7 +39,7 @@ import sys, time, torch
 from pathlib import Path
 sys.path[:0] = [{tests!r}, {contract!r}]
 import test_loop, test_methods
-from potgan.training import loop
+from potgan.training import estimate, loop
 step = torch.optim.Adam.step
 def slow(self, *a, **k):
     time.sleep(0.1)
@@ -122,3 +123,31 @@ def test_bf16_is_near_fp32(method: str) -> None:
         losses[precision] = built.update([dots().batch(np.arange(4), CPU, built.needs)], 0)
     for name, value in losses["fp32"].items():
         assert losses["bf16"][name].item() == pytest.approx(value.item(), rel=0.05, abs=0.01), name
+
+
+def test_the_estimate_times_every_stage_by_its_share() -> None:
+    """PG2 trains G1 in 22 of 36 iterations, and then G2 and the discriminator."""
+    settings = settings_of("pg2", iterations=36)
+    assert estimate.stages_of(build_method(settings, CPU)) == [(0, 22 / 36), (22, 14 / 36)]
+    assert estimate.stages_of(build_method(settings_of("patn"), CPU)) == [(0, 1.0)]
+    training = estimate.TimedTraining(
+        settings, CPU, estimate.random_pairs(settings.image_size, 3.0, images=8, pairs=16)
+    )
+    training.run(1)
+    training.run(1, 22)
+    assert all(optimizer.state for optimizer in training.method.optimizers.values())
+
+
+def test_an_estimate_fetches_no_weight_file() -> None:
+    settings = settings_of("adgan")
+    fetched = dataclasses.replace(settings.options, texture_network="vgg16", texture_width=4)
+    replaced = estimate.without_weight_files(dataclasses.replace(settings, options=fetched))
+    assert (replaced.options.texture_network, replaced.options.texture_width) == ("random", 64)  # VGG-19's channels
+    assert estimate.without_weight_files(settings) == settings
+
+
+@pytest.mark.parametrize("method", OTHERS)
+def test_the_folder_of_a_run_opens_without_its_configuration(method: str, tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "x" / "dots" / "mine" / "seed3"
+    loop.train(dots(), None, settings_of(method, 2), folder / "train", {}, CPU)
+    assert open_generator(folder).iteration == 2

@@ -55,12 +55,15 @@ class PG2(ComparedMethod):
         }
 
     def phase(self, iteration: int) -> int:
-        """Return 0 in stage 1 and 1 in stage 2. The authors change at 22,000 of 60,000 iterations."""
+        """Return 0 in stage 1 and 1 in stage 2. The paper changes at 22,000 of 36,000 iterations."""
         return int(iteration >= round(self.options.first_stage * self.settings.training.iterations))
 
     def set_rates(self, iteration: int) -> None:
         super().set_rates(iteration)
-        self._phase = self.phase(iteration)
+        if self.phase(iteration) != self._phase:
+            self._phase = self.phase(iteration)
+            # G1's gradients are as large as G1 itself, and stage 2 needs none of them.
+            self.optimizers["coarse"].zero_grad(set_to_none=True)
 
     @property
     def exact_in_parts(self) -> bool:
