@@ -560,7 +560,7 @@ class RunSettings:
         for name in POTGAN_SECTIONS if self.options is not None else ("options",):
             del tree[name]
         if self.options is not None:
-            for name in (*(f"training.{name}" for name in POTGAN_TRAINING), *self.options.unread):
+            for name in (*(f"training.{name}" for name in POTGAN_TRAINING), *getattr(self.options, "unread", ())):
                 section, _, key = name.partition(".")
                 del tree[section][key]
             # Batch statistics, dropout, noise and image pools are of each part of a batch, and of each process.

@@ -60,7 +60,7 @@ def method(**arguments) -> VUNetMethod:
 
 
 def batch(places: tuple[int, ...] = (0, 1, 2, 3)) -> Batch:
-    return dots().batch(np.array(places), CPU, VUNetMethod.needs)
+    return dots().batch(np.array(places), CPU, VUNetMethod.needs | VUNet.needs)
 
 
 def figure(**joints: tuple[float, float]) -> torch.Tensor:

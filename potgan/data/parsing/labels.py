@@ -5,11 +5,10 @@ Whatever the file has, the labels that are used are numbers of `PARSING_CLASSES`
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
+import cv2
 import numpy as np
-from PIL import Image
 
 from potgan.common.errors import UserError
 from potgan.data.pose import PARSING_CLASSES
@@ -51,6 +50,8 @@ def read_labels(path: Path, classes: str) -> np.ndarray:
     A file with a palette is read by its indices, because parsers write such files so that people see colours. Raises UserError
     for a file that cannot be read, that has more than one channel, or that has a label outside of the classes.
     """
+    from PIL import Image  # which reads a palette's indices; a GPU machine that only trains need not have it
+
     try:
         with Image.open(path, formats=("PNG",)) as image:
             mode, values = image.mode, np.asarray(image)
@@ -79,12 +80,9 @@ def read_labels(path: Path, classes: str) -> np.ndarray:
 
 def labels_png(labels: np.ndarray) -> bytes:
     """The bytes of a label image in the classes of ADGAN: (H, W) uint8 numbers of PARSING_CLASSES."""
-    content = io.BytesIO()
-    Image.fromarray(labels).save(content, "PNG", optimize=False)
-    return content.getvalue()
+    return cv2.imencode(".png", labels)[1].tobytes()
 
 
 def labels_of_png(content: bytes) -> np.ndarray:
     """The (H, W) uint8 labels that `labels_png` wrote."""
-    with Image.open(io.BytesIO(content)) as image:
-        return np.asarray(image)
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
