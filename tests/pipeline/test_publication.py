@@ -15,14 +15,15 @@ import yaml
 from test_workflow import TINY, jobs
 
 #: The configurations whose rules the README's graph shows.
-SHOWN = ("config", "three-layouts", "detected")
+SHOWN = ("config", "three-layouts", "detected", "config methods")
 
 
 def rule_graph(repository: Path, folder: Path, configuration: str) -> set[tuple[str, str]]:
-    """Edges (rule, rule that reads its results) of a configuration, as Snakemake draws them."""
+    """Edges (rule, rule that reads its results) of a configuration, as Snakemake draws them. Its files are apart by spaces."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("SNAKEMAKE_", "POTGAN_"))}
-    command = ["snakemake", "--snakefile", repository / "Snakefile", "--directory", folder, "--configfile",
-               repository / "config" / f"{configuration}.yaml", "--rulegraph", "dot", "--", "all"]  # fmt: skip
+    files = [repository / "config" / f"{name}.yaml" for name in configuration.split()]
+    command = ["snakemake", "--snakefile", repository / "Snakefile", "--directory", folder, "--configfile", *files,
+               "--rulegraph", "dot", "--", "all"]  # fmt: skip
     drawn = subprocess.run(
         [sys.executable, "-m", *map(str, command)], capture_output=True, text=True, env=environment, check=True
     ).stdout
