@@ -44,7 +44,7 @@ def main() -> None:
                     **{score: last.get(score) for score in SCORES},
                 }
             )
-    table = pd.DataFrame(rows).sort_values(["method", "learning_rate"], key=lambda c: c if c.name != "method" else None)
+    table = pd.DataFrame(rows).sort_values(["method", "learning_rate"])
     best = table.groupby("method")["validation_ssim"].idxmax()
     table["chosen"] = [index in set(best) for index in table.index]
     write_text(out, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
