@@ -637,7 +637,11 @@ def quality_and_cost(results: Results, dataset: str) -> Exhibit:
         f"{title}: a model that lies higher up (SSIM) or lower down (FID) is better, and farther to the left it is cheaper. Means "
         "over seeds. Training time is of this machine."
     )
-    labels = {"ssim": "SSIM", "fid": "FID, lower is better"}
+    protocol = PROTOCOLS[benchmark.protocol]
+    labels = {
+        "ssim": protocol.metric_id("ssim"),
+        "fid": f"{protocol.metric_id('fid')}, lower is better",
+    }
 
     def draw() -> Figure:
         figure = Figure(figsize=(8.6, 5.0), layout="constrained")
@@ -658,6 +662,9 @@ def quality_and_cost(results: Results, dataset: str) -> Exhibit:
                             amount(cost), of_models[cost.model], linestyle="", markersize=7, label=cost.model, **style
                         )
                 axis.set_xscale("log")
+                axis.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+                axis.xaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:g}"))
+                axis.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
                 axis.set(xlabel=what, ylabel=labels[metric])
         figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
         return figure
