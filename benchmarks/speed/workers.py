@@ -54,6 +54,7 @@ from potgan.settings.schema import (
     MaskSettings,
     RunSettings,
     TrainingSettings,
+    options_beside,
 )
 from potgan.training import loop
 from potgan.training.estimate import TimedTraining, random_pairs, synchronise
@@ -95,9 +96,10 @@ def paper_settings(
 
     method: another one has its authors' options, with all its widths times `width` / 64.
     """
+    options = METHOD_OPTIONS[method]
     return RunSettings(
         method=method,
-        options=options_of(METHOD_OPTIONS[method], width),
+        options=options and options(**options_beside(options, {"perceptual_network": "random"}, width)),
         dataset="random",
         seed=0,
         image_size=size,
@@ -116,14 +118,6 @@ def paper_settings(
             **training,
         ),
     )
-
-
-def options_of(options: type | None, width: int) -> Any:
-    """The options of a method, its authors' with all widths times `width` / 64; None for PoT-GAN, which has none."""
-    if options is None:
-        return None
-    fields = [field for field in dataclasses.fields(options) if field.name.endswith("width")]
-    return options(**{field.name: max(1, field.default * width // 64) for field in fields})
 
 
 @contextlib.contextmanager
@@ -484,9 +478,8 @@ class Adgan(Authors):
             self.image_loss = losses.L1_plus_perceptualLoss(self.LAMBDA_L1, self.LAMBDA_PERCEPTUAL, 3, self.gpus, 1)
         self.contextual_loss = importlib.import_module("losses.CX_style_loss").CXLoss(sigma=0.5)
         self.vgg = importlib.import_module("models.vgg").VGG().to(self.device).requires_grad_(False)
-        for (
-            layer
-        ) in self.vgg.children():  # as large as the published weights: PyTorch's own would fade out layer by layer
+        # As large as the published weights. PyTorch's own would fade out layer by layer.
+        for layer in self.vgg.children():
             if isinstance(layer, torch.nn.Conv2d):
                 torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         batch, size = settings.training.batch_size, settings.image_size

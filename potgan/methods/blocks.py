@@ -91,13 +91,27 @@ def even_out(kernel: torch.Tensor) -> None:
     kernel.copy_((moved + moved.roll(1, 3)) / 2)
 
 
+def initialise_as_xavier(module: nn.Module) -> None:
+    """Draw new weights for every layer of `module`, as Keras and TF-slim do: Xavier's uniform distribution, and zero biases."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def has_batch_norm(network: nn.Module) -> bool:
+    """Whether the network has a batch norm, also one that is synchronised over processes."""
+    return any(isinstance(layer, nn.BatchNorm2d | nn.SyncBatchNorm) for layer in network.modules())
+
+
 def synchronised(network: nn.Module, device: torch.device) -> nn.Module:
     """Return the network with batch norms whose statistics go over the whole batch.
 
     Statistics over the share of one process would make the results depend on the number of processes. Raises UserError for a
     batch norm on a device that is no GPU.
     """
-    if not any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules()):
+    if not has_batch_norm(network):
         return network
     if device.type != "cuda":
         raise UserError(
@@ -136,7 +150,12 @@ def several_processes() -> bool:
 
 
 def mean_over_processes(values: torch.Tensor) -> torch.Tensor:
-    """The mean of a tensor over all processes, through which gradients flow. All processes have equal shares."""
+    """The mean of a tensor over all processes, through which gradients flow. All processes have equal shares of the batch.
+
+    A single process gets the tensor itself.
+    """
+    if not several_processes():
+        return values
     from torch.distributed.nn.functional import all_reduce
 
     return all_reduce(values) / dist.get_world_size()

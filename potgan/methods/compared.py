@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from potgan.common.device import autocast, compile_in_place, compiles
@@ -18,6 +19,7 @@ from potgan.common.processes import Processes
 from potgan.data.batches import Batch
 from potgan.methods.blocks import synchronised
 from potgan.methods.method import GeneratorSettings, Method, PoseGenerator, set_rate
+from potgan.methods.vgg import Vgg19
 from potgan.settings.schema import RunSettings
 
 #: What an update minimises on a part of the batch, and the terms of it that are logged.
@@ -51,6 +53,21 @@ class ComparedMethod(Method):
             name: torch.optim.Adam([weight for weight in weights if weight.requires_grad], **adam)
             for name, weights in self.updated().items()
         }
+
+    @classmethod
+    def build_networks(cls, settings: RunSettings) -> dict[str, nn.Module]:
+        return {"generator": cls.generator_class(settings.options, settings.image_size), **cls.discriminators(settings)}
+
+    @staticmethod
+    def discriminators(settings: RunSettings) -> dict[str, nn.Module]:
+        """Build the networks that are trained beside the generator. By default there are none."""
+        return {}
+
+    def feature_network(self, last: str, normalise: bool = True) -> Vgg19:
+        """Return VGG-19 up to a layer, of the kind and width that the training names, on its device."""
+        training = self.settings.training
+        network = Vgg19(training.perceptual_network, training.perceptual_width, last, normalise)
+        return network.to(device=self.device, memory_format=torch.channels_last)
 
     @staticmethod
     def generator_settings(settings: RunSettings) -> GeneratorSettings:
@@ -99,6 +116,11 @@ class ComparedMethod(Method):
 
     def stateful(self) -> dict[str, Any]:
         return self.networks | {f"{name}_optimizer": optimizer for name, optimizer in self.optimizers.items()}
+
+
+def cross_entropy(logits: torch.Tensor, real: bool) -> torch.Tensor:
+    """Return the mean cross-entropy of logits that should say "real", or else "synthesised". A 0-d tensor."""
+    return F.softplus(-logits if real else logits).mean()
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ Differs: convolutions pad two pixels on every side, where TensorFlow's "SAME" pa
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from potgan.methods.blocks import SLOPE, BatchStatistics, at_least_fp32
@@ -47,8 +46,3 @@ class DCGANDiscriminator(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return at_least_fp32(self.logit(self.convolutions(images).flatten(1)).squeeze(1))
-
-
-def cross_entropy(logits: torch.Tensor, real: bool) -> torch.Tensor:
-    """Return the mean cross-entropy of logits for images that are to be judged real, or not. A 0-d tensor."""
-    return F.softplus(-logits if real else logits).mean()

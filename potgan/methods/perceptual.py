@@ -12,12 +12,23 @@ from potgan.settings.schema import VGG_WIDTH
 
 #: The number of layers of torchvision's VGG-16 up to relu1_2: conv1_1, relu, conv1_2, relu.
 _RELU1_2 = 4
-
-
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
-
-
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+
+
+def draw_fixed_weights(layer: nn.Conv2d, draw: torch.Generator) -> None:
+    """Give a convolution of a random network its weights (Kaiming) from a seeded generator, and biases of zero."""
+    deviation = (2 / layer.weight[0].numel()) ** 0.5
+    layer.weight.data = torch.randn(layer.weight.shape, generator=draw) * deviation
+    nn.init.zeros_(layer.bias)
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """Return the SHA-256 of the parameters' bytes, which says which network a run was trained with."""
+    digest = hashlib.sha256()
+    for parameter in network.parameters():
+        digest.update(parameter.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 class PerceptualNetwork(nn.Module):
@@ -45,10 +56,7 @@ class PerceptualNetwork(nn.Module):
                 nn.Conv2d(3, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU()
             )
             for layer in (layers[0], layers[2]):
-                fan_in = layer.weight[0].numel()
-                deviation = (2 / fan_in) ** 0.5
-                layer.weight.data = torch.randn(layer.weight.shape, generator=generator) * deviation
-                nn.init.zeros_(layer.bias)
+                draw_fixed_weights(layer, generator)
         self.kind = kind
         self.layers = layers.eval().requires_grad_(False)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
@@ -58,8 +66,4 @@ class PerceptualNetwork(nn.Module):
         return self.layers(((image + 1) / 2 - self.mean) / self.deviation)
 
     def weights_sha256(self) -> str:
-        """Return the SHA-256 of the parameters' bytes, which says which network a run was trained with."""
-        digest = hashlib.sha256()
-        for parameter in self.layers.parameters():
-            digest.update(parameter.detach().cpu().numpy().tobytes())
-        return digest.hexdigest()
+        return weights_sha256(self)

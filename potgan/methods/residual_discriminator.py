@@ -16,8 +16,8 @@ from potgan.common.device import compile_in_place
 from potgan.common.processes import Processes
 from potgan.data.batches import Batch
 from potgan.data.pose import JOINTS
-from potgan.methods.blocks import at_least_fp32, normalization
-from potgan.methods.compared import ComparedMethod, Loss, frozen
+from potgan.methods.blocks import at_least_fp32, has_batch_norm, normalization
+from potgan.methods.compared import ComparedMethod, Loss, cross_entropy, frozen
 from potgan.methods.image_pool import ImagePool
 from potgan.methods.method import rate_factor
 from potgan.methods.vgg import Vgg19
@@ -124,7 +124,7 @@ def adversarial_loss(logits: torch.Tensor, real: bool, kind: str) -> torch.Tenso
     """
     logits = at_least_fp32(logits)
     if kind == "cross-entropy":
-        return F.softplus(-logits if real else logits).mean()
+        return cross_entropy(logits, real)
     return ((logits - float(real)) ** 2).mean()
 
 
@@ -160,25 +160,19 @@ class AgainstTwoDiscriminators(ComparedMethod):
     def __init__(self, settings: RunSettings, device: torch.device, processes: Processes | None = None) -> None:
         super().__init__(settings, device, processes)
         self.judges = {name: network for name, network in self.networks.items() if name != "generator"}
-        self.perceptual = self.features("relu1_2", normalise=True) if self.options.perceptual else None
+        self.perceptual = self.feature_network("relu1_2") if self.options.perceptual else None
         self.pools = {
             name: ImagePool(self.pool_size, (judge.inputs, *settings.image_size)).to(device)
             for name, judge in self.judges.items()
         }
         # Batch statistics must not mix real and synthesised images. Without a batch norm one pass over both is the same.
-        self._has_batch_norm = any(
-            isinstance(layer, nn.BatchNorm2d | nn.SyncBatchNorm)
-            for network in self.networks.values()
-            for layer in network.modules()
-        )
+        self._has_batch_norm = any(map(has_batch_norm, self.networks.values()))
 
-    def features(self, last: str, normalise: bool) -> Vgg19:
-        """Return VGG-19 up to a layer, of the kind that the settings name, on the device."""
-        training = self.settings.training
-        network = Vgg19(training.perceptual_network, training.perceptual_width, last, normalise)
+    def feature_network(self, last: str, normalise: bool = True) -> Vgg19:
+        network = super().feature_network(last, normalise)
         if self.compiled:
             compile_in_place(network)
-        return network.to(device=self.device, memory_format=torch.channels_last)
+        return network
 
     def rate_factor(self, iteration: int) -> float:
         iterations = self.settings.training.iterations

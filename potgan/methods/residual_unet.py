@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from potgan.methods.blocks import initialise_as_xavier
+
 #: From this height on, PG2 and DPIG are built as the authors built them for DeepFashion (256 x 256), and below it as they did for
 #: Market-1501 (128 x 64).
 DEEPFASHION_HEIGHT = 256
@@ -25,14 +27,6 @@ def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> 
         nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2),
         nn.ReLU(inplace=True),
     )
-
-
-def initialise_as_slim(module: nn.Module) -> None:
-    """Draw new weights as TF-slim does by default: Xavier's uniform distribution, and biases of zero."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
 
 
 def enlarged(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -101,7 +95,7 @@ class ResidualUNet(nn.Module):
             for channels, level in zip(joined, range(levels - 1, 0, -1), strict=False)
         )
         self.last = nn.Conv2d(joined[-1], 3, 3, padding=1)
-        initialise_as_slim(self)
+        initialise_as_xavier(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         maps = self.encoder(self.first(x))

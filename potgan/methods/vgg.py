@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from potgan.common.weights import weight_file
-from potgan.methods.perceptual import IMAGENET_DEVIATION, IMAGENET_MEAN
+from potgan.methods.perceptual import IMAGENET_DEVIATION, IMAGENET_MEAN, draw_fixed_weights, weights_sha256
 from potgan.settings.schema import VGG_WIDTH
 
 #: The channels of the convolutions of each of VGG-19's five blocks, in multiples of its width of 64, and how many there are.
@@ -41,9 +40,7 @@ class Vgg19(nn.Module):
             outputs = width * _BLOCKS[int(name[4]) - 1][0]
             layer = nn.Conv2d(channels, outputs, 3, padding=1)
             if kind == "random":
-                deviation = (2 / layer.weight[0].numel()) ** 0.5
-                layer.weight.data = torch.randn(layer.weight.shape, generator=draw) * deviation
-                nn.init.zeros_(layer.bias)
+                draw_fixed_weights(layer, draw)
             layers.append(layer)
             channels = outputs
         self.convolutions = nn.ModuleList(layers)
@@ -79,8 +76,4 @@ class Vgg19(nn.Module):
         raise ValueError(f"this VGG-19 ends at {self.names[-1]} and has no {', '.join(sorted(wanted - set(found)))}")
 
     def weights_sha256(self) -> str:
-        """Return the SHA-256 of the parameters' bytes, which says which network a run was trained with."""
-        digest = hashlib.sha256()
-        for parameter in self.parameters():
-            digest.update(parameter.detach().cpu().numpy().tobytes())
-        return digest.hexdigest()
+        return weights_sha256(self)

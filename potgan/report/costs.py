@@ -6,6 +6,7 @@ Rows of one benchmark have one budget: the same pairs, the same number of images
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import torch
 from potgan.common.files import write_text
 from potgan.data.batches import PARTS, Batch
 from potgan.data.pose import JOINTS, PARSING_CLASSES
+from potgan.methods.method import GeneratorSettings
 from potgan.methods.registry import method_class
 from potgan.report import tables
 from potgan.results import Results
@@ -98,11 +100,16 @@ def arithmetic(settings: RunSettings) -> tuple[int, float, frozenset[str]]:
     The generator runs once on tensors that have shapes and no numbers, so that a large one costs no time. Counted are
     convolutions and matrix products; a multiplication and the addition behind it are one.
     """
+    of = method_class(settings.method).generator_settings(settings)
+    return _arithmetic(settings.method, of, settings.image_size)
+
+
+@functools.cache  # several models have one architecture, and tables, figures and the page ask for each
+def _arithmetic(method: str, of: GeneratorSettings, size: tuple[int, int]) -> tuple[int, float, frozenset[str]]:
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
 
-    method = method_class(settings.method)
-    height, width = settings.image_size
+    height, width = size
     shapes = {
         "image": (3, height, width),
         "mask": (1, height, width),
@@ -111,7 +118,7 @@ def arithmetic(settings: RunSettings) -> tuple[int, float, frozenset[str]]:
         "parsing": (len(PARSING_CLASSES), height, width),
     }
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        generator = method.build_generator(method.generator_settings(settings), settings.image_size).eval()
+        generator = method_class(method).build_generator(of, size).eval()
         batch = Batch(
             **{part: torch.zeros(1, *shapes[part.split("_")[1]]) for part in PARTS if part in generator.needs}
         )

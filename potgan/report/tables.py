@@ -70,16 +70,9 @@ _INTERVENTION_LABELS = {
     "other-warps": "with another pair's warps",
     "true-flow": "with the true flow",
 }
-#: The tables that compare with the literature, and a method's name among `models` -> its name in `published.csv`.
+#: The tables that compare with the literature, and the methods that have another name in `published.csv` than among `models`.
 _LITERATURE_TABLES = (1, 2, 3)
-_LITERATURE_NAMES = {
-    "pg2": "pg2",
-    "deformable": "deform",
-    "vunet": "vunet",
-    "dpig": "dpig",
-    "patn": "patn",
-    "adgan": "adgan",
-}
+_LITERATURE_NAMES = {"deformable": "deform"}
 ROMAN = {1: "I", 2: "II", 3: "III", 4: "IV"}
 
 
@@ -358,7 +351,7 @@ def _retrained_rows(benchmark: Benchmark, printed: pd.DataFrame) -> list[Row]:
     for model in benchmark.models:
         method = benchmark.method_of(model)
         if method != "potgan":
-            known = _LITERATURE_NAMES.get(method, "")
+            known = _LITERATURE_NAMES.get(method, method)
             label = f"{names[known]} ({model}, retrained here)" if known in names else f"{model} (trained here)"
             rows.append(Row(label, model, "retrained", known if known in names else ""))
     return rows

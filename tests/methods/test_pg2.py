@@ -14,7 +14,8 @@ from test_loop import SETTINGS, dots, equal
 from torch.utils.flop_counter import FlopCounterMode
 
 from potgan.data.batches import Batch
-from potgan.methods.dcgan_discriminator import DCGANDiscriminator, cross_entropy
+from potgan.methods.compared import cross_entropy
+from potgan.methods.dcgan_discriminator import DCGANDiscriminator
 from potgan.methods.disc_maps import disc_maps
 from potgan.methods.pg2.generator import PG2Generator
 from potgan.methods.pg2.method import PG2, masked_l1

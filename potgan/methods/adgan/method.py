@@ -19,7 +19,7 @@ from potgan.common.processes import Processes
 from potgan.data.batches import Batch
 from potgan.methods.adgan.contextual_loss import contextual_loss
 from potgan.methods.adgan.generator import Generator
-from potgan.methods.blocks import at_least_fp32, mean_over_processes, several_processes
+from potgan.methods.blocks import at_least_fp32, mean_over_processes
 from potgan.methods.method import PoseGenerator
 from potgan.methods.residual_discriminator import AgainstTwoDiscriminators, discriminators
 from potgan.settings.options import ADGANOptions
@@ -47,15 +47,13 @@ class ADGAN(AgainstTwoDiscriminators):
 
     def __init__(self, settings: RunSettings, device: torch.device, processes: Processes | None = None) -> None:
         super().__init__(settings, device, processes)
-        self.contextual = self.features(CONTEXTUAL_LAYERS[-1], normalise=False) if self.options.contextual else None
+        self.contextual = (
+            self.feature_network(CONTEXTUAL_LAYERS[-1], normalise=False) if self.options.contextual else None
+        )
 
     @staticmethod
-    def build_networks(settings: RunSettings) -> dict[str, nn.Module]:
-        options = settings.options
-        return {
-            "generator": Generator(options, settings.image_size),
-            **discriminators(options.width, "instance", options.dropout),
-        }
+    def discriminators(settings: RunSettings) -> dict[str, nn.Module]:
+        return discriminators(settings.options.width, "instance", settings.options.dropout)
 
     @classmethod
     def build_generator(cls, settings: ADGANOptions, size: tuple[int, int]) -> PoseGenerator:
@@ -72,7 +70,7 @@ class ADGAN(AgainstTwoDiscriminators):
         self._centres = {}
         for layer in CONTEXTUAL_LAYERS if self._wanted else ():
             centre = sum(wanted[layer].mean((0, 2, 3), keepdim=True) for wanted in self._wanted) / len(parts)
-            self._centres[layer] = mean_over_processes(centre) if several_processes() else centre
+            self._centres[layer] = mean_over_processes(centre)
         terms = super().step(parts)
         self._wanted, self._centres = [], {}
         return terms

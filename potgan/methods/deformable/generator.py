@@ -12,7 +12,7 @@ from torch import nn
 
 from potgan.data.batches import Batch
 from potgan.data.pose import JOINTS
-from potgan.methods.blocks import SLOPE, at_least_fp32, normalization
+from potgan.methods.blocks import SLOPE, at_least_fp32, initialise_as_xavier, normalization
 from potgan.methods.deformable.regions import REGIONS, body_regions
 from potgan.methods.method import PoseGenerator, Synthesised
 from potgan.methods.sampling import places_of, sample_places
@@ -151,7 +151,7 @@ class DeformableGenerator(PoseGenerator):
             inputs = channels[level]
         self.decoder = nn.ModuleList(blocks)
         self.last = nn.Conv2d(2 * channels[0] + inputs, IMAGE, 3, padding=1)
-        initialise(self)
+        initialise_as_xavier(self)
 
     def forward(
         self,
@@ -204,7 +204,7 @@ class DeformableDiscriminator(nn.Module):
             channels = outputs
         layers += [nn.LeakyReLU(SLOPE), nn.Conv2d(channels, 1, 4, stride=2, padding=1, bias=False)]
         self.layers = nn.Sequential(*layers)
-        initialise(self)
+        initialise_as_xavier(self)
 
     def forward(
         self,
@@ -216,12 +216,3 @@ class DeformableDiscriminator(nn.Module):
         """Return logits (B, rows, columns) of the image being real, in fp32."""
         x = torch.cat([source_image, source_heatmaps, image, target_heatmaps], 1)
         return at_least_fp32(self.layers(x)).squeeze(1)
-
-
-def initialise(network: nn.Module) -> None:
-    """Draw the weights of all convolutions as Keras does by default: Glorot's uniform distribution, and biases of 0."""
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.xavier_uniform_(layer.weight)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)

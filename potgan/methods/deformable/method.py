@@ -19,7 +19,6 @@ from potgan.data.batches import Batch
 from potgan.methods.blocks import at_least_fp32
 from potgan.methods.compared import ComparedMethod, Loss, frozen
 from potgan.methods.deformable.generator import DeformableDiscriminator, DeformableGenerator
-from potgan.methods.vgg import Vgg19
 from potgan.settings.options import DeformableOptions
 from potgan.settings.schema import VGG_WIDTH, RunSettings
 
@@ -42,18 +41,11 @@ class DeformableGAN(ComparedMethod):
 
     def __init__(self, settings: RunSettings, device: torch.device, processes: Processes | None = None) -> None:
         super().__init__(settings, device, processes)
-        training = settings.training
-        self.features = None
-        if self.options.nearest_neighbour:
-            vgg = Vgg19(training.perceptual_network, training.perceptual_width, FEATURES)
-            self.features = vgg.to(device=device, memory_format=torch.channels_last)
+        self.features = self.feature_network(FEATURES) if self.options.nearest_neighbour else None
 
     @staticmethod
-    def build_networks(settings: RunSettings) -> dict[str, nn.Module]:
-        return {
-            "generator": DeformableGenerator(settings.options, settings.image_size),
-            "discriminator": DeformableDiscriminator(settings.options, settings.image_size),
-        }
+    def discriminators(settings: RunSettings) -> dict[str, nn.Module]:
+        return {"discriminator": DeformableDiscriminator(settings.options, settings.image_size)}
 
     @property
     def exact_in_parts(self) -> bool:

@@ -128,9 +128,8 @@ def fit_affine(points: torch.Tensor, images: torch.Tensor, weights: torch.Tensor
     moved = images - image_centre[..., None, :]
     xx, xy, yy = ((shares * product).sum(-1) for product in (x * x, x * y, y * y))
     determinant = (xx * yy - xy * xy).clamp(min=0)
-    main = (xx + yy) / 2 + (
-        ((xx - yy) / 2) ** 2 + xy * xy
-    ).sqrt()  # the larger variance; their product is the determinant
+    # The larger of the two variances, whose product is the determinant.
+    main = (xx + yy) / 2 + (((xx - yy) / 2) ** 2 + xy * xy).sqrt()
     spread = determinant.sqrt() / main.clamp(min=1e-12)
 
     # The normal equations: linear part = covariance of images and points x inverse covariance of the points.

@@ -11,7 +11,7 @@ from torch import nn
 
 from potgan.data.batches import Batch
 from potgan.data.pose import JOINTS
-from potgan.methods.blocks import at_least_fp32
+from potgan.methods.blocks import at_least_fp32, initialise_as_xavier
 from potgan.methods.disc_maps import disc_maps
 from potgan.methods.dpig.regions import REGIONS, RegionBoxes, crops
 from potgan.methods.method import PoseGenerator, Synthesised
@@ -21,7 +21,6 @@ from potgan.methods.residual_unet import (
     ResidualEncoder,
     ResidualUNet,
     convolution,
-    initialise_as_slim,
     size_at,
 )
 from potgan.settings.options import DPIGOptions
@@ -63,7 +62,7 @@ class AppearanceEncoder(nn.Module):
         self.region = CodeEncoder(width, levels, (self.side, self.side), region_length)
         self.background = CodeEncoder(width, _LEVELS, size, width) if options.background else None
         self.length = len(REGIONS) * region_length + (width if options.background else 0)
-        initialise_as_slim(self)
+        initialise_as_xavier(self)
 
     def forward(self, image: torch.Tensor, joints: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         features = self.stem(image)

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from potgan.data.batches import Batch
-from potgan.methods.compared import ComparedMethod, Loss, frozen
-from potgan.methods.dcgan_discriminator import DCGANDiscriminator, cross_entropy
+from potgan.methods.compared import ComparedMethod, Loss, cross_entropy, frozen
+from potgan.methods.dcgan_discriminator import DCGANDiscriminator
 from potgan.methods.dpig.generator import DPIGGenerator
 from potgan.methods.residual_unet import DEEPFASHION_HEIGHT
 from potgan.settings.options import DPIGOptions
@@ -33,12 +33,8 @@ class DPIG(ComparedMethod):
     losses: ClassVar[dict[str, str]] = {"reconstruction": "L1", "adversarial": "G", "discriminator": "D"}
 
     @staticmethod
-    def build_networks(settings: RunSettings) -> dict[str, nn.Module]:
-        options, size = settings.options, settings.image_size
-        return {
-            "generator": DPIGGenerator(options, size),
-            "discriminator": DCGANDiscriminator(size, options.discriminator_width),
-        }
+    def discriminators(settings: RunSettings) -> dict[str, nn.Module]:
+        return {"discriminator": DCGANDiscriminator(settings.image_size, settings.options.discriminator_width)}
 
     def rate_factor(self, iteration: int) -> float:
         """Return 1, then 1/2 and 1/4. The authors halve the rates after 50,000 and 100,000 of 120,000 iterations."""

@@ -29,12 +29,9 @@ class PATN(AgainstTwoDiscriminators):
     constant_share = Fraction(500, 700)
 
     @staticmethod
-    def build_networks(settings: RunSettings) -> dict[str, nn.Module]:
+    def discriminators(settings: RunSettings) -> dict[str, nn.Module]:
         options = settings.options
-        return {
-            "generator": Generator(options, settings.image_size),
-            **discriminators(options.width, options.normalization, options.dropout),
-        }
+        return discriminators(options.width, options.normalization, options.dropout)
 
     @property
     def adversarial_kind(self) -> str:

@@ -9,10 +9,10 @@ from torch import nn
 
 from potgan.data.batches import Batch
 from potgan.data.pose import JOINTS
-from potgan.methods.blocks import at_least_fp32
+from potgan.methods.blocks import at_least_fp32, initialise_as_xavier
 from potgan.methods.disc_maps import disc_maps
 from potgan.methods.method import PoseGenerator, Synthesised
-from potgan.methods.residual_unet import DEEPFASHION_HEIGHT, ResidualUNet, convolution, enlarged, initialise_as_slim
+from potgan.methods.residual_unet import DEEPFASHION_HEIGHT, ResidualUNet, convolution, enlarged
 from potgan.settings.options import PG2Options
 
 
@@ -46,7 +46,7 @@ class DifferenceUNet(nn.Module):
             decoder.append(nn.Sequential(convolution(below + skip, width), convolution(width, width)))
         self.decoder = nn.ModuleList(decoder)
         self.last = nn.Conv2d(width, 3, 3, padding=1)
-        initialise_as_slim(self)
+        initialise_as_xavier(self)
         nn.init.zeros_(self.last.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

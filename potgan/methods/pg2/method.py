@@ -14,8 +14,8 @@ from torch import nn
 
 from potgan.common.processes import Processes
 from potgan.data.batches import Batch
-from potgan.methods.compared import ComparedMethod, Loss, frozen
-from potgan.methods.dcgan_discriminator import DCGANDiscriminator, cross_entropy
+from potgan.methods.compared import ComparedMethod, Loss, cross_entropy, frozen
+from potgan.methods.dcgan_discriminator import DCGANDiscriminator
 from potgan.methods.pg2.generator import PG2Generator
 from potgan.methods.residual_unet import DEEPFASHION_HEIGHT
 from potgan.settings.options import PG2Options
@@ -39,12 +39,8 @@ class PG2(ComparedMethod):
         self._phase = 0
 
     @staticmethod
-    def build_networks(settings: RunSettings) -> dict[str, nn.Module]:
-        options, size = settings.options, settings.image_size
-        return {
-            "generator": PG2Generator(options, size),
-            "discriminator": DCGANDiscriminator(size, options.discriminator_width),
-        }
+    def discriminators(settings: RunSettings) -> dict[str, nn.Module]:
+        return {"discriminator": DCGANDiscriminator(settings.image_size, settings.options.discriminator_width)}
 
     def updated(self) -> dict[str, list[nn.Parameter]]:
         generator = self.networks["generator"]

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from potgan.common.device import autocast, compile_in_place, compiles
 from potgan.common.processes import Processes
 from potgan.data.batches import Batch
-from potgan.methods.blocks import synchronised
+from potgan.methods.blocks import has_batch_norm, synchronised
 from potgan.methods.method import Method, rate_factor, set_rate
 from potgan.methods.perceptual import PerceptualNetwork
 from potgan.methods.potgan.discriminator import Discriminator
@@ -66,7 +66,7 @@ class _DiscriminatorLoss(nn.Module):
         self._precision, self._device = precision, device
         # Batch statistics must not mix real and synthesised pairs. Without a batch norm, one pass over both kinds gives the
         # same result and is quicker.
-        self._apart = any(isinstance(layer, nn.BatchNorm2d | nn.SyncBatchNorm) for layer in discriminator.modules())
+        self._apart = has_batch_norm(discriminator)
 
     def forward(self, fake: torch.Tensor, batch: Batch) -> torch.Tensor:
         with autocast(self._precision, self._device):

@@ -93,10 +93,6 @@ class VUNetMethod(ComparedMethod):
         # It changes in every iteration, so a CUDA graph must find it on the device.
         self.divergence_weight = torch.tensor(LEAST_DIVERGENCE, device=device)
 
-    @staticmethod
-    def build_networks(settings: RunSettings) -> dict[str, nn.Module]:
-        return {"generator": VUNet(settings.options, settings.image_size)}
-
     @property
     def exact_in_parts(self) -> bool:
         return False  # the noise of the latent variables differs from part to part

@@ -104,9 +104,8 @@ def _head(joints: torch.Tensor) -> torch.Tensor:
     left, right, nose = (joints[:, JOINT[name]] for name in ("left_shoulder", "right_shoulder", "nose"))
     neck = (left + right) / 2
     box = _box(neck + 2 * (nose - neck), neck, 0.5)
-    upright = box.roll(
-        -1, dims=1
-    )  # its first corner is the second of a limb's, so that the head stands upright in its crop
+    # Its first corner is the second of a limb's, so that the head stands upright in its crop.
+    upright = box.roll(-1, dims=1)
     normal = _normal(right - left)
     up = torch.where(normal[:, 1:] > 0, -normal, normal)
     above = torch.stack([left + up, left, right, right + up], dim=1)
@@ -142,9 +141,8 @@ def crop_to_quad(quads: torch.Tensor, crop: int) -> torch.Tensor:
     matrix is what OpenCV's getPerspectiveTransform returns. It is a closed form and no linear system: the map from the unit square
     to a quadrilateral (Heckbert 1989, "Fundamentals of texture mapping and image warping", section 2.2.3).
     """
-    origin, below, opposite, beside = quads.unbind(
-        -2
-    )  # what (0, 0), (0, 1), (1, 1) and (1, 0) of the unit square go to
+    # What (0, 0), (0, 1), (1, 1) and (1, 0) of the unit square go to.
+    origin, below, opposite, beside = quads.unbind(-2)
     excess = origin - beside + opposite - below  # zero for a parallelogram, whose map is affine
     from_right, from_below = beside - opposite, below - opposite
     area = _cross(from_right, from_below)
@@ -214,9 +212,8 @@ def distances(points: torch.Tensor, start: torch.Tensor, end: torch.Tensor) -> t
     """
     along = (end - start)[:, None, None]
     offset = points - start[:, None, None]
-    share = (offset * along).sum(-1) / (along * along).sum(-1).clamp_min(
-        1e-12
-    )  # of the segment, where a point is nearest
+    # The share of the segment at which a point is nearest.
+    share = (offset * along).sum(-1) / (along * along).sum(-1).clamp_min(1e-12)
     return (offset - share.clamp(0, 1)[..., None] * along).square().sum(-1).sqrt()
 
 
