@@ -64,3 +64,12 @@ def signals_as_before() -> Iterator[None]:
     for number in watched:
         signal.signal(number, before[number])
     assert not changed, f"the test left another handler of {', '.join(changed)} behind"
+
+
+@pytest.fixture
+def no_weights(monkeypatch, tmp_path) -> None:
+    """No weight file is here, and none can be fetched."""
+    monkeypatch.setenv("POTGAN_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setenv("POTGAN_DOWNLOAD_RETRIES", "0")
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # no request leaves this machine

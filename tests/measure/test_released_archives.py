@@ -38,12 +38,7 @@ PIDM_ORDER = ["target pose", "source", "ground truth", "ADGAN", "PISE", "GFLA", 
 OF_256 = 176 / 256
 
 
-@pytest.fixture(autouse=True)
-def no_weights(monkeypatch, tmp_path) -> None:
-    monkeypatch.setenv("POTGAN_WEIGHTS", str(tmp_path / "weights"))
-    monkeypatch.setenv("POTGAN_DOWNLOAD_RETRIES", "0")
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # no request leaves this machine
+pytestmark = pytest.mark.usefixtures("no_weights")
 
 
 def write(path: Path, *values: int, size: tuple[int, int] = (256, 176), noise: int | None = None) -> None:

@@ -26,12 +26,7 @@ PUBLISHED = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def no_weights(monkeypatch, tmp_path) -> None:
-    monkeypatch.setenv("POTGAN_WEIGHTS", str(tmp_path / "weights"))
-    monkeypatch.setenv("POTGAN_DOWNLOAD_RETRIES", "0")
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # no request leaves this machine
+pytestmark = pytest.mark.usefixtures("no_weights")
 
 
 @pytest.mark.parametrize(("method", "layout", "more", "expected"), PUBLISHED)

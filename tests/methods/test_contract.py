@@ -103,6 +103,16 @@ def test_a_batch_in_parts_has_the_gradients_of_the_whole(settings) -> None:
         torch.testing.assert_close(theirs[name], value, rtol=1e-4, atol=1e-6)
 
 
+def test_an_image_at_test_time_does_not_depend_on_its_batch(settings) -> None:
+    method = build_method(settings, CPU)
+    method.update(parts(method), 0)
+    generator = method.generator.eval()
+    with torch.no_grad():
+        together = generator.synthesise(dots().batch(range(4), CPU, generator.needs)).image
+        alone = generator.synthesise(dots().batch(range(2, 3), CPU, generator.needs)).image
+    torch.testing.assert_close(alone, together[2:3], rtol=0, atol=1e-5)
+
+
 def test_the_rate_falls_to_nothing_or_stays_but_never_rises(settings) -> None:
     method = build_method(settings, CPU)
     rates = [method.learning_rate(i) for i in range(settings.training.iterations)]

@@ -215,16 +215,6 @@ def test_losses_are_weighted_as_the_authors_do(kind: str) -> None:
         torch.testing.assert_close(minimised[name].detach(), 4 * terms[name])
 
 
-def test_an_image_at_test_time_does_not_depend_on_its_batch() -> None:
-    method = build_method(settings_of(SMALL), CPU)
-    method.update([batch_of(method)], 0)
-    generator = method.generator.eval()
-    with torch.no_grad():
-        together = generator.synthesise(batch_of(method)).image
-        alone = generator.synthesise(batch_of(method, range(2, 3))).image
-    torch.testing.assert_close(alone, together[2:3], rtol=0, atol=1e-5)
-
-
 @pytest.mark.parametrize("size", [(32, 32), (128, 64), (64, 48)])
 def test_missing_joints_leave_everything_finite(size: tuple[int, int]) -> None:
     method = build_method(dataclasses.replace(settings_of(SMALL), image_size=size), CPU)
