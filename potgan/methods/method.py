@@ -39,10 +39,11 @@ class Synthesised:
 class PoseGenerator(nn.Module):
     """The network of a method that is kept, exported and used.
 
-    needs: the parts of a `Batch` that `synthesise` reads. A target image is never one of them.
+    needs: the parts of a `Batch` that `synthesise` reads. A target image is never one of them. By its settings a generator may read
+    less than its class.
     """
 
-    needs: ClassVar[frozenset[str]]
+    needs: frozenset[str]
 
     def synthesise(self, batch: Batch) -> Synthesised:
         """Return images of the source persons of the batch in the target poses."""

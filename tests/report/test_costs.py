@@ -72,3 +72,15 @@ def test_a_benchmark_of_potgan_alone_says_nothing_of_others(tmp_path: Path) -> N
     for table in build(benchmark, layout):
         assert not [row for row in table.rows if row.role == "retrained"]
         assert "Retrained" not in tables.markdown(table)
+
+
+def test_inputs_are_those_that_a_model_reads(repository: Path) -> None:
+    """Without warps nothing reads the source mask. The guided filter still reads the target mask."""
+    trees = [yaml.safe_load((repository / "config" / name).read_text()) for name in ("config.yaml", "three-seeds.yaml")]
+    benchmark = load(laid_over(*trees))
+    inputs = {model: arithmetic(benchmark.run_settings("synthetic", model, 0))[2] for model in benchmark.models}
+    assert {model for model in inputs if "source_mask" not in inputs[model]} == {
+        "no-pose-transform",
+        "wide-no-pose-transform",
+    }
+    assert all("target_mask" in needs for needs in inputs.values())

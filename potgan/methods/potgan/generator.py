@@ -207,6 +207,8 @@ class Generator(PoseGenerator):
         super().__init__()
         self.settings = settings
         self.size = tuple(size)
+        if not (settings.pose_transform or settings.pose_encoder_masks):
+            self.needs = self.needs - {"source_mask"}  # the target mask is also what the guided filter is guided by
         channels = [settings.width * factor for factor in (1, 2, 4, 8)]
         self.appearance_encoder = Encoder(3, channels, settings.normalization)
         pose_inputs = JOINT_COUNT + (2 if settings.pose_encoder_masks else 0)
