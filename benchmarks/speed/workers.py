@@ -45,7 +45,7 @@ from potgan.methods.perceptual import PerceptualNetwork
 from potgan.methods.potgan.discriminator import Discriminator
 from potgan.methods.potgan.generator import Generator
 from potgan.report.environment import commit, hardware
-from potgan.settings.options import METHOD_OPTIONS
+from potgan.settings.methods import options_class
 from potgan.settings.reading import load
 from potgan.settings.schema import (
     DiscriminatorSettings,
@@ -96,7 +96,7 @@ def paper_settings(
 
     method: another one has its authors' options, with all its widths times `width` / 64.
     """
-    options = METHOD_OPTIONS[method]
+    options = options_class(method)
     return RunSettings(
         method=method,
         options=options and options(**options_beside(options, {"perceptual_network": "random"}, width)),

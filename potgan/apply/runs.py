@@ -17,7 +17,7 @@ from potgan.measure.evaluate import Scores
 from potgan.methods.generator_file import TrainedGenerator, load_generator, save_generator
 from potgan.methods.method import GeneratorSettings
 from potgan.methods.registry import method_class
-from potgan.settings.options import METHOD_OPTIONS
+from potgan.settings.methods import options_class
 from potgan.settings.reading import load
 from potgan.settings.schema import RunSettings
 from potgan.training.record import TrainingRecord
@@ -67,7 +67,7 @@ def find_run(folder: Path) -> Run:
     if settings is None:
         where = f"{train / 'done.json'}: settings"
         settings = build(RunSettings, done.settings, where)
-        options = METHOD_OPTIONS.get(settings.method)
+        options = options_class(settings.method)
         if options is not None:
             settings = dataclasses.replace(settings, options=build(options, settings.options, f"{where}.options"))
     if done.training_fingerprint != settings.training_fingerprint:

@@ -30,9 +30,9 @@ from potgan.common.errors import UserError
 from potgan.common.files import write_bytes
 from potgan.common.tensors import tensors_to_bytes
 from potgan.common.typed import build
-from potgan.methods import METHODS
 from potgan.methods.method import GeneratorSettings, Method, PoseGenerator
 from potgan.methods.registry import method_class
+from potgan.settings.methods import method_names
 from potgan.settings.schema import MaskSettings, RunSettings
 
 #: The keys that a file must have, and their types. `scores` may be absent or null, and so is not listed.
@@ -180,9 +180,9 @@ def _json(content: dict[str, Any], key: str, path: Path, optional: bool = False)
 
 def _method(content: dict[str, Any], path: Path) -> type[Method]:
     name = content.get("method", "potgan")
-    if name not in METHODS:
+    if name not in method_names():
         raise UserError(
-            f"{path}: is of the method {name!r}, which this version does not have; it has {', '.join(METHODS)}"
+            f"{path}: is of the method {name!r}, which this version does not have; it has {', '.join(method_names())}"
         )
     return method_class(name)
 

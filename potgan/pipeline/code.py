@@ -25,8 +25,7 @@ from pathlib import Path
 from potgan.common.errors import UserError
 from potgan.common.files import write_json
 from potgan.common.paths import PACKAGE
-from potgan.methods import METHODS
-from potgan.settings.options import METHOD_OPTIONS
+from potgan.settings.methods import options_place
 
 #: Stage -> where its code begins, as "module:definition": its function, the settings whose defaults it depends on, and what it
 #: runs in a process of its own.
@@ -53,7 +52,7 @@ WORDS = {"code_fingerprint": 0, "setting": 1, "say": 0, "UserError": 0, "Interru
 #: What an earlier process found, since Snakemake asks at each start and reading the whole code takes seconds.
 MEMORY = Path(".snakemake", "potgan", "code.json")
 #: Tables that name alternatives. They are followed from an entry of their own, by the stages that depend on what they name.
-ALTERNATIVES = {"METHODS", "METHOD_OPTIONS", "PROTOCOLS"}
+ALTERNATIVES = {"PROTOCOLS"}
 #: How the names of functions begin that change how later code computes. They may stand on the right of an assignment.
 ACTING = ("set_", "use_", "enable", "disable", "manual_seed", "seed", "register", "filterwarnings", "simplefilter")
 #: Decorators that only change the function or class that they stand at. Any other one may enter it into a table.
@@ -94,9 +93,7 @@ def entries_of(stage: str, method: str | None = None) -> tuple[str, ...]:
     """Where the code of a stage begins."""
     if method is None:
         return ENTRIES[stage]
-    options = METHOD_OPTIONS[method]
-    settings = [] if options is None else [f"{options.__module__.removeprefix('potgan.')}:{options.__qualname__}"]
-    return (*ENTRIES[stage], METHODS[method], *settings)
+    return (*ENTRIES[stage], f"methods.{method}.method:METHOD", f"{options_place(method)}:OPTIONS")
 
 
 @functools.cache

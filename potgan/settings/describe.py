@@ -16,7 +16,7 @@ from pathlib import Path
 from potgan.common.errors import UserError
 from potgan.common.files import write_text
 from potgan.common.typed import range_text
-from potgan.settings.options import METHOD_OPTIONS
+from potgan.settings.methods import method_names, options_class
 from potgan.settings.schema import Benchmark
 
 BEGIN, END = "<!-- keys: begin (written by python -m potgan.settings.describe) -->", "<!-- keys: end -->"
@@ -27,7 +27,7 @@ def tables() -> str:
     parts = [_table("The file", "", Benchmark)]
     parts += [_table(f"`{place}`", _first_sentence(cls), cls) for place, cls in _sections(Benchmark, "")]
     parts.append(_model_table())
-    options = {name: cls for name, cls in METHOD_OPTIONS.items() if cls is not None}
+    options = {name: cls for name in method_names() if (cls := options_class(name)) is not None}
     parts += [
         _table(f"`models.<name>.options` of `{name}`", _first_sentence(cls), cls) for name, cls in options.items()
     ]
@@ -45,7 +45,7 @@ def _model_table() -> str:
             "",
             "| key | type | default | allowed | meaning |",
             "|---|---|---|---|---|",
-            f'| `method` | text | `"potgan"` | {", ".join(f"`{name}`" for name in METHOD_OPTIONS)} | the training method '
+            f'| `method` | text | `"potgan"` | {", ".join(f"`{name}`" for name in method_names())} | the training method '
             "(docs/methods.md) |",
             "| `options` | section | the authors' |  | of a method other than PoT-GAN, as below; a width that is left out is the "
             "authors' times `generator.width` / 64 |",

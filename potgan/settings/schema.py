@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from potgan.common.errors import UserError
 from potgan.common.files import fingerprint
 from potgan.common.typed import REQUIRED, build, merge, setting
-from potgan.settings.options import METHOD_OPTIONS
+from potgan.settings.methods import method_names, options_class
 
 STAGES = ("images", "keypoints", "pairs", "parsing", "train", "generate", "evaluate", "tabulate")
 #: The methods that need no training. Every table shows them, so that a reader knows where the scale begins and ends.
@@ -435,7 +435,8 @@ class Benchmark:
 
     def reads_parsing(self, model: str) -> bool:
         """Return whether the method of a model reads the class of each pixel of the source image."""
-        return getattr(METHOD_OPTIONS.get(self.method_of(model)), "reads_parsing", False)
+        method = self.method_of(model)
+        return method in method_names() and getattr(options_class(method), "reads_parsing", False)
 
     def intervention_of(self, method: str) -> str | None:
         """Return the intervention that a row stands for, one of INTERVENTIONS, or None."""
@@ -469,18 +470,18 @@ class Benchmark:
         settings = self.datasets[dataset]
         own = dict(self.models[model])
         method = own.pop("method", "potgan")
-        if not isinstance(method, str) or method not in METHOD_OPTIONS:
-            raise UserError(f"models.{model}.method: must be one of {', '.join(METHOD_OPTIONS)}, and is {method!r}")
+        if method not in method_names():
+            raise UserError(f"models.{model}.method: must be one of {', '.join(method_names())}, and is {method!r}")
         sections = {name: dataclasses.asdict(getattr(self, name)) for name in (*POTGAN_SECTIONS, "masks", "training")}
         where = f"datasets.{dataset}.overrides"
         overrides = dict(settings.overrides)
         of_methods = overrides.pop("options", None) or {}
         for name in of_methods:
-            if METHOD_OPTIONS.get(name) is None:
-                known = ", ".join(known for known, options in METHOD_OPTIONS.items() if options is not None)
+            if name not in method_names() or options_class(name) is None:
+                known = ", ".join(known for known in method_names() if options_class(known) is not None)
                 raise UserError(f"{where}.options.{name}: no method of this name has options; there are {known}")
         sections = merge(sections, overrides, where)
-        options = METHOD_OPTIONS[method]
+        options = options_class(method)
         if options is not None:
             # The sections of PoT-GAN are no settings of this method, so an entry that sets one of them is a mistake.
             for name in POTGAN_TRAINING:
@@ -547,7 +548,7 @@ class RunSettings:
     masks: MaskSettings
     training: TrainingSettings
     method: str = "potgan"
-    options: typing.Any = None  # an instance of METHOD_OPTIONS[method], or None if the method has no options
+    options: typing.Any = None  # an instance of options_class(method), or None if the method has no options
 
     @property
     def training_dict(self) -> dict[str, typing.Any]:

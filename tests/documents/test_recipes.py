@@ -80,6 +80,7 @@ def follow(repository: Path, folder: Path, title: str) -> str:
             new = old.replace(attributes["replace"], body.rstrip("\n"))
         else:
             new = body
+            path.parent.mkdir(exist_ok=True)
         path.write_text(new)
     return "\n".join(said)
 
@@ -122,6 +123,7 @@ def test_add_a_method(repository, copy) -> None:
     before = run(
         copy, 'python -c \'from potgan.pipeline.code import code_fingerprint as f; print(f("train", "potgan"))\''
     )
+    assert [language for language, *_ in recipe(repository, "Add a method")].count("python") == 1  # one file is enough
     said = follow(repository, copy, "Add a method")
     folder = copy / "results/embedded/synthetic/tinted/seed0"
     done = json.loads((folder / "train/done.json").read_text())

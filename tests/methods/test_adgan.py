@@ -16,10 +16,10 @@ from potgan.methods import vgg
 from potgan.methods.adgan.contextual_loss import contextual_loss
 from potgan.methods.adgan.generator import ComponentEncoder, Generator, SampleNorm, StyledBlock, adaptive_instance_norm
 from potgan.methods.adgan.method import ADGAN
+from potgan.methods.adgan.options import ADGANOptions
 from potgan.methods.generator_file import load_generator, save_generator
 from potgan.methods.method import Method
 from potgan.methods.registry import build_method
-from potgan.settings.options import ADGANOptions
 from potgan.settings.schema import RunSettings
 
 CPU = torch.device("cpu")

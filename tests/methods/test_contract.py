@@ -1,4 +1,4 @@
-"""Tests that every method in `METHODS` keeps the contract of `potgan.methods.method`."""
+"""Tests that every method keeps the contract of `potgan.methods.method`."""
 
 import copy
 import dataclasses
@@ -11,19 +11,18 @@ from test_loop import SETTINGS, dots, equal
 
 from potgan.common.errors import UserError
 from potgan.data.batches import PARTS
-from potgan.methods import METHODS
 from potgan.methods.generator_file import load_generator, save_generator
 from potgan.methods.method import Method, PoseGenerator
 from potgan.methods.registry import build_method, method_class
-from potgan.settings.options import METHOD_OPTIONS
+from potgan.settings.methods import method_names, options_class
 from potgan.settings.schema import RunSettings
 
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(params=METHODS)
+@pytest.fixture(params=method_names())
 def settings(request) -> RunSettings:
-    options = METHOD_OPTIONS[request.param]
+    options = options_class(request.param)
     return dataclasses.replace(SETTINGS, method=request.param, options=small(options) if options else None)
 
 
@@ -45,10 +44,6 @@ def without_chance(settings: RunSettings) -> RunSettings:
 def parts(method: Method, count: int = 1, needs: frozenset[str] | None = None) -> list:
     data = dots()
     return [data.batch(part, CPU, needs or method.needs) for part in np.split(np.arange(4), count)]
-
-
-def test_options_and_methods_have_the_same_names() -> None:
-    assert list(METHODS) == list(METHOD_OPTIONS)
 
 
 def test_it_is_fed_what_it_needs_and_nothing_of_the_target_at_test_time(settings) -> None:

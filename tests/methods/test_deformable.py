@@ -28,6 +28,7 @@ from potgan.methods.deformable.method import (
     judged_real,
     nearest_neighbour_loss,
 )
+from potgan.methods.deformable.options import DeformableOptions
 from potgan.methods.deformable.regions import (
     REGIONS,
     affine_matrices,
@@ -41,7 +42,6 @@ from potgan.methods.deformable.regions import (
 from potgan.methods.perceptual import IMAGENET_DEVIATION, IMAGENET_MEAN
 from potgan.methods.registry import build_method
 from potgan.methods.vgg import Vgg19
-from potgan.settings.options import DeformableOptions
 
 CPU = torch.device("cpu")
 NAN = float("nan")

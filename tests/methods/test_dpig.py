@@ -17,8 +17,8 @@ from potgan.data.batches import Batch
 from potgan.data.pose import JOINT, JOINTS
 from potgan.methods.dpig.generator import DPIGGenerator
 from potgan.methods.dpig.method import DPIG
+from potgan.methods.dpig.options import DPIGOptions
 from potgan.methods.dpig.regions import REGIONS, RegionBoxes, box_places, crops
-from potgan.settings.options import DPIGOptions
 from potgan.settings.schema import RunSettings
 
 MISSING = (float("nan"), float("nan"))

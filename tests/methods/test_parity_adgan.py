@@ -26,10 +26,10 @@ from torch import nn
 from potgan.data.batches import Batch
 from potgan.methods.adgan.contextual_loss import contextual_loss
 from potgan.methods.adgan.generator import ComponentEncoder, Generator, SampleNorm
+from potgan.methods.adgan.options import ADGANOptions
 from potgan.methods.registry import build_method
 from potgan.methods.residual_discriminator import ResidualDiscriminator
 from potgan.methods.vgg import Vgg19
-from potgan.settings.options import ADGANOptions
 
 CHECKOUT = os.environ.get("ADGAN_CHECKOUT")
 pytestmark = pytest.mark.skipif(not CHECKOUT, reason="ADGAN_CHECKOUT names no checkout of menyifang/ADGAN")

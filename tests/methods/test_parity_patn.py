@@ -23,9 +23,9 @@ from potgan.data.batches import Batch
 from potgan.methods.image_pool import ImagePool
 from potgan.methods.method import Method
 from potgan.methods.patn.generator import Generator
+from potgan.methods.patn.options import PATNOptions
 from potgan.methods.registry import build_method
 from potgan.methods.residual_discriminator import ResidualDiscriminator, adversarial_loss
-from potgan.settings.options import PATNOptions
 
 CHECKOUT = os.environ.get("PATN_CHECKOUT")
 pytestmark = pytest.mark.skipif(not CHECKOUT, reason="PATN_CHECKOUT names no checkout of tengteng95/Pose-Transfer")

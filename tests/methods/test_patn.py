@@ -13,6 +13,7 @@ from potgan.data.batches import Batch
 from potgan.methods.method import Method
 from potgan.methods.patn.generator import AttentionBlock, Generator
 from potgan.methods.patn.method import PATN
+from potgan.methods.patn.options import PATNOptions
 from potgan.methods.registry import build_method
 from potgan.methods.residual_discriminator import (
     AgainstTwoDiscriminators,
@@ -20,7 +21,6 @@ from potgan.methods.residual_discriminator import (
     adversarial_loss,
     discriminators,
 )
-from potgan.settings.options import PATNOptions
 from potgan.settings.schema import RunSettings
 
 CPU = torch.device("cpu")

@@ -19,8 +19,8 @@ from potgan.methods.dcgan_discriminator import DCGANDiscriminator
 from potgan.methods.disc_maps import disc_maps
 from potgan.methods.pg2.generator import PG2Generator
 from potgan.methods.pg2.method import PG2, masked_l1
+from potgan.methods.pg2.options import PG2Options
 from potgan.methods.residual_unet import ResidualBlock, size_at
-from potgan.settings.options import PG2Options
 from potgan.settings.schema import RunSettings
 
 CPU, META = torch.device("cpu"), torch.device("meta")

@@ -21,6 +21,7 @@ from potgan.methods.registry import build_method
 from potgan.methods.vgg import Vgg19
 from potgan.methods.vunet.method import FEATURES, FeatureDistance, VUNetMethod, divergence
 from potgan.methods.vunet.networks import Convolution, DecoderDown, EncoderDown, Prior, ResidualBlock, UpPass, VUNet
+from potgan.methods.vunet.options import VUNetOptions
 from potgan.methods.vunet.parts import (
     LIMBS,
     crop_to_quad,
@@ -31,7 +32,6 @@ from potgan.methods.vunet.parts import (
     stick_man,
     to_square,
 )
-from potgan.settings.options import VUNetOptions
 
 CPU = torch.device("cpu")
 SMALL = VUNetOptions(width=4)

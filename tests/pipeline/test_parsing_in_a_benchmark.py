@@ -15,12 +15,11 @@ from test_workflow import TINY
 from potgan.common.errors import UserError
 from potgan.data.batches import PARSING
 from potgan.data.synthetic.imitations import write_archive
-from potgan.methods import METHODS
 from potgan.methods.registry import method_class
 from potgan.pipeline import jobs, plan, stages
 from potgan.pipeline.records import stale
 from potgan.settings.layout import Layout
-from potgan.settings.options import METHOD_OPTIONS
+from potgan.settings.methods import method_names, options_class
 from potgan.settings.reading import load
 from potgan.settings.schema import SyntheticSettings
 
@@ -31,13 +30,13 @@ WITH_ADGAN = TINY | {
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", method_names())
 def test_the_plan_knows_of_each_method_whether_it_reads_a_parsing(name) -> None:
     """The plan is made from the options, without torch. The networks are what counts."""
     method = method_class(name)
     generator = getattr(method, "generator_class", None)
     needs = method.needs | (generator.needs if generator else frozenset())
-    assert getattr(METHOD_OPTIONS[name], "reads_parsing", False) == (PARSING in needs)
+    assert getattr(options_class(name), "reads_parsing", False) == (PARSING in needs)
 
 
 def test_jobs_that_read_a_parsing_come_after_it_and_others_do_not_know_it() -> None:

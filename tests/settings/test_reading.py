@@ -13,7 +13,7 @@ from potgan.common.typed import build, setting
 from potgan.methods.potgan.generator import Generator
 from potgan.settings import reading
 from potgan.settings.describe import insert
-from potgan.settings.options import METHOD_OPTIONS
+from potgan.settings.methods import method_names
 from potgan.settings.reading import as_tree, dump, load
 from potgan.settings.schema import INTERVENTIONS, Benchmark, Dataset, ExternalMethod
 
@@ -468,7 +468,7 @@ def test_every_key_of_the_shipped_configurations_is_in_the_readme(repository) ->
     for path in (repository / "config").glob("*.yaml"):
         tree = yaml.safe_load(path.read_text())
         names = {*tree.get("models", {}), *tree.get("datasets", {}), *tree.get("external_methods", {})}
-        for key in keys(tree) - names - {"base", *METHOD_OPTIONS}:
+        for key in keys(tree) - names - {"base", *method_names()}:
             assert f"| `{key}` |" in text, f"{path.name}: {key}"
 
 

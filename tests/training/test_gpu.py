@@ -31,10 +31,10 @@ from potgan.common.errors import Interrupted
 from potgan.common.tensors import tensors_to_bytes
 from potgan.data import batches
 from potgan.measure.generate import synthesise
-from potgan.methods import METHODS
 from potgan.methods.generator_file import load_generator
 from potgan.methods.potgan.method import PoTGAN
 from potgan.methods.registry import build_method
+from potgan.settings.methods import method_names
 from potgan.settings.schema import RunSettings
 from potgan.training import loop
 from potgan.training import update as updates
@@ -302,7 +302,7 @@ def test_a_recorded_step_with_warps_is_the_step_itself() -> None:
     )  # more than that tolerance was learnt meanwhile
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "potgan"])
+@pytest.mark.parametrize("name", [name for name in method_names() if name != "potgan"])
 def test_every_method_is_recorded_and_its_recorded_steps_are_the_steps_themselves(name: str) -> None:
     """12 updates, over the change of stages where a method has stages. A learning rate near 0 keeps rounding from growing."""
     changes = {"precision": "fp32", "learning_rate": 1e-6, "compile": "auto"}

@@ -12,21 +12,20 @@ from test_contract import small, without_chance
 from test_loop import SETTINGS, dots, equal, in_two_processes, plain_descent, saved_iteration, wait_for_state
 
 from potgan.apply.runs import open_generator
-from potgan.methods import METHODS
 from potgan.methods.registry import build_method
-from potgan.settings.options import METHOD_OPTIONS
+from potgan.settings.methods import method_names, options_class
 from potgan.settings.schema import RunSettings
 from potgan.training import estimate, loop
 
 CPU = torch.device("cpu")
-OTHERS = [name for name in METHODS if name != "potgan"]
+OTHERS = [name for name in method_names() if name != "potgan"]
 
 
 def settings_of(method: str, iterations: int = 12, rate: float = 1e-3) -> RunSettings:
     """A short training of a method with few channels. Half of it lies after the middle, where stages and schedules change."""
     how = {"log_every": 1, "save_every": 2, "checkpoints": 1}
     training = dataclasses.replace(SETTINGS.training, iterations=iterations, batch_size=4, learning_rate=rate, **how)
-    options = METHOD_OPTIONS[method]
+    options = options_class(method)
     return dataclasses.replace(SETTINGS, method=method, options=small(options) if options else None, training=training)
 
 

@@ -11,11 +11,11 @@ from torch import nn
 
 from potgan.data.batches import Batch
 from potgan.data.pose import JOINTS, PARSING_CLASSES
+from potgan.methods.adgan.options import ADGANOptions
 from potgan.methods.blocks import at_least_fp32
 from potgan.methods.method import PoseGenerator, Synthesised
 from potgan.methods.residual_discriminator import ResidualBlock, draw_weights, reflected
 from potgan.methods.vgg import Vgg19
-from potgan.settings.options import ADGANOptions
 
 #: The layers of VGG-19 that the component encoder reads. The authors take them before the ReLU, but torchvision's ReLU, which works
 #: in place, overwrites what they took.

@@ -19,10 +19,10 @@ from potgan.common.processes import Processes
 from potgan.data.batches import Batch
 from potgan.methods.adgan.contextual_loss import contextual_loss
 from potgan.methods.adgan.generator import Generator
+from potgan.methods.adgan.options import ADGANOptions
 from potgan.methods.blocks import at_least_fp32, mean_over_processes
 from potgan.methods.method import PoseGenerator
 from potgan.methods.residual_discriminator import AgainstTwoDiscriminators, discriminators
-from potgan.settings.options import ADGANOptions
 from potgan.settings.schema import VGG_WIDTH, RunSettings
 
 #: The layers of a VGG-19 that is fed images in [-1, 1], whose features the contextual loss compares.
@@ -88,3 +88,6 @@ class ADGAN(AgainstTwoDiscriminators):
             losses = [contextual_loss(wanted[layer], found[layer], self._centres[layer]) for layer in CONTEXTUAL_LAYERS]
             terms["contextual"] = (self.options.contextual, sum(losses))
         return terms
+
+
+METHOD = ADGAN

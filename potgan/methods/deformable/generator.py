@@ -13,10 +13,10 @@ from torch import nn
 from potgan.data.batches import Batch
 from potgan.data.pose import JOINTS
 from potgan.methods.blocks import SLOPE, at_least_fp32, initialise_as_xavier, normalization
+from potgan.methods.deformable.options import DeformableOptions
 from potgan.methods.deformable.regions import REGIONS, body_regions
 from potgan.methods.method import PoseGenerator, Synthesised
 from potgan.methods.sampling import places_of, sample_places
-from potgan.settings.options import DeformableOptions
 
 IMAGE, POSE = 3, len(JOINTS)
 #: The channels of the levels, in multiples of the width. Deeper levels have as many as the last one named.

@@ -19,7 +19,7 @@ from potgan.data.batches import Batch
 from potgan.methods.blocks import at_least_fp32
 from potgan.methods.compared import ComparedMethod, Loss, frozen
 from potgan.methods.deformable.generator import DeformableDiscriminator, DeformableGenerator
-from potgan.settings.options import DeformableOptions
+from potgan.methods.deformable.options import DeformableOptions
 from potgan.settings.schema import VGG_WIDTH, RunSettings
 
 #: The layer of VGG-19 whose features the nearest-neighbour loss compares: Keras' block1_conv2.
@@ -135,3 +135,6 @@ def nearest_neighbour_loss(generated: torch.Tensor, real: torch.Tensor, window: 
                 nearest = torch.where(distance < least, shifted, nearest)
                 least = torch.minimum(distance, least)
     return (generated - nearest).abs().sum(1).mean()
+
+
+METHOD = DeformableGAN

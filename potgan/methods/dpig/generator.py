@@ -13,6 +13,7 @@ from potgan.data.batches import Batch
 from potgan.data.pose import JOINTS
 from potgan.methods.blocks import at_least_fp32, initialise_as_xavier
 from potgan.methods.disc_maps import disc_maps
+from potgan.methods.dpig.options import DPIGOptions
 from potgan.methods.dpig.regions import REGIONS, RegionBoxes, crops
 from potgan.methods.method import PoseGenerator, Synthesised
 from potgan.methods.residual_unet import (
@@ -23,7 +24,6 @@ from potgan.methods.residual_unet import (
     convolution,
     size_at,
 )
-from potgan.settings.options import DPIGOptions
 
 #: The levels of the decoder and of the background's encoder, at 128 x 64 and at 256 x 256 alike.
 _LEVELS = 5

@@ -19,8 +19,8 @@ from potgan.data.batches import Batch
 from potgan.methods.compared import ComparedMethod, Loss, cross_entropy, frozen
 from potgan.methods.dcgan_discriminator import DCGANDiscriminator
 from potgan.methods.dpig.generator import DPIGGenerator
+from potgan.methods.dpig.options import DPIGOptions
 from potgan.methods.residual_unet import DEEPFASHION_HEIGHT
-from potgan.settings.options import DPIGOptions
 from potgan.settings.schema import RunSettings
 
 
@@ -76,3 +76,6 @@ class DPIG(ComparedMethod):
             real_logits, fake_logits = discriminator(torch.cat([real, fake])).chunk(2)
             return real_logits, fake_logits
         return discriminator(real), discriminator(fake)
+
+
+METHOD = DPIG

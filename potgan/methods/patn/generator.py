@@ -12,8 +12,8 @@ from potgan.data.batches import Batch
 from potgan.data.pose import JOINTS
 from potgan.methods.blocks import at_least_fp32, normalization
 from potgan.methods.method import PoseGenerator, Synthesised
+from potgan.methods.patn.options import PATNOptions
 from potgan.methods.residual_discriminator import double_convolution, draw_weights, encoder, has_bias, reflected
-from potgan.settings.options import PATNOptions
 
 
 class AttentionBlock(nn.Module):

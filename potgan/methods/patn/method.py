@@ -11,8 +11,8 @@ from fractions import Fraction
 from torch import nn
 
 from potgan.methods.patn.generator import Generator
+from potgan.methods.patn.options import PATNOptions
 from potgan.methods.residual_discriminator import AgainstTwoDiscriminators, discriminators
-from potgan.settings.options import PATNOptions
 from potgan.settings.schema import RunSettings
 
 
@@ -40,3 +40,6 @@ class PATN(AgainstTwoDiscriminators):
     @property
     def pool_size(self) -> int:
         return self.options.pool
+
+
+METHOD = PATN

@@ -12,8 +12,8 @@ from potgan.data.pose import JOINTS
 from potgan.methods.blocks import at_least_fp32, initialise_as_xavier
 from potgan.methods.disc_maps import disc_maps
 from potgan.methods.method import PoseGenerator, Synthesised
+from potgan.methods.pg2.options import PG2Options
 from potgan.methods.residual_unet import DEEPFASHION_HEIGHT, ResidualUNet, convolution, enlarged
-from potgan.settings.options import PG2Options
 
 
 class DifferenceUNet(nn.Module):

@@ -17,8 +17,8 @@ from potgan.data.batches import Batch
 from potgan.methods.compared import ComparedMethod, Loss, cross_entropy, frozen
 from potgan.methods.dcgan_discriminator import DCGANDiscriminator
 from potgan.methods.pg2.generator import PG2Generator
+from potgan.methods.pg2.options import PG2Options
 from potgan.methods.residual_unet import DEEPFASHION_HEIGHT
-from potgan.settings.options import PG2Options
 from potgan.settings.schema import RunSettings
 
 
@@ -120,3 +120,6 @@ def masked_l1(made: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> t
     """
     difference = (made - target).abs()
     return difference.mean() + (difference * (mask > 0)).mean()
+
+
+METHOD = PG2

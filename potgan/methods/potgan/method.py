@@ -241,3 +241,6 @@ def _last_only(module: nn.Module, last: bool) -> Any:
     """
     wrapped = isinstance(module, nn.parallel.DistributedDataParallel)
     return module.no_sync() if wrapped and not last else contextlib.nullcontext()
+
+
+METHOD = PoTGAN

@@ -21,8 +21,8 @@ from potgan.methods.method import rate_factor
 from potgan.methods.perceptual import IMAGENET_DEVIATION
 from potgan.methods.vgg import Vgg19
 from potgan.methods.vunet.networks import Convolution, VUNet
+from potgan.methods.vunet.options import VUNetOptions
 from potgan.methods.vunet.parts import to_square
-from potgan.settings.options import VUNetOptions
 from potgan.settings.schema import RunSettings
 
 #: The layers whose features are compared, beside the image itself.
@@ -155,3 +155,6 @@ class VUNetMethod(ComparedMethod):
 
     def record(self) -> dict[str, str | None]:
         return {"perceptual_network_sha256": self.features.network.weights_sha256()}
+
+
+METHOD = VUNetMethod

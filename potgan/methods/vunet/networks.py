@@ -20,8 +20,8 @@ from torch import nn
 from potgan.data.batches import Batch
 from potgan.methods.blocks import at_least_fp32
 from potgan.methods.method import PoseGenerator, Synthesised
+from potgan.methods.vunet.options import VUNetOptions
 from potgan.methods.vunet.parts import PARTS, joints_in_square, part_crops, stick_man, to_square
-from potgan.settings.options import VUNetOptions
 
 #: The number of scales with a latent variable, from the coarsest on.
 LATENT_SCALES = 2

@@ -1,0 +1,51 @@
+"""Which methods can be trained, and the options of each.
+
+A method is a folder `methods/<name>/` of the package, found by its name. `method.py` in it binds `METHOD`, the subclass of
+`methods.method.Method`. `options.py` binds `OPTIONS`, the dataclass of `models.<name>.options`, or None for a method that has none.
+It imports no torch, so that reading a configuration takes no time. A method of one file binds `OPTIONS` in its `method.py`.
+
+Of the options of the compared methods: the number of iterations, the batch and the learning rate are those of the section
+`training`, as for PoT-GAN. Stages and schedules are shares of the iterations. `unread` names settings of a run that this method
+never reads, so that a change of them trains nothing again. `reads_parsing` says that it reads the parsing of the source image.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+
+from potgan.common.errors import UserError
+from potgan.common.paths import PACKAGE
+
+
+@functools.cache
+def method_names() -> tuple[str, ...]:
+    """Return the names that `models.<name>.method` may take: PoT-GAN, and then the others in the order of the alphabet."""
+    names = (path.parent.name for path in PACKAGE.glob("methods/*/method.py"))
+    return tuple(sorted(names, key=lambda name: (name != "potgan", name)))
+
+
+def options_place(name: str) -> str:
+    """Return the module of the package that binds the `OPTIONS` of a method, as a dotted name within the package."""
+    if name not in method_names():
+        raise UserError(f"no method {name!r}; there are {', '.join(method_names())}")
+    module = "options" if (PACKAGE / "methods" / name / "options.py").is_file() else "method"
+    return f"methods.{name}.{module}"
+
+
+@functools.cache
+def options_class(name: str) -> type | None:
+    """Return the dataclass of the options of a method, or None if it has none.
+
+    Raises UserError for a name that no method has, and for a method that does not bind its options.
+    """
+    return bound(options_place(name), "OPTIONS")
+
+
+def bound(module: str, name: str) -> type | None:
+    """Return what a module of the package binds to `name`. Raises UserError if it binds nothing."""
+    found = vars(importlib.import_module(f"potgan.{module}"))
+    if name not in found:
+        path = PACKAGE.joinpath(*module.split(".")).with_suffix(".py")
+        raise UserError(f"{path}: binds no {name}; docs/architecture.md tells how to add a method")
+    return found[name]
