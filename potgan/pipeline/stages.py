@@ -215,7 +215,12 @@ def _import_results(benchmark: Benchmark, layout: Layout, dataset: str, method: 
             "(`potgan score --as-they-are`)"
         )
     size = _dataset(benchmark, dataset).image_size
-    whole = TargetFolder(external.targets, list(test_pairs["to"])) if external.targets else None
+    whole = TargetFolder(external.targets, list(test_pairs["to"]), results.numbers) if external.targets else None
+    if whole is not None and whole.file_format is not None:  # files with the results' numbers
+        raise UserError(
+            f"{where}.targets: {external.targets} was released with the results, and protocol {protocol.id} demands the data set's "
+            "own images; leave the key out, and the row is measured against those"
+        )
     strips = protocol.targets == "strip" and "target" in results.has
     record = generation.GenerationRecord(
         method,

@@ -349,7 +349,7 @@ class ExternalMethod:
     )
     targets: str | None = setting(
         None,
-        "folder of target images for results without them, named as the data set's or by the results' numbers; null: the data "
+        "folder of target images, named as the data set's, for results in another frame than the data set's; null: the data "
         "set's own images",
     )
     table_row: str | None = setting(
