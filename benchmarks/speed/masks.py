@@ -1,12 +1,14 @@
-"""Pose masks a second on one core, and their mean area, over all published Market-1501 poses.
+"""Pose masks per second on one core, their mean area, and their archive, for all published poses of Market-1501.
 
 Usage: python benchmarks/speed/masks.py --tables FOLDER [--every 1]
 
 FOLDER holds market-annotation-{train,test}.csv as PATN publishes them. Masks are 128 x 64, limbs of radius 4. The mean
-area is over the images in which a person was found; masked scores move with it (docs/decisions.md, D34).
+area is over the images in which a person was found; masked scores move with it (docs/decisions.md, D34). An archive holds all
+recipes (`potgan masks`); each of its masks is compared with the one that a training draws.
 """
 
 import argparse
+import tempfile
 import time
 from pathlib import Path
 
@@ -15,6 +17,8 @@ import numpy as np
 
 from potgan.data import pose_rendering
 from potgan.data.keypoint_files import read_keypoints
+from potgan.data.mask_archive import MaskArchive, write_masks
+from potgan.settings.schema import MaskSettings
 
 HEIGHT, WIDTH, RADIUS = 128, 64, 4
 RECIPES = {
@@ -51,6 +55,21 @@ def main() -> None:
             f"{name}: median {rates[len(rates) // 2]:,.0f}, slowest {rates[0]:,.0f}, fastest {rates[-1]:,.0f} masks/s; "
             + "mean area "
             + ", ".join(f"{split} {area:.4f}" for split, area in areas.items())
+        )
+    for split, table in tables.items():
+        table = table.rows(range(0, len(table), arguments.every))
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            write_masks(table, (HEIGHT, WIDTH), RADIUS, Path(folder) / "masks")
+            seconds = time.perf_counter() - start
+            file = Path(folder) / "masks" / "masks.npz"
+            archive, size = MaskArchive(file), file.stat().st_size
+        settings = MaskSettings(limb_radius=RADIUS)
+        drawn = {name: pose_rendering.model_mask(table.of(name), HEIGHT, WIDTH, settings) for name in archive.names}
+        same = sum(np.array_equal(255 * archive.of(name), mask) for name, mask in drawn.items())
+        print(
+            f"archive of {split}: {len(archive.names):,} images x {len(RECIPES)} recipes in {seconds:.1f} s, {size:,} bytes; "
+            f"{same:,} masks are those that a training draws"
         )
 
 

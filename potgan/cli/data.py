@@ -131,6 +131,40 @@ def convert(arguments: argparse.Namespace) -> None:
 
 
 @verb(
+    "masks",
+    "draw all pose masks of a data set, or of one key-point table (--keypoints), into one file",
+    CONFIG,
+    ROOT,
+    CONFIGURED_DATASET,
+    option("--keypoints", type=Path, help="instead of a data set: a key-point table in any format that is read"),
+    option("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"),
+           help="of the images that the table belongs to, and of the masks (with --keypoints)"),
+    option("--limb-radius", type=int, default=4, metavar="PIXELS",
+           help="of the limbs, 4 at 128 x 64 and 8 at 256 x 256 (with --keypoints); default: %(default)s"),
+    option("--out", type=Path, help="the folder to write; it appears whole or not at all (with --keypoints)"),
+)  # fmt: skip
+def masks(arguments: argparse.Namespace) -> None:
+    if arguments.keypoints is None:
+        if arguments.dataset is None:
+            raise UserError("masks: name --dataset (of the configuration), or --keypoints (a table), --size and --out")
+        run_stage(arguments)
+        return
+    from potgan.common.files import refuse_to_replace
+    from potgan.common.progress import say
+    from potgan.data.keypoint_files import read_keypoints
+    from potgan.data.mask_archive import WRITTEN, write_masks
+
+    if arguments.out is None or arguments.size is None:
+        raise UserError(f"masks: --{'out' if arguments.out is None else 'size'} is missing; name it beside --keypoints")
+    if min(*arguments.size, arguments.limb_radius) < 1:
+        raise UserError("masks: --size and --limb-radius must be at least 1")
+    refuse_to_replace(arguments.out, "drawing masks", lambda path: path.name in WRITTEN)
+    table = read_keypoints(arguments.keypoints)
+    record = write_masks(table, tuple(arguments.size), arguments.limb_radius, arguments.out)
+    say(f"{arguments.out}: masks of {record['images']:,} images; {record['images_without_pose']:,} images have no pose")
+
+
+@verb(
     "pairs",
     "build the pair lists of a data set, or of one key-point table (--keypoints)",
     CONFIG,

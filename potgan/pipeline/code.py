@@ -33,6 +33,7 @@ ENTRIES = {
     "images": ("pipeline.stages:images", "settings.schema:Dataset"),
     "keypoints": ("pipeline.stages:keypoints", "settings.schema:Dataset", "data.openpifpaf_worker:main"),
     "pairs": ("pipeline.stages:pairs", "settings.schema:Dataset"),
+    "masks": ("pipeline.stages:masks",),
     "parsing": ("pipeline.stages:parsing", "settings.schema:Dataset"),
     "feature_network": ("pipeline.stages:feature_network",),
     "train": ("pipeline.stages:train", "settings.schema:RunSettings"),

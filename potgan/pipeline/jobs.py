@@ -22,6 +22,7 @@ OUTPUTS = {
     "images": ("images.json", "images.csv"),
     "keypoints": ("keypoints.json", "keypoints.csv"),
     "pairs": ("pairs.json", "pairs-train.csv", "pairs-validation.csv", "pairs-test.csv"),
+    "masks": ("masks.json", "masks.npz"),
     "parsing": ("parsing.json", "parsing.zip"),
     "train": ("done.json",),
     "feature_network": ("network.json",),
@@ -107,6 +108,8 @@ def jobs(benchmark: Benchmark, layout: Layout) -> dict[Key, Job]:
             parsing = (add(("parsing", dataset), folder, decided, (images, pairs), (given.parsing,)),)
         # Settings of a run for each model, once: they differ between seeds in the seed alone.
         runs = {model: benchmark.run_settings(dataset, model, 0) for model in benchmark.models}
+        drawn = [settings["image_size"], runs[benchmark.main_model].masks.limb_radius]
+        add(("masks", dataset), layout.masks(dataset), drawn, (images, keypoints))
         trained_as = benchmark.trainings(dataset)
         for method in benchmark.methods_of(dataset):
             model = benchmark.model_of(method)

@@ -1,7 +1,7 @@
 """Each stage of the pipeline as one function of (benchmark, layout, what): it finds its inputs, calls the module that does
 the work, and writes its outputs. The command line, the workflow, DVC and tests all come in through here.
 
-images -> keypoints -> pairs (-> parsing) -> train -> generate -> evaluate -> tabulate
+images -> keypoints (-> masks) -> pairs (-> parsing) -> train -> generate -> evaluate -> tabulate
 """
 
 from __future__ import annotations
@@ -75,6 +75,17 @@ def pairs(benchmark: Benchmark, layout: Layout, dataset: str) -> None:
         write_json(folder / "pairs.json", record)
     for split, counts in record["splits"].items():
         say(f"{dataset}: {counts['pairs']} {split} pairs of {counts['identities']} identities")
+
+
+@recorded
+def masks(benchmark: Benchmark, layout: Layout, dataset: str) -> None:
+    """All pose masks as one file, for methods that read masks from files. Trainings draw the same masks in memory."""
+    from potgan.data.mask_archive import write_masks
+
+    settings, folder = benchmark.run_settings(dataset, benchmark.main_model, 0), ImageFolder(layout.images(dataset))
+    keypoints, radius = _keypoints(layout, dataset), settings.masks.limb_radius
+    record = write_masks(keypoints, settings.image_size, radius, layout.masks(dataset), folder.size, folder.read)
+    say(f"{dataset}: masks of {record['images']:,} images, {record['images_without_pose']:,} images have no pose")
 
 
 @recorded

@@ -57,6 +57,10 @@ class Layout:
         """The folder with `pairs-{train,validation,test}.csv`, `pairs.json` and, if the true flow is known, `flow.npz`."""
         return self.results / dataset / "pairs"
 
+    def masks(self, dataset: str) -> Path:
+        """The folder with `masks.npz`, all pose masks of the data set, `masks.json` and `preview.png`."""
+        return self.results / dataset / "masks"
+
     def parsing(self, dataset: str) -> Path:
         """The folder with `parsing.zip`, a label image for each image of the pairs, and `parsing.json`, where a model reads it."""
         return self.results / dataset / "parsing"

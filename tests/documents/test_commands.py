@@ -62,6 +62,7 @@ RUN = {
     ),
     "potgan verify market1501 --source DIR_OR_ZIP": "tests/data/test_verification.py",
     "potgan images market1501 --archive X.zip --out DIR": "tests/data/test_acquisition.py",
+    "potgan masks --keypoints market-annotation-train.csv --size 128 64 --out masks": "tests/data/test_mask_archive.py",
     "potgan convert market-annotation-train.csv train.json --to coco17": "tests/data/test_keypoint_files.py",
     "potgan pairs --keypoints market-annotation-train.csv --rule patn --out train.csv": "tests/data/test_pairs.py",
     "potgan compare results/embedded/synthetic/potgan/seed0 results/embedded/synthetic/no-recon/seed0": (

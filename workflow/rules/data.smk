@@ -105,6 +105,29 @@ rule keypoints:
         "python -m potgan keypoints --config {params.configuration} --dataset {wildcards.dataset} 2>&1 | tee {log}"
 
 
+# For methods that read masks from files: trainings of this project draw their own.
+rule masks:
+    input:
+        decided=stamp("masks"),
+        images=rules.images.output,
+        keypoints=rules.keypoints.output,
+    output:
+        f"{RESULTS}/{{dataset}}/masks/masks.json",
+        f"{RESULTS}/{{dataset}}/masks/masks.npz",
+    log:
+        f"{LOGS}/masks/{{dataset}}.log",
+    benchmark:
+        f"{BENCHMARKS}/masks/{{dataset}}.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        configuration=CONFIGURATION,
+    message:
+        "Pose masks of {wildcards.dataset}"
+    shell:
+        "python -m potgan masks --config {params.configuration} --dataset {wildcards.dataset} 2>&1 | tee {log}"
+
+
 rule pairs:
     input:
         decided=stamp("pairs"),
