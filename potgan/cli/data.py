@@ -114,18 +114,25 @@ def verify(arguments: argparse.Namespace) -> int:
     option("table", type=Path, help="a file or folder in any format that is read; its content tells the format"),
     option("out", type=Path, help="the file (or, for openpose, the folder) to write"),
     option("--to", required=True, choices=FORMATS, help="the format to write"),
-    option("--images", type=Path, help="folder of the stage `images`, from which coco17 gets the images' sizes"),
+    option(
+        "--images",
+        type=Path,
+        help="folder of the stage `images`: joints must fit its images, and coco17 gets their sizes",
+    ),
 )
 def convert(arguments: argparse.Namespace) -> None:
     from potgan.common.progress import say
     from potgan.data.images import ImageFolder
     from potgan.data.keypoint_files import read_keypoints, write_keypoints
+    from potgan.data.pose import refuse_other_frame
 
     keypoints = read_keypoints(arguments.table)
     sizes = None
     if arguments.images:
         folder = ImageFolder(arguments.images)
         sizes = {name: folder.size(name) for name in keypoints.names if name in folder.table.index}
+        there = keypoints.rows([keypoints.row[name] for name in sizes])
+        refuse_other_frame(there, list(sizes.values()), str(arguments.table))
     write_keypoints(keypoints, arguments.out, arguments.to, sizes)
     say(f"{arguments.out}: key points of {len(keypoints):,} images")
 

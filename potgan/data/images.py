@@ -243,11 +243,7 @@ def _write_real(found: Survey, dataset: Dataset, name: str, folder: Path, source
         if image is None:
             unreadable.append(entry.name)
             continue
-        if dataset.crop_columns and image.shape[1] < dataset.crop_columns[1]:
-            raise UserError(
-                f"{source}: {entry.name} is {image.shape[1]} pixels wide, and datasets.{name}.crop_columns keeps columns "
-                f"up to {dataset.crop_columns[1]}; leave crop_columns out where the images are cropped already"
-            )
+        _check_crop(dataset, name, image.shape[:2], f"{source}: {entry.name}")
         place = Path(entry.split)
         (folder / place / entry.name).write_bytes(content)
         shape = crop(image, dataset.crop_columns).shape
@@ -259,6 +255,29 @@ def _write_real(found: Survey, dataset: Dataset, name: str, folder: Path, source
             raise UserError(f"{message}; fetch the data set again, or set datasets.{name}.unreadable_images: skip")
         say(f"{message}; skipped")
     return rows, unreadable
+
+
+def _check_crop(dataset: Dataset, name: str, size: tuple[int, int], where: str) -> None:
+    """Raise UserError where `crop_columns` counts the columns of images of another size (height, width).
+
+    Columns of the published size, of which a wider image would keep less than half, were meant for the published images.
+    """
+    if dataset.crop_columns is None:
+        return
+    first, end = dataset.crop_columns
+    at, (height, width) = f"datasets.{name}.crop_columns", size
+    if width < end:
+        raise UserError(
+            f"{where} is {width} pixels wide, and {at} keeps columns up to {end}; leave crop_columns out where the images are "
+            "cropped already"
+        )
+    facts = facts_of(dataset.kind)
+    published = facts["image_size"]
+    if published and end <= published[1] and 2 * (end - first) < width:
+        raise UserError(
+            f"{where} is {height} x {width}, and {at} counts columns of {facts['archive']}'s images, which are {published[0]} x "
+            f"{published[1]}; take {facts['archive']}, or leave crop_columns out"
+        )
 
 
 def _check_archive(dataset: Dataset, copy: Copy) -> Known:

@@ -13,8 +13,8 @@ whole pixels, as the programs that write the published tables do.
 
 All readers treat unusual input in the same way:
     - Text is UTF-8, with or without a byte order mark. Lines end in LF or CR LF. Blank lines are ignored.
-    - Coordinates outside the image are kept, as OpenPifPaf and the published tables have them; heat maps and masks end at the
-      frame. More than ten million pixels are an error.
+    - Coordinates outside the image are kept, as OpenPifPaf has them; heat maps and masks end at the frame. More than ten million
+      pixels are an error, and so is a pose that counts shares of the image in place of pixels.
     - A joint with confidence 0 is missing, whatever its coordinates are. A confidence between 1 and 2 in OpenPose's or COCO's
       files counts as 1, because the peak of an interpolated heat map can be too high. More is an error: the numbers have another
       scale, or stand in another order.
@@ -38,7 +38,7 @@ import numpy as np
 
 from potgan.common.errors import UserError
 from potgan.common.files import Json, new_folder, write_text
-from potgan.data.pose import JOINT, JOINTS, Keypoints
+from potgan.data.pose import JOINT, JOINTS, Keypoints, refuse_shares
 
 FORMATS = ("own", "patn", "patn-x-first", "coco17", "openpose")
 #: Bytes of one line of a table. A row of `keypoints.csv` has some 500. A file with longer lines is no table, or has lost its line
@@ -100,23 +100,31 @@ def read_keypoints(path: str | Path) -> Keypoints:
 
     Raises UserError, which names the file and the line or the place in the JSON tree, for: a missing file, an unknown header, JSON
     of another kind, another number of joints than 18 (17 and 25 in their formats), a value that is no number, NaN, a name that is
-    empty, has a folder or stands twice, a line that is too long, and text that is not UTF-8.
+    empty, has a folder or stands twice, a line that is too long, text that is not UTF-8, and a pose that counts shares of the image
+    in place of pixels.
     """
     path = Path(path)
     try:
-        if path.is_dir():
-            return _read_openpose_folder(path)
-        with open(path, "rb") as file:
-            start = file.peek(4096).removeprefix(_BYTE_ORDER_MARK).lstrip()[:1]
-            if start in (b"{", b"["):
-                tree = _json_tree(file, path)
-                one_image = type(tree) is dict and "people" in tree
-                return _read_openpose([path]) if one_image else _read_coco(tree, path)
-            return _read_table(file, path)
+        keypoints = _read_any(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such key-point table") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}); check the path and its rights") from None
+    refuse_shares(keypoints, str(path))
+    return keypoints
+
+
+def _read_any(path: Path) -> Keypoints:
+    """The table at a path. A folder is OpenPose's, and the first character of a file tells JSON from a table of lines."""
+    if path.is_dir():
+        return _read_openpose_folder(path)
+    with open(path, "rb") as file:
+        start = file.peek(4096).removeprefix(_BYTE_ORDER_MARK).lstrip()[:1]
+        if start not in (b"{", b"["):
+            return _read_table(file, path)
+        tree = _json_tree(file, path)
+        one_image = type(tree) is dict and "people" in tree
+        return _read_openpose([path]) if one_image else _read_coco(tree, path)
 
 
 def _read_table(file: BinaryIO, path: Path) -> Keypoints:
@@ -486,7 +494,7 @@ def _read_openpose(paths: list[Path]) -> Keypoints:
             chosen[i] = people[int(np.argmax(people[:, :, 2].sum(axis=1)))]
         extra = tree.get("potgan")
         extra = extra if type(extra) is dict else {}
-        stem = path.name.removesuffix(_OPENPOSE_ENDING).removesuffix(".json")
+        stem = path.name.removesuffix(_OPENPOSE_ENDING if path.name.endswith(_OPENPOSE_ENDING) else ".json")
         name = stem + ("" if extra.get("whole_name") is True else ".jpg")
         _check_name(name, str(path))
         if name in names:

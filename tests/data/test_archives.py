@@ -389,6 +389,22 @@ def test_patns_crop_keeps_columns_40_to_215_of_image_and_joints(tmp_path) -> Non
     assert joints[0].tolist() == [x, y] == [100, 100]
 
 
+def test_a_crop_for_the_published_images_is_refused_on_those_of_img_highres(tmp_path) -> None:
+    """Columns 40 to 215 of 750 would be a sliver beside the person. A crop that is meant for wide images is taken."""
+    for i, tree in enumerate(FASHION):
+        path = tmp_path / "source" / tree
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(jpeg(i, (1101, 750)))
+    dataset = fashion(tmp_path / "source", tmp_path, crop_columns=(40, 216))
+    with pytest.raises(
+        UserError, match=r"is 1101 x 750, and .*crop_columns counts columns of img\.zip's .*256 x 256; take"
+    ):
+        prepare(dataset, "d", tmp_path / "images")
+    assert not (tmp_path / "images").exists()
+    prepare(fashion(tmp_path / "source", tmp_path, crop_columns=(118, 632)), "d", tmp_path / "images")
+    assert set(pd.read_csv(tmp_path / "images" / "images.csv")["width"]) == {514}
+
+
 def test_resizing_is_antialiased_in_each_direction_and_keeps_the_mean() -> None:
     """Stripes of one pixel become grey, the mean of the stripes, and not black or white, whichever side gets shorter."""
     stripes = np.zeros((200, 100, 3), np.uint8)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from potgan.common.errors import UserError
@@ -57,6 +57,8 @@ def tables(draw, names=file_names) -> Keypoints:
         for k in draw(st.sets(st.integers(0, 17)) | st.just(set(range(18)))):
             joints[i, k] = draw(coordinates), draw(coordinates)
             confidence[i, k] = draw(certainties)
+        # A pose within one pixel counts shares of the image, and is refused.
+        assume((np.abs(np.nan_to_num(joints[i])) > 1).any() or np.nan_to_num(joints[i] % 1).max() == 0)
     return Keypoints(listed, joints, confidence)
 
 
@@ -358,12 +360,38 @@ def test_openpose_by_hand(tmp_path) -> None:
     assert table.confidence[1, [3, 17]].tolist() == [0.5, 1]
 
 
+@pytest.mark.parametrize("scaled", [lambda xy: xy, lambda xy: 2 * xy - 1], ids=["0 to 1", "-1 to 1"])
+def test_openposes_scaled_numbers_are_no_pixels(tmp_path, scaled) -> None:
+    """OpenPose, include/openpose/core/enumClasses.hpp: ScaleMode ZeroToOne and PlusMinusOne, for --keypoint_scale 3 and 4."""
+    pixels = np.array([[8 + 2 * k, 5 + 7 * k] for k in range(18)])
+    for name, joints in (("a", pixels), ("b", scaled(pixels / (64, 128)))):
+        points = [[*map(float, xy), 0.9] for xy in joints]
+        points[4] = [0, 0, 0]
+        written(
+            tmp_path / f"{name}_keypoints.json", {"people": [{"pose_keypoints_2d": [v for p in points for v in p]}]}
+        )
+    with pytest.raises(UserError) as error:
+        read_keypoints(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path}: all joints of 'b.jpg' lie within 1 pixel of the corner (1 such images), so they are shares of the image; "
+        "export them in pixels (OpenPose: without --keypoint_scale)"
+    )
+    (tmp_path / "b_keypoints.json").unlink()
+    assert read_keypoints(tmp_path).joints[0, 0].tolist() == [8, 5]
+
+
+def test_whole_numbers_within_one_pixel_are_kept(tmp_path) -> None:
+    (tmp_path / "a.csv").write_text(f"{PEER_HEADER}\na.jpg: {[0, 1] * 9}: {[1, 0] * 9}\n")
+    assert read_keypoints(tmp_path / "a.csv").present.all()
+
+
 def test_one_file_of_openpose_is_a_table_of_one_image_whatever_its_name(tmp_path) -> None:
     tree = {"version": 1.3, "people": [{"pose_keypoints_2d": [v for k in range(18) for v in (k, 2 * k + 1, 0.5)]}]}
     for file, name in (
         ("a_keypoints.json", "a.jpg"),
         ("dance.json", "dance.jpg"),
         ("b.jpg_keypoints.json", "b.jpg.jpg"),
+        ("c.json_keypoints.json", "c.json.jpg"),
     ):
         table = read_keypoints(written(tmp_path / file, tree))
         assert table.names == [name]
