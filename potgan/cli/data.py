@@ -145,12 +145,7 @@ def convert(arguments: argparse.Namespace) -> None:
     CONFIGURED_DATASET,
     option("--keypoints", type=Path, help="instead of a data set: a keypoints.csv or a published annotation table"),
     option("--rule", default="patn", help="the pair rule, patn or pg2; default: %(default)s"),
-    option(
-        "--kind",
-        choices=PUBLISHED_KINDS,
-        default="market1501",
-        help="whose file names the table has; default: %(default)s",
-    ),
+    option("--kind", choices=PUBLISHED_KINDS, help="whose file names the table has; default: the names tell"),
     option("--sample", type=int, help="draw so many pairs without replacement, as for the published lists"),
     option("--sample-seed", type=int, default=0, help="the seed of that draw; default: %(default)s"),
     option("--out", type=Path, help="the pair list to write (with --keypoints)"),
@@ -163,8 +158,9 @@ def pairs(arguments: argparse.Namespace) -> None:
         return
     from potgan.common.files import write_text
     from potgan.common.progress import say
+    from potgan.data.archives import kind_of_names
     from potgan.data.keypoint_files import read_keypoints
-    from potgan.data.pairs import PAIR_RULES, pairs_csv
+    from potgan.data.pairs import PAIR_RULES, pairs_csv, refuse_none
 
     if arguments.out is None:
         raise UserError("pairs: --out is missing; name the pair list to write")
@@ -173,7 +169,10 @@ def pairs(arguments: argparse.Namespace) -> None:
     if arguments.rule not in PAIR_RULES:
         raise UserError(f"pairs: no rule {arguments.rule!r}; there are {', '.join(PAIR_RULES)}")
     rule = PAIR_RULES[arguments.rule]
-    every = rule.pairs(read_keypoints(arguments.keypoints), arguments.kind)
+    keypoints = read_keypoints(arguments.keypoints)
+    kind = kind_of_names(keypoints.names, str(arguments.keypoints), arguments.kind)
+    every = rule.pairs(keypoints, kind)
+    refuse_none(every, rule, str(arguments.keypoints))
     chosen = rule.sample(every, arguments.sample, arguments.sample_seed)
     write_text(arguments.out, pairs_csv(chosen))
     say(f"{arguments.out}: {len(chosen):,} pairs" + (f" of {len(every):,}" if arguments.sample else ""))

@@ -9,12 +9,13 @@ The facts about the data sets (folders, counts, grammar of file names, sources) 
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NotRequired, TypedDict
@@ -32,6 +33,10 @@ LARGEST_IMAGE = 64 * 2**20
 LARGEST_RATIO = 50
 #: Bytes that any archive may unpack to, whatever its size.
 RATIO_FREE = 256 * 2**20
+
+
+#: The suffix of a file that may be an image.
+_SUFFIX = re.compile(r"\.(jpe?g|png|bmp|webp|tiff?)$", re.IGNORECASE)
 
 
 class NotTheDataset(UserError):
@@ -110,6 +115,7 @@ class Facts(TypedDict):
     names_sha256: dict[str, str]
     name_pattern: str
     tree_pattern: NotRequired[str]
+    example: str
     tables_page: str
 
 
@@ -118,6 +124,44 @@ def facts_of(kind: str) -> Facts:
     if kind not in PUBLISHED_KINDS:
         raise UserError(f"no data set is known as {kind!r}; there are {', '.join(PUBLISHED_KINDS)}")
     return yaml.safe_load((FACTS / f"{kind}.yaml").read_text(encoding="utf-8"))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Names
+
+
+def kind_of(name: str) -> str | None:
+    """The kind of data set whose grammar an image's name fits, with any suffix of an image file; None where it fits none."""
+    name = _SUFFIX.sub(".jpg", name)
+    return next((kind for kind, pattern in _grammars().items() if pattern.fullmatch(name)), None)
+
+
+def kind_of_names(names: Sequence[str], where: str, kind: str | None = None) -> str:
+    """The one kind of data set whose grammar all names fit: the kind that is named, or else that of the first name.
+
+    where: what holds the names, for the message. Raises UserError for a name of another kind or of none, because the person would
+    be read from the wrong part of it.
+    """
+    wanted = kind or (kind_of(names[0]) if names else PUBLISHED_KINDS[0])
+    for name in names:
+        found = kind_of(name)
+        if found is None or found != wanted:
+            what = f"the name of an image of {found}" if found else "no image's name of a known data set"
+            expected = " or ".join(f"{example_of(one)} ({one})" for one in ([wanted] if wanted else PUBLISHED_KINDS))
+            raise UserError(f"{where}: {name[:80]!r} is {what}; expected names as {expected}")
+    return wanted
+
+
+def example_of(kind: str) -> str:
+    """The name of an image of a data set."""
+    facts = facts_of(kind)
+    return _flat_name(facts["example"], facts)
+
+
+@functools.cache
+def _grammars() -> dict[str, re.Pattern[str]]:
+    """Kind -> the grammar of its images' names."""
+    return {kind: re.compile(facts_of(kind)["name_pattern"]) for kind in PUBLISHED_KINDS}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

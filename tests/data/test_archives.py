@@ -144,6 +144,14 @@ def test_deepfashions_published_lists_match_the_grammar(shared) -> None:
         assert len({m["person"] for m in matches}) == facts["identities"][split]
 
 
+def test_each_kinds_example_is_of_this_kind_alone() -> None:
+    for kind in archives.PUBLISHED_KINDS:
+        assert archives.kind_of(archives.example_of(kind)) == kind
+    assert (
+        archives.example_of("deepfashion") == "fashionWOMENTees_Tanksid0000783805_7additional.jpg"
+    )  # in PATN's train.lst
+
+
 def test_published_market_names_match_the_grammar(shared) -> None:
     import re
 
