@@ -10,6 +10,7 @@ The facts about the data sets (folders, counts, grammar of file names, sources) 
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import re
 import stat
@@ -35,6 +36,8 @@ LARGEST_RATIO = 50
 RATIO_FREE = 256 * 2**20
 
 
+#: The bit of a zip member's flags that says that it is encrypted.
+_ENCRYPTED = 1
 #: The suffix of a file that may be an image.
 _SUFFIX = re.compile(r"\.(jpe?g|png|bmp|webp|tiff?)$", re.IGNORECASE)
 
@@ -45,6 +48,14 @@ class NotTheDataset(UserError):
 
 class ListsMissing(UserError):
     """The lists that say which image belongs to which split are not there."""
+
+
+class Locked(UserError):
+    """An archive is encrypted and cannot be opened. why, remedy: what is wrong and what to do, the two parts of the message."""
+
+    def __init__(self, path: Path, why: str, remedy: str) -> None:
+        super().__init__(f"{path}: {why}; {remedy}")
+        self.why, self.remedy = why, remedy
 
 
 @dataclass(frozen=True)
@@ -172,7 +183,8 @@ class Source:
     """The files of a folder or a zip archive. It is a context manager, which closes the archive.
 
     Raises UserError before any content is read: for a file that is no whole zip archive, and for an archive with an absolute path,
-    a path that leads out of it (`..`), a link, or more content than images can have in an archive of its size.
+    a path that leads out of it (`..`), a link, or more content than images can have in an archive of its size. Raises Locked where
+    the password is wrong.
     """
 
     def __init__(self, path: Path, facts: Facts, password: bytes | None = None) -> None:
@@ -192,6 +204,7 @@ class Source:
             raise kind(f"{path}: {_what_instead(path)}; fetch {facts['archive']} again") from None
         try:
             self._refuse_unsafe()
+            self._try_password()
         except UserError:
             self.archive.close()
             raise
@@ -204,7 +217,7 @@ class Source:
             self.archive.close()
 
     def files(self) -> Iterator[SourceFile]:
-        """All files. Reading one raises UserError where a password is missing or wrong, or where it is too large for an image."""
+        """All files. Reading one raises Locked where a password is missing or no help, and UserError where it is too large."""
         if self.archive is not None:
             for member in self.archive.infolist():
                 if not member.is_dir():
@@ -249,25 +262,48 @@ class Source:
                 f"published archive: fetch {self.facts['archive']} again"
             )
 
+    def _try_password(self) -> None:
+        """Raise Locked where the password is wrong. One member in 256 opens with a wrong one, so several are tried."""
+        encrypted = (m for m in self.archive.infolist() if m.flag_bits & _ENCRYPTED and not _is_strongly_encrypted(m))
+        for member in itertools.islice(encrypted, 4) if self.password else ():
+            try:
+                self.archive.open(member, pwd=self.password).close()
+            except RuntimeError:  # zipfile raises this for a wrong password
+                raise Locked(self.path, "the password does not open it", password_hint(self.facts)) from None
+            except (NotImplementedError, zipfile.BadZipFile, EOFError, OSError):
+                continue  # reading it says what is wrong
+
     def _read(self, member: zipfile.ZipInfo) -> bytes:
         if member.file_size > LARGEST_IMAGE:
             raise UserError(
                 f"{self.path}: {member.filename} claims {member.file_size:,} bytes, too much for one image; fetch "
                 f"{self.facts['archive']} again"
             )
-        if member.flag_bits & 1 and self.password is None:
-            raise UserError(f"{self.path}: is encrypted; {password_hint(self.facts)}")
+        if _is_strongly_encrypted(member):
+            raise Locked(
+                self.path,
+                "is encrypted with AES, which Python's zipfile does not know",
+                "unpack the archive with 7-Zip and its password, and name the folder as the source",
+            )
+        encrypted = bool(member.flag_bits & _ENCRYPTED)
+        if encrypted and self.password is None:
+            raise Locked(self.path, "is encrypted", password_hint(self.facts))
         try:
-            return self.archive.read(member, pwd=self.password if member.flag_bits & 1 else None)
-        except RuntimeError:  # zipfile raises this for a wrong password
-            raise UserError(f"{self.path}: the password does not open it; {password_hint(self.facts)}") from None
+            return self.archive.read(member, pwd=self.password if encrypted else None)
+        except RuntimeError:
+            raise Locked(self.path, "the password does not open it", password_hint(self.facts)) from None
         except NotImplementedError:
             raise UserError(
-                f"{self.path}: {member.filename} is packed or encrypted in a way that Python's zipfile does not know; "
+                f"{self.path}: {member.filename} is packed in a way that Python's zipfile does not know; "
                 "unpack the archive with 7-Zip and name the folder as the source"
             ) from None
         except (zipfile.BadZipFile, EOFError, OSError, zlib.error):
             return b""  # counted as unreadable, like an image that does not decode
+
+
+def _is_strongly_encrypted(member: zipfile.ZipInfo) -> bool:
+    """Whether a member is encrypted with AES (WinZip's method 99) or by PKWARE's strong encryption (bit 6 of its flags)."""
+    return bool(member.flag_bits & _ENCRYPTED) and (member.compress_type == 99 or bool(member.flag_bits & 0x40))
 
 
 def _what_instead(path: Path) -> str:

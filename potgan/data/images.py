@@ -24,7 +24,7 @@ from potgan.common.progress import progress, say
 from potgan.common.records import JsonRecord
 from potgan.common.typed import build
 from potgan.data.acquisition import Copy, acquire
-from potgan.data.archives import SPLITS, Facts, Source, Survey, facts_of, lists_of, password_of, survey
+from potgan.data.archives import SPLITS, Facts, Locked, Source, Survey, facts_of, lists_of, password_of, survey
 from potgan.data.keypoint_files import keypoints_csv
 from potgan.data.pixels import crop, decode_image, read_image
 from potgan.data.pose import Keypoints
@@ -158,9 +158,14 @@ def prepare_images(dataset: Dataset, name: str, out: Path, data: Path) -> Known:
 
 
 def _open(copy: Copy, facts: Facts, data: Path) -> Source:
-    """The files of a copy. An archive that this run has fetched and that is refused is removed, or the next run would take it."""
+    """The files of a copy. An archive that this run has fetched and that is refused is removed, or the next run would take it.
+
+    An archive whose password is wrong is kept.
+    """
     try:
         return Source(copy.path, facts, password_of(facts, data))
+    except Locked:
+        raise
     except UserError as error:
         if not is_address(copy.origin):
             raise
