@@ -42,6 +42,9 @@ _ENCRYPTED = 1
 _SUFFIX = re.compile(r"\.(jpe?g|png|bmp|webp|tiff?)$", re.IGNORECASE)
 
 
+_JPG = re.compile(r"(\.jpg)+$", re.IGNORECASE)
+
+
 class NotTheDataset(UserError):
     """A source is no copy of the data set at all, but a web page, an empty file, or a folder without its images."""
 
@@ -62,7 +65,8 @@ class Locked(UserError):
 class SourceFile:
     """One file of an archive or folder.
 
-    path: its path inside of it, with `/`. size: bytes. read: returns its content, or b"" if the archive is damaged there.
+    path: its path inside of it, as `_plain_path` gives it. size: bytes. read: returns its content, or b"" if the archive is
+    damaged there.
     """
 
     path: str
@@ -141,10 +145,12 @@ def facts_of(kind: str) -> Facts:
 # Names
 
 
-def kind_of(name: str) -> str | None:
-    """The kind of data set whose grammar an image's name fits, with any suffix of an image file; None where it fits none."""
-    name = _SUFFIX.sub(".jpg", name)
-    return next((kind for kind, pattern in _grammars().items() if pattern.fullmatch(name)), None)
+def kind_of(path: str) -> str | None:
+    """The kind of data set whose grammar an image's name or path fits, whatever its suffix; None where it fits none."""
+    path = _SUFFIX.sub(".jpg", path)
+    return next(
+        (kind for kind, (facts, grammar) in _grammars().items() if grammar.fullmatch(_flat_name(path, facts))), None
+    )
 
 
 def kind_of_names(names: Sequence[str], where: str, kind: str | None = None) -> str:
@@ -170,9 +176,10 @@ def example_of(kind: str) -> str:
 
 
 @functools.cache
-def _grammars() -> dict[str, re.Pattern[str]]:
-    """Kind -> the grammar of its images' names."""
-    return {kind: re.compile(facts_of(kind)["name_pattern"]) for kind in PUBLISHED_KINDS}
+def _grammars() -> dict[str, tuple[Facts, re.Pattern[str]]]:
+    """Kind -> its facts, and the grammar of its images' names."""
+    sheets = {kind: facts_of(kind) for kind in PUBLISHED_KINDS}
+    return {kind: (facts, re.compile(facts["name_pattern"])) for kind, facts in sheets.items()}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -217,21 +224,28 @@ class Source:
             self.archive.close()
 
     def files(self) -> Iterator[SourceFile]:
-        """All files. Reading one raises Locked where a password is missing or no help, and UserError where it is too large."""
+        """All files, without those that macOS adds to folders and archives (`._*`, `.DS_Store`).
+
+        Reading one raises Locked where a password is missing or no help, and UserError where it is too large.
+        """
+        return (file for file in self._every_file() if not _is_of_macos(file.path))
+
+    def _every_file(self) -> Iterator[SourceFile]:
         if self.archive is not None:
             for member in self.archive.infolist():
-                if not member.is_dir():
-                    yield SourceFile(member.filename, member.file_size, lambda m=member: self._read(m))
+                path = _plain_path(member.filename)
+                if not path.endswith("/"):
+                    yield SourceFile(path, member.file_size, lambda m=member: self._read(m))
             return
         for path in sorted(p for p in self.path.rglob("*") if p.is_file()):
-            yield SourceFile(path.relative_to(self.path).as_posix(), path.stat().st_size, path.read_bytes)
+            yield SourceFile(_plain_path(path.relative_to(self.path).as_posix()), path.stat().st_size, path.read_bytes)
 
     def _inner_archive(self) -> Path | None:
         """The data set's archive in a folder that holds no image yet, because only an outer archive was unpacked; or None."""
         pattern = re.compile(self.facts["name_pattern"])
         found = []
         for path in sorted(self.path.rglob("*")):
-            if pattern.fullmatch(_flat_name(path.as_posix(), self.facts)):
+            if pattern.fullmatch(_flat_name(_plain_path(path.as_posix()), self.facts)):
                 return None
             if path.name == self.facts["archive"] and path.is_file():
                 found.append(path)
@@ -299,6 +313,17 @@ class Source:
             ) from None
         except (zipfile.BadZipFile, EOFError, OSError, zlib.error):
             return b""  # counted as unreadable, like an image that does not decode
+
+
+def _plain_path(path: str) -> str:
+    """A path with `/` between its folders, where Windows has a backslash, and with `.jpg` in small letters."""
+    return _JPG.sub(lambda suffix: suffix[0].lower(), path.replace("\\", "/"))
+
+
+def _is_of_macos(path: str) -> bool:
+    """Whether macOS has added this file: a folder's look, or what a foreign file system cannot hold of another file."""
+    name = path.rsplit("/", 1)[-1]
+    return name.startswith("._") or name == ".DS_Store"
 
 
 def _is_strongly_encrypted(member: zipfile.ZipInfo) -> bool:
@@ -412,15 +437,26 @@ def survey(source: Source, facts: Facts, lists: dict[str, Path] | None = None) -
         entries[name] = Entry(split, name, groups["person"], groups.get("camera") or "", file.path, file.read)
         sizes[name] = file.size
     if not entries:
-        wanted = "images that its lists name" if listed else f"a folder {' or '.join(folder_split)} with images"
-        more = f"; {len(found.unlisted):,} images are there that no list names" if found.unlisted else ""
-        inner = next((file.path for file in files if file.path.endswith(".zip")), None)
-        if inner and not more:
-            more = f"; it holds {inner}: unpack the outer archive and name its folder"
-        raise NotTheDataset(f"{source.path}: holds no image of {facts['label']}; expected {wanted}{more}")
+        wanted = f"a folder {' or '.join(folder_split)} with images" if folder_split else "images that its lists name"
+        example = next((name for name, _ in listed.values()), facts["example"])
+        raise NotTheDataset(
+            f"{source.path}: holds no image of {facts['label']}; expected {wanted}, as {example}; it holds {_what_is_there(files)}"
+        )
     found.entries = sorted(entries.values(), key=lambda e: (SPLITS.index(e.split), e.name))
     found.layout = " and ".join(sorted(styles, key=styles.get, reverse=True))
     return found
+
+
+def _what_is_there(files: Sequence[SourceFile]) -> str:
+    """What a source holds in place of the images that were expected, in words, with one example."""
+    pictures = [file.path for file in files if _SUFFIX.search(file.path)]
+    if pictures:
+        kind = kind_of(pictures[0])
+        return f"{len(pictures):,} image files, as {pictures[0]}" + (
+            f" (named as in {facts_of(kind)['label']})" if kind else ""
+        )
+    inner = next((file.path for file in files if file.path.endswith(".zip")), None)
+    return f"{inner}: unpack the outer archive and name its folder" if inner else f"{len(files):,} files, and no image"
 
 
 def count_images(source: Source, facts: Facts) -> int:
@@ -446,7 +482,7 @@ def lists_of(named: dict[str, str], places: Iterable[Path]) -> dict[str, Path]:
 
 
 def read_lists(lists: dict[str, Path], facts: Facts) -> dict[str, tuple[str, str]]:
-    """`_key` of a name -> (the name in the list, its split), from the lists of flat names (PATN's train.lst and test.lst).
+    """`_key` of a name -> (the flat name, its split), from PATN's train.lst and test.lst. Paths count as the names of their images.
 
     Raises ListsMissing where a list is missing, and UserError where both lists contain an image.
     """
@@ -460,7 +496,7 @@ def read_lists(lists: dict[str, Path], facts: Facts) -> dict[str, tuple[str, str
                 f"splits.{split} ({facts['lists_page']})"
             )
         names = path.read_text(encoding="utf-8-sig").split()
-        for name in names:
+        for name in (_flat_name(_plain_path(name), facts) for name in names):
             if splits.setdefault(_key(name), (name, split))[1] != split:
                 raise UserError(f"{path}: {name} stands in both lists; fetch the lists again")
     return splits
