@@ -296,6 +296,73 @@ def test_coco_person_of_the_highest_score(tmp_path) -> None:
     assert winner(person(1, 0.5, score=0.9), person(2, 0.75)) == 2  # not everyone has a score
 
 
+def test_alphaposes_results_by_hand(tmp_path, capsys) -> None:
+    """AlphaPose, docs/output.md: a list of people, with the name of the file as `image_id`, and COCO's 17 joints."""
+
+    def person(name: str, x: int, score: float) -> dict:
+        points = [[x + k, 2 * k + 1, 0.25 + k / 64] for k in range(17)]
+        return {"image_id": name, "category_id": 1, "keypoints": [v for p in points for v in p], "score": score}
+
+    results = [person("b.jpg", 100, 2.5), person("a.png", 200, 1.5), person("b.jpg", 300, 3.5)]
+    table = read_keypoints(written(tmp_path / "alphapose-results.json", results))
+    assert table.names == ["b.jpg", "a.png"]
+    assert table.of("b.jpg")[[JOINT["nose"], JOINT["left_eye"]]].tolist() == [[300, 1], [301, 3]]
+    assert table.of("b.jpg")[JOINT["neck"]].tolist() == [305.5, 12]  # between COCO's shoulders, 5 and 6
+    assert table.confidence[1, JOINT["right_ankle"]] == 0.5
+    assert capsys.readouterr().err == (
+        f"{tmp_path / 'alphapose-results.json'}: 1 images show several people; the one of the highest score is taken, and 1 people "
+        "are left out\n"
+    )
+
+
+def pifpaf(x: int, score: float) -> dict:
+    return {"keypoints": [v for k in range(17) for v in (x + k, 3.5, 0.0 if k == 9 else 0.75)], "bbox": [0, 0, 9, 9],
+            "score": score, "category_id": 1}  # fmt: skip
+
+
+def test_openpifpafs_predictions_by_hand(tmp_path) -> None:
+    """OpenPifPaf's predict --json-output writes one list of people per image, `<name>.predictions.json`."""
+    written(tmp_path / "b.jpg.predictions.json", [pifpaf(10, 0.5), pifpaf(20, 0.75), pifpaf(30, 0.25)])
+    written(tmp_path / "a.png.predictions.json", [])
+    table = read_keypoints(tmp_path)
+    assert table.names == ["a.png", "b.jpg"]
+    assert not table.present[0].any()
+    assert table.joints[1, JOINT["nose"]].tolist() == [20, 3.5]
+    assert np.flatnonzero(~table.present[1]).tolist() == [JOINT["left_wrist"]]  # COCO's joint 9
+    assert_same(read_keypoints(tmp_path / "b.jpg.predictions.json"), table.rows([1]))
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        (
+            [{"image_id": 7, "keypoints": [1, 2, 1] * 17}],
+            "a.json: is a list of results without image names; expected file",
+        ),
+        ([{"image_id": "a.jpg", "keypoints": [1, 2, 1] * 26}], "a.json[0].keypoints: has 78 numbers; expected 51"),
+        ([{"image": "015601864.jpg", "joints": [[1, 2]] * 16}], "a.json[0]: 'keypoints' is missing"),
+        ([{"keypoints": [1, 2, 1] * 17}], "a.json[0]: the name of the image is null; expected a file name"),
+        ([5], "a.json[0]: is 5; expected an object with 'keypoints'"),
+    ],
+)
+def test_bad_results_name_the_place(tmp_path, tree, message) -> None:
+    with pytest.raises(UserError) as error:
+        read_keypoints(written(tmp_path / "a.json", tree))
+    assert message in str(error.value)
+    assert read_or_refuse(tmp_path / "a.json") is None
+
+
+def test_files_of_two_detectors_in_one_folder_are_refused(tmp_path) -> None:
+    written(tmp_path / "a.jpg.predictions.json", {"people": []})
+    with pytest.raises(
+        UserError, match=r"a\.jpg\.predictions\.json: is an object; expected OpenPifPaf's list of people"
+    ):
+        read_keypoints(tmp_path)
+    written(tmp_path / "a_keypoints.json", {"people": []})
+    with pytest.raises(UserError, match="has files of OpenPose and of OpenPifPaf"):
+        read_keypoints(tmp_path)
+
+
 def test_what_we_write_has_cocos_layout(tmp_path) -> None:
     """The file has the keys that pycocotools (COCO.createIndex, COCOeval on keypoints) and viewers read."""
     joints = np.full((3, 18, 2), np.nan, np.float32)
