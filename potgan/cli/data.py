@@ -8,6 +8,7 @@ from pathlib import Path
 from potgan.cli.pipeline import run_stage
 from potgan.cli.verb import CONFIG, ROOT, Option, option, verb
 from potgan.common.errors import EXIT_BAD_INPUT, UserError
+from potgan.common.files import refuse_to_overwrite
 from potgan.data.keypoint_files import FORMATS
 from potgan.settings.layout import Layout
 from potgan.settings.schema import PUBLISHED_KINDS, Dataset
@@ -28,7 +29,7 @@ def _copy_options(optional: bool) -> tuple[Option, ...]:
         option("--source", "--archive", dest="source",
                help=f"archive, folder or address; default: the data folder ($POTGAN_DATA, or else data){sources}"),
         option("--checksum", help="sha256:<digits> of the archive; default: the published one"),
-        option("--splits", type=Path, nargs=2, metavar=("TRAIN.LST", "TEST.LST"), help="DeepFashion's lists (PATN)"),
+        option("--splits", type=Path, nargs=2, default=[], metavar=("TRAIN.LST", "TEST.LST"), help="DeepFashion's lists (PATN)"),
     )  # fmt: skip
 
 
@@ -101,6 +102,9 @@ def verify(arguments: argparse.Namespace) -> int:
     from potgan.data.verification import verify
 
     dataset, name, data = _copy_of(arguments)
+    if arguments.out:
+        source = [Path(arguments.source)] if arguments.source else []
+        refuse_to_overwrite(arguments.out, [*source, *arguments.splits, *arguments.names])
     answer = verify(dataset, name, data, arguments.names, arguments.quick)
     if arguments.out:
         write_json(arguments.out, dataclasses.asdict(answer))
@@ -126,6 +130,7 @@ def convert(arguments: argparse.Namespace) -> None:
     from potgan.data.keypoint_files import read_keypoints, write_keypoints
     from potgan.data.pose import refuse_other_frame
 
+    refuse_to_overwrite(arguments.out, [arguments.table])
     keypoints = read_keypoints(arguments.table)
     sizes = None
     if arguments.images:
@@ -168,6 +173,7 @@ def pairs(arguments: argparse.Namespace) -> None:
         raise UserError(f"pairs: --sample must be at least 1, and is {arguments.sample}")
     if arguments.rule not in PAIR_RULES:
         raise UserError(f"pairs: no rule {arguments.rule!r}; there are {', '.join(PAIR_RULES)}")
+    refuse_to_overwrite(arguments.out, [arguments.keypoints])
     rule = PAIR_RULES[arguments.rule]
     keypoints = read_keypoints(arguments.keypoints)
     kind = kind_of_names(keypoints.names, str(arguments.keypoints), arguments.kind)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,13 @@ def refuse_to_replace(out: Path, writer: str, is_ours: Callable[[Path], bool]) -
     strange = next((path.name for path in sorted(out.iterdir()) if not is_ours(path)), None)
     if strange is not None:
         raise UserError(f"{out}: holds {strange}, which {writer} did not write and would remove; name a new folder")
+
+
+def refuse_to_overwrite(out: Path, inputs: Iterable[Path]) -> None:
+    """Raise UserError where the file or folder that is written is one of those that are read."""
+    for path in inputs:
+        if out.exists() and path.exists() and out.samefile(path):
+            raise UserError(f"{out}: is read, and would be overwritten; name another file to write")
 
 
 def sha256_of(path: Path) -> str:
