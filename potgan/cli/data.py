@@ -9,6 +9,7 @@ from potgan.cli.pipeline import run_stage
 from potgan.cli.verb import CONFIG, ROOT, Option, option, verb
 from potgan.common.errors import EXIT_BAD_INPUT, UserError
 from potgan.common.files import refuse_to_overwrite
+from potgan.common.paths import at_home
 from potgan.data.keypoint_files import FORMATS
 from potgan.settings.layout import Layout
 from potgan.settings.schema import PUBLISHED_KINDS, Dataset
@@ -26,7 +27,7 @@ def _copy_options(optional: bool) -> tuple[Option, ...]:
     return (
         option("kind", metavar="KIND", nargs="?" if optional else None, choices=PUBLISHED_KINDS,
                help=f"the data set: {kinds}"),
-        option("--source", "--archive", dest="source",
+        option("--source", "--archive", dest="source", type=at_home,
                help=f"archive, folder or address; default: the data folder ($POTGAN_DATA, or else data){sources}"),
         option("--checksum", help="sha256:<digits> of the archive; default: the published one"),
         option("--splits", type=Path, nargs=2, default=[], metavar=("TRAIN.LST", "TEST.LST"), help="DeepFashion's lists (PATN)"),

@@ -25,7 +25,7 @@ import yaml
 
 from potgan.common.download import web_page
 from potgan.common.errors import UserError
-from potgan.common.paths import FACTS
+from potgan.common.paths import FACTS, at_home
 from potgan.settings.schema import PUBLISHED_KINDS, SPLITS
 
 #: Bytes of an image. No image of these data sets is larger.
@@ -360,7 +360,7 @@ def password_of(facts: Facts, data: Path) -> bytes | None:
     if os.environ.get(variable):
         return os.environ[variable].encode()
     named = os.environ.get(f"{variable}_FILE")
-    path = Path(named) if named else data / f"{facts['archive']}.password"
+    path = Path(at_home(named)) if named else data / f"{facts['archive']}.password"
     try:
         return path.read_text(encoding="utf-8").strip().encode() or None
     except FileNotFoundError:

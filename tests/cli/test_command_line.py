@@ -125,6 +125,19 @@ def test_in_the_background_a_command_ignores_ctrl_c(repository) -> None:
     program.communicate()
 
 
+def test_paths_of_the_command_line_may_begin_with_the_home_folder(tmp_path, monkeypatch, capsys) -> None:
+    """A shell leaves the `~` of `--out=~/x` as it is. A folder of this name would be made in the current one."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    rows = [f"0002_c1s1_000451_0{i}.jpg: {list(range(18))}: {list(range(18))}" for i in range(2)]
+    Path("table.csv").write_text("\n".join(["name:keypoints_y:keypoints_x", *rows]) + "\n")
+    assert cli.main(["pairs", "--keypoints=table.csv", "--out=~/lists/pairs.csv"]) == 0
+    assert len((tmp_path / "home" / "lists" / "pairs.csv").read_text().splitlines()) == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "table.csv"]
+    assert cli.main(["verify", "market1501", "--source=~/m.zip"]) == 2
+    assert f"{tmp_path}/home/m.zip: missing" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "words",
     [
