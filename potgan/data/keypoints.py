@@ -63,6 +63,7 @@ def prepare_keypoints(dataset: Dataset, name: str, images: Path, out: Path) -> d
         "dataset": name,
         **found.record,
         "images": len(found.keypoints),
+        "images_sha256": folder.record.sha256,
         "without_row": _without_row(found.keypoints, folder),
         **_rates(found.keypoints, folder),
         "outside_frame": _outside_frame(found.keypoints, folder),
