@@ -34,14 +34,10 @@ LARGEST_IMAGE = 64 * 2**20
 LARGEST_RATIO = 50
 #: Bytes that any archive may unpack to, whatever its size.
 RATIO_FREE = 256 * 2**20
-
-
 #: The bit of a zip member's flags that says that it is encrypted.
 _ENCRYPTED = 1
-#: The suffix of a file that may be an image.
+#: The suffix of a file that may be an image, and the one that the published names have, once or twice.
 _SUFFIX = re.compile(r"\.(jpe?g|png|bmp|webp|tiff?)$", re.IGNORECASE)
-
-
 _JPG = re.compile(r"(\.jpg)+$", re.IGNORECASE)
 
 
@@ -156,10 +152,12 @@ def kind_of(path: str) -> str | None:
 def kind_of_names(names: Sequence[str], where: str, kind: str | None = None) -> str:
     """The one kind of data set whose grammar all names fit: the kind that is named, or else that of the first name.
 
-    where: what holds the names, for the message. Raises UserError for a name of another kind or of none, because the person would
-    be read from the wrong part of it.
+    where: what holds the names, for the message. Raises UserError where there are none, and for a name of another kind or of none,
+    because the person would be read from the wrong part of it.
     """
-    wanted = kind or (kind_of(names[0]) if names else PUBLISHED_KINDS[0])
+    if not names:
+        raise UserError(f"{where}: names no image; check that it is whole")
+    wanted = kind or kind_of(names[0])
     for name in names:
         found = kind_of(name)
         if found is None or found != wanted:
@@ -285,7 +283,7 @@ class Source:
             except RuntimeError:  # zipfile raises this for a wrong password
                 raise Locked(self.path, "the password does not open it", password_hint(self.facts)) from None
             except (NotImplementedError, zipfile.BadZipFile, EOFError, OSError):
-                continue  # reading it says what is wrong
+                continue  # The reading of this member says what is wrong.
 
     def _read(self, member: zipfile.ZipInfo) -> bytes:
         if member.file_size > LARGEST_IMAGE:
@@ -452,9 +450,8 @@ def _what_is_there(files: Sequence[SourceFile]) -> str:
     pictures = [file.path for file in files if _SUFFIX.search(file.path)]
     if pictures:
         kind = kind_of(pictures[0])
-        return f"{len(pictures):,} image files, as {pictures[0]}" + (
-            f" (named as in {facts_of(kind)['label']})" if kind else ""
-        )
+        whose = f" (named as in {facts_of(kind)['label']})" if kind else ""
+        return f"{len(pictures):,} image files, as {pictures[0]}{whose}"
     inner = next((file.path for file in files if file.path.endswith(".zip")), None)
     return f"{inner}: unpack the outer archive and name its folder" if inner else f"{len(files):,} files, and no image"
 

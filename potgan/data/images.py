@@ -147,7 +147,7 @@ def prepare_images(dataset: Dataset, name: str, out: Path, data: Path) -> Known:
         found = survey(source, facts, lists)
         _check_counts(found, dataset, facts, copy.path)
         with new_folder(out) as folder:
-            rows, unreadable = _write_real(found, dataset, name, folder, copy.path)
+            rows, unreadable = _write_real(found, dataset, name, folder, copy.path, facts)
             record |= {
                 "layout": found.layout,
                 "partial": any(len(found.of(s)) != n for s, n in facts["counts"].items()),
@@ -237,7 +237,9 @@ def _write_synthetic(settings: SyntheticSettings, folder: Path) -> tuple[list[Ro
     return rows, {"source": "synthetic renderer", "settings": settings.__dict__, "skipped": []}
 
 
-def _write_real(found: Survey, dataset: Dataset, name: str, folder: Path, source: Path) -> tuple[list[Row], list[str]]:
+def _write_real(
+    found: Survey, dataset: Dataset, name: str, folder: Path, source: Path, facts: Facts
+) -> tuple[list[Row], list[str]]:
     """Copy the images of a real data set. Returns the rows of the table, and the names of images that cannot be decoded."""
     rows, unreadable = [], []
     for split in SPLITS:
@@ -248,7 +250,9 @@ def _write_real(found: Survey, dataset: Dataset, name: str, folder: Path, source
         if image is None:
             unreadable.append(entry.name)
             continue
-        _check_crop(dataset, name, image.shape[:2], f"{source}: {entry.name}")
+        if dataset.crop_columns:
+            at = f"datasets.{name}.crop_columns"
+            _check_crop(dataset.crop_columns, image.shape[:2], facts, f"{source}: {entry.name}", at)
         place = Path(entry.split)
         (folder / place / entry.name).write_bytes(content)
         shape = crop(image, dataset.crop_columns).shape
@@ -262,21 +266,17 @@ def _write_real(found: Survey, dataset: Dataset, name: str, folder: Path, source
     return rows, unreadable
 
 
-def _check_crop(dataset: Dataset, name: str, size: tuple[int, int], where: str) -> None:
-    """Raise UserError where `crop_columns` counts the columns of images of another size (height, width).
+def _check_crop(columns: tuple[int, int], size: tuple[int, int], facts: Facts, where: str, at: str) -> None:
+    """Raise UserError where `columns`, the setting `at`, count the columns of images of another size (height, width).
 
     Columns of the published size, of which a wider image would keep less than half, were meant for the published images.
     """
-    if dataset.crop_columns is None:
-        return
-    first, end = dataset.crop_columns
-    at, (height, width) = f"datasets.{name}.crop_columns", size
+    (first, end), (height, width) = columns, size
     if width < end:
         raise UserError(
             f"{where} is {width} pixels wide, and {at} keeps columns up to {end}; leave crop_columns out where the images are "
             "cropped already"
         )
-    facts = facts_of(dataset.kind)
     published = facts["image_size"]
     if published and end <= published[1] and 2 * (end - first) < width:
         raise UserError(
