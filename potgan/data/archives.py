@@ -25,6 +25,7 @@ import yaml
 
 from potgan.common.download import web_page
 from potgan.common.errors import UserError
+from potgan.common.files import is_of_macos, plain_path
 from potgan.common.paths import FACTS, at_home
 from potgan.settings.schema import PUBLISHED_KINDS, SPLITS
 
@@ -36,9 +37,8 @@ LARGEST_RATIO = 50
 RATIO_FREE = 256 * 2**20
 #: The bit of a zip member's flags that says that it is encrypted.
 _ENCRYPTED = 1
-#: The suffix of a file that may be an image, and the one that the published names have, once or twice.
+#: The suffix of a file that may be an image.
 _SUFFIX = re.compile(r"\.(jpe?g|png|bmp|webp|tiff?)$", re.IGNORECASE)
-_JPG = re.compile(r"(\.jpg)+$", re.IGNORECASE)
 
 
 class NotTheDataset(UserError):
@@ -61,7 +61,7 @@ class Locked(UserError):
 class SourceFile:
     """One file of an archive or folder.
 
-    path: its path inside of it, as `_plain_path` gives it. size: bytes. read: returns its content, or b"" if the archive is
+    path: its path inside of it, as `plain_path` gives it. size: bytes. read: returns its content, or b"" if the archive is
     damaged there.
     """
 
@@ -226,24 +226,24 @@ class Source:
 
         Reading one raises Locked where a password is missing or no help, and UserError where it is too large.
         """
-        return (file for file in self._every_file() if not _is_of_macos(file.path))
+        return (file for file in self._every_file() if not is_of_macos(file.path))
 
     def _every_file(self) -> Iterator[SourceFile]:
         if self.archive is not None:
             for member in self.archive.infolist():
-                path = _plain_path(member.filename)
+                path = plain_path(member.filename)
                 if not path.endswith("/"):
                     yield SourceFile(path, member.file_size, lambda m=member: self._read(m))
             return
         for path in sorted(p for p in self.path.rglob("*") if p.is_file()):
-            yield SourceFile(_plain_path(path.relative_to(self.path).as_posix()), path.stat().st_size, path.read_bytes)
+            yield SourceFile(plain_path(path.relative_to(self.path).as_posix()), path.stat().st_size, path.read_bytes)
 
     def _inner_archive(self) -> Path | None:
         """The data set's archive in a folder that holds no image yet, because only an outer archive was unpacked; or None."""
         pattern = re.compile(self.facts["name_pattern"])
         found = []
         for path in sorted(self.path.rglob("*")):
-            if pattern.fullmatch(_flat_name(_plain_path(path.as_posix()), self.facts)):
+            if pattern.fullmatch(_flat_name(plain_path(path.as_posix()), self.facts)):
                 return None
             if path.name == self.facts["archive"] and path.is_file():
                 found.append(path)
@@ -311,17 +311,6 @@ class Source:
             ) from None
         except (zipfile.BadZipFile, EOFError, OSError, zlib.error):
             return b""  # counted as unreadable, like an image that does not decode
-
-
-def _plain_path(path: str) -> str:
-    """A path with `/` between its folders, where Windows has a backslash, and with `.jpg` in small letters."""
-    return _JPG.sub(lambda suffix: suffix[0].lower(), path.replace("\\", "/"))
-
-
-def _is_of_macos(path: str) -> bool:
-    """Whether macOS has added this file: a folder's look, or what a foreign file system cannot hold of another file."""
-    name = path.rsplit("/", 1)[-1]
-    return name.startswith("._") or name == ".DS_Store"
 
 
 def _is_strongly_encrypted(member: zipfile.ZipInfo) -> bool:
@@ -493,7 +482,7 @@ def read_lists(lists: dict[str, Path], facts: Facts) -> dict[str, tuple[str, str
                 f"splits.{split} ({facts['lists_page']})"
             )
         names = path.read_text(encoding="utf-8-sig").split()
-        for name in (_flat_name(_plain_path(name), facts) for name in names):
+        for name in (_flat_name(plain_path(name), facts) for name in names):
             if splits.setdefault(_key(name), (name, split))[1] != split:
                 raise UserError(f"{path}: {name} stands in both lists; fetch the lists again")
     return splits

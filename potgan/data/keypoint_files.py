@@ -40,7 +40,7 @@ from typing import BinaryIO
 import numpy as np
 
 from potgan.common.errors import UserError
-from potgan.common.files import Json, new_folder, write_text
+from potgan.common.files import Json, is_of_macos, new_folder, plain_path, write_text
 from potgan.common.progress import say
 from potgan.data.pose import JOINT, JOINTS, Keypoints, refuse_shares
 
@@ -527,7 +527,7 @@ def _coco_extra(extra: Json, where: str) -> tuple[list[float] | None, list[float
 
 def _read_folder(folder: Path) -> Keypoints:
     """The key points in a folder of OpenPose's or OpenPifPaf's files."""
-    inside = sorted(folder.iterdir())
+    inside = sorted(path for path in folder.iterdir() if not is_of_macos(path.name))
     openpose = [path for path in inside if path.name.endswith(_OPENPOSE_ENDING)]
     openpifpaf = [path for path in inside if path.name.endswith(_OPENPIFPAF_ENDING)]
     if openpose and openpifpaf:
@@ -772,19 +772,20 @@ def _shortest(values: np.ndarray) -> list[str]:
 def match_names(wanted: Iterable[str], known: Iterable[str]) -> dict[str, str]:
     """Name in a table -> name of its image, for the names that have an image.
 
-    wanted: the names in the table. known: the names of all images. The image has the same name, or else a name that has `.jpg` once
-    more or once less: Market-1501's published test table has 18 names that end in `.jpg.jpg`, and copies of the data set do
-    not all have them. A name that fits two images is left out. Two names that fit one image are left out, too, unless one of them
-    is exactly the image's name.
+    wanted: the names in the table. known: the names of all images. The image has the same name, or else a name that has `.jpg` in
+    small letters, or once more or once less: Market-1501's published test table has 18 names that end in `.jpg.jpg`, and copies of
+    the data set do not all have them. A name that fits two images is left out. Two names that fit one image are left out, too,
+    unless one of them is exactly the image's name.
     """
     wanted, known = list(dict.fromkeys(wanted)), set(known)
     found = {name: name for name in wanted if name in known}
     near: dict[str, str] = {}
     for name in wanted:
-        if name in found or not name.endswith(".jpg"):
+        plain = plain_path(name)
+        if name in found or not plain.endswith(".jpg"):
             continue
-        shorter = name.removesuffix(".jpg")
-        fitting = [other for other in (shorter, name + ".jpg") if other.endswith(".jpg") and other in known]
+        shorter = plain.removesuffix(".jpg")
+        fitting = [other for other in (plain, shorter, plain + ".jpg") if other.endswith(".jpg") and other in known]
         if len(fitting) == 1:
             near[name] = fitting[0]
     claims = Counter([*found.values(), *near.values()])

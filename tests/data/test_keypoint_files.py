@@ -324,6 +324,7 @@ def test_openpifpafs_predictions_by_hand(tmp_path) -> None:
     """OpenPifPaf's predict --json-output writes one list of people per image, `<name>.predictions.json`."""
     written(tmp_path / "b.jpg.predictions.json", [pifpaf(10, 0.5), pifpaf(20, 0.75), pifpaf(30, 0.25)])
     written(tmp_path / "a.png.predictions.json", [])
+    (tmp_path / "._a.png.predictions.json").write_bytes(b"\0\5\x16\7Mac OS X")  # a copy on a disk of another system
     table = read_keypoints(tmp_path)
     assert table.names == ["a.png", "b.jpg"]
     assert not table.present[0].any()
@@ -875,6 +876,16 @@ def test_names_are_matched_exactly_or_by_one_suffix(wanted: list[str], known: li
         elif len(near) == 1:  # left out only because another row fits the same image
             (image,) = near
             assert any(w != name and w in (image, image + ".jpg", image.removesuffix(".jpg")) for w in wanted)
+
+
+def test_a_suffix_in_capitals_is_that_of_the_image() -> None:
+    """Images keep their names with `.jpg` in small letters, and the tables of their owners say `.JPG`."""
+    wanted = ["a.JPG", "b.jpg.JPG", "c.JPG", "c.jpg", "d.PNG"]
+    assert keypoint_files.match_names(wanted, ["a.jpg", "b.jpg", "c.jpg", "d.png"]) == {
+        "a.JPG": "a.jpg",
+        "b.jpg.JPG": "b.jpg",
+        "c.jpg": "c.jpg",
+    }
 
 
 def test_published_names_with_two_suffixes_find_their_images(shared) -> None:
