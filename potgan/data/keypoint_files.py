@@ -42,7 +42,7 @@ import numpy as np
 from potgan.common.errors import UserError
 from potgan.common.files import Json, is_of_macos, new_folder, plain_path, write_text
 from potgan.common.progress import say
-from potgan.data.pose import JOINT, JOINTS, Keypoints, refuse_shares
+from potgan.data.pose import JOINT, JOINTS, Keypoints, refuse_outside, refuse_shares
 
 FORMATS = ("own", "patn", "patn-x-first", "coco17", "openpose")
 #: Bytes of one line of a table. A row of `keypoints.csv` has some 500. A file with longer lines is no table, or has lost its line
@@ -109,8 +109,8 @@ def read_keypoints(path: str | Path) -> Keypoints:
 
     Raises UserError, which names the file and the line or the place in the JSON tree, for: a missing file, an unknown header, JSON
     of another kind, another number of joints than 18 (17 and 25 in their formats), a value that is no number, NaN, a name that is
-    empty, has a folder or stands twice, a line that is too long, text that is not UTF-8, and a pose that counts shares of the image
-    in place of pixels.
+    empty, has a folder or stands twice, a line that is too long, text that is not UTF-8, and joints that count shares of the image
+    or the pixels of another one.
     """
     path = Path(path)
     try:
@@ -385,7 +385,7 @@ def _check_confidence(confidence: np.ndarray, where: Callable[[int], str]) -> No
 
 
 def _read_coco(tree: Json, path: Path) -> Keypoints:
-    """The key points in COCO's JSON."""
+    """The key points in COCO's JSON. They must lie in their images where it says how large these are."""
     images = _item(tree, "images", list, f"{path}, JSON of another kind")
     annotations = _item(tree, "annotations", list, f"{path}, JSON of another kind")
     _check_categories(tree.get("categories", []), path)
@@ -410,7 +410,11 @@ def _read_coco(tree: Json, path: Path) -> Keypoints:
         if type(owner) not in (int, str) or owner not in row_of:
             raise UserError(f"{where}: image_id {_shown(owner)} is not in 'images'; add the image or remove the entry")
         people.append((row_of[owner], annotation, where))
-    return _best_people(list(names), people, path)
+    keypoints = _best_people(list(names), people, path)
+    sizes = [(image.get("height"), image.get("width")) for image in images]
+    if all(type(length) is int and length > 0 for size in sizes for length in size):
+        refuse_outside(keypoints, sizes, str(path))
+    return keypoints
 
 
 def _read_results(results: list[Json], path: Path) -> Keypoints:

@@ -126,35 +126,53 @@ def refuse_shares(keypoints: Keypoints, where: str) -> None:
         )
 
 
+def refuse_outside(keypoints: Keypoints, sizes: Sequence[tuple[int, int]], where: str) -> None:
+    """Raise UserError where more than a tenth of the joints lie outside their images: they count the pixels of other images.
+
+    Of Market-1501's published tables no joint lies outside, and detectors place few there. sizes and where are those of
+    `refuse_other_frame`.
+    """
+    shares = _shares(keypoints, sizes)
+    outside = ((shares < 0) | (shares > 1)).any(axis=1)
+    if outside.sum() > 0.1 * len(outside):
+        _refuse_frame(f"{outside.mean():.0%} of the joints lie outside their images", sizes, where)
+
+
 def refuse_other_frame(keypoints: Keypoints, sizes: Sequence[tuple[int, int]], where: str) -> None:
     """Raise UserError for key points that count the pixels of other images than these.
 
     sizes: (height, width) of each image of the table, in pixels. where: the table, for the message. What tells another frame:
 
-    - More than a tenth of the joints lie outside their images: the images are smaller, or are crops. Of Market-1501's published
-      tables no joint lies outside, and detectors place few there.
+    - More than a tenth of the joints lie outside their images (`refuse_outside`): the images are smaller, or are crops.
     - All joints of five images or more lie in the upper left quarter: the images are larger. In the published tables one image in a
       thousand is so.
     - The median joint of ten images or more is far from the middle column: the images are larger, or have other columns left and
       right. Of 10 images of the published tables, drawn at random 6,000 times, it was always between 0.38 and 0.63 of the width,
       and of 100 images between 0.45 and 0.54.
     """
-    present = keypoints.present
-    count = int(present.any(axis=1).sum())
-    if not count:
+    refuse_outside(keypoints, sizes, where)
+    count = int(keypoints.present.any(axis=1).sum())
+    if count < _FEW_IMAGES:
         return
-    extent = np.array(sizes, np.float32).reshape(-1, 1, 2)[..., ::-1]
-    shares = ((keypoints.joints + 0.5) / extent)[present]
-    outside = ((shares < 0) | (shares > 1)).any(axis=1).mean()
+    shares = _shares(keypoints, sizes)
     reach, middle = shares.max(axis=0), float(np.median(shares[:, 0]))
-    if outside > 0.1:
-        what = f"{outside:.0%} of the joints lie outside their images"
-    elif count >= _FEW_IMAGES and (reach <= 0.5).all():
-        what = f"no joint lies beyond {reach[0]:.0%} of the width and {reach[1]:.0%} of the height"
-    elif count >= _SOME_IMAGES and abs(middle - 0.5) > 0.12 + 1 / count:
-        what = f"the median joint lies at {middle:.0%} of the width, and people stand in the middle"
-    else:
-        return
+    if (reach <= 0.5).all():
+        _refuse_frame(
+            f"no joint lies beyond {reach[0]:.0%} of the width and {reach[1]:.0%} of the height", sizes, where
+        )
+    if count >= _SOME_IMAGES and abs(middle - 0.5) > 0.12 + 1 / count:
+        _refuse_frame(
+            f"the median joint lies at {middle:.0%} of the width, and people stand in the middle", sizes, where
+        )
+
+
+def _shares(keypoints: Keypoints, sizes: Sequence[tuple[int, int]]) -> np.ndarray:
+    """(M, 2) the places of the M joints that are there, as shares of the width and the height of their images."""
+    extent = np.array(sizes, np.float32).reshape(-1, 1, 2)[..., ::-1]
+    return ((keypoints.joints + 0.5) / extent)[keypoints.present]
+
+
+def _refuse_frame(what: str, sizes: Sequence[tuple[int, int]], where: str) -> None:
     (height, width), _ = Counter(map(tuple, sizes)).most_common(1)[0]
     raise UserError(
         f"{where}: counts the pixels of other images: {what} (most images are {height} x {width}); take the images that the table "

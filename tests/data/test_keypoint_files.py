@@ -268,6 +268,14 @@ def test_coco_by_hand(tmp_path) -> None:
     assert not table.present[1].any()
 
 
+def test_coco_joints_lie_in_the_images_of_the_file(tmp_path) -> None:
+    """Of 17 joints that are there, the neck with them, one may lie below the image, and two may not."""
+    tree = coco_tree()
+    assert read_keypoints(written(tmp_path / "a.json", changed(tree, "images", 0, "height", value=36))).present[0, 0]
+    with pytest.raises(UserError, match=r"a\.json: counts the pixels of other images: 12% of .* are 35 x 640\)"):
+        read_keypoints(written(tmp_path / "a.json", changed(tree, "images", 0, "height", value=35)))
+
+
 def test_coco_neck_needs_both_shoulders(tmp_path) -> None:
     tree = coco_tree()
     tree["annotations"][0]["keypoints"][3 * 6 + 2] = 0
