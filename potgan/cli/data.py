@@ -8,6 +8,8 @@ from pathlib import Path
 from potgan.cli.pipeline import run_stage
 from potgan.cli.verb import CONFIG, ROOT, Option, option, verb
 from potgan.common.errors import EXIT_BAD_INPUT, UserError
+from potgan.common.files import refuse_to_overwrite
+from potgan.common.paths import at_home
 from potgan.data.keypoint_files import FORMATS
 from potgan.settings.layout import Layout
 from potgan.settings.schema import PUBLISHED_KINDS, Dataset
@@ -25,10 +27,10 @@ def _copy_options(optional: bool) -> tuple[Option, ...]:
     return (
         option("kind", metavar="KIND", nargs="?" if optional else None, choices=PUBLISHED_KINDS,
                help=f"the data set: {kinds}"),
-        option("--source", "--archive", dest="source",
+        option("--source", "--archive", dest="source", type=at_home,
                help=f"archive, folder or address; default: the data folder ($POTGAN_DATA, or else data){sources}"),
         option("--checksum", help="sha256:<digits> of the archive; default: the published one"),
-        option("--splits", type=Path, nargs=2, metavar=("TRAIN.LST", "TEST.LST"), help="DeepFashion's lists (PATN)"),
+        option("--splits", type=Path, nargs=2, default=[], metavar=("TRAIN.LST", "TEST.LST"), help="DeepFashion's lists (PATN)"),
     )  # fmt: skip
 
 
@@ -101,6 +103,9 @@ def verify(arguments: argparse.Namespace) -> int:
     from potgan.data.verification import verify
 
     dataset, name, data = _copy_of(arguments)
+    if arguments.out:
+        source = [Path(arguments.source)] if arguments.source else []
+        refuse_to_overwrite(arguments.out, [*source, *arguments.splits, *arguments.names])
     answer = verify(dataset, name, data, arguments.names, arguments.quick)
     if arguments.out:
         write_json(arguments.out, dataclasses.asdict(answer))
@@ -114,18 +119,26 @@ def verify(arguments: argparse.Namespace) -> int:
     option("table", type=Path, help="a file or folder in any format that is read; its content tells the format"),
     option("out", type=Path, help="the file (or, for openpose, the folder) to write"),
     option("--to", required=True, choices=FORMATS, help="the format to write"),
-    option("--images", type=Path, help="folder of the stage `images`, from which coco17 gets the images' sizes"),
+    option(
+        "--images",
+        type=Path,
+        help="folder of the stage `images`: joints must fit its images, and coco17 gets their sizes",
+    ),
 )
 def convert(arguments: argparse.Namespace) -> None:
     from potgan.common.progress import say
     from potgan.data.images import ImageFolder
     from potgan.data.keypoint_files import read_keypoints, write_keypoints
+    from potgan.data.pose import refuse_other_frame
 
+    refuse_to_overwrite(arguments.out, [arguments.table])
     keypoints = read_keypoints(arguments.table)
     sizes = None
     if arguments.images:
         folder = ImageFolder(arguments.images)
         sizes = {name: folder.size(name) for name in keypoints.names if name in folder.table.index}
+        there = keypoints.rows([keypoints.row[name] for name in sizes])
+        refuse_other_frame(there, list(sizes.values()), str(arguments.table))
     write_keypoints(keypoints, arguments.out, arguments.to, sizes)
     say(f"{arguments.out}: key points of {len(keypoints):,} images")
 
@@ -172,12 +185,7 @@ def masks(arguments: argparse.Namespace) -> None:
     CONFIGURED_DATASET,
     option("--keypoints", type=Path, help="instead of a data set: a keypoints.csv or a published annotation table"),
     option("--rule", default="patn", help="the pair rule, patn or pg2; default: %(default)s"),
-    option(
-        "--kind",
-        choices=PUBLISHED_KINDS,
-        default="market1501",
-        help="whose file names the table has; default: %(default)s",
-    ),
+    option("--kind", choices=PUBLISHED_KINDS, help="whose file names the table has; default: the names tell"),
     option("--sample", type=int, help="draw so many pairs without replacement, as for the published lists"),
     option("--sample-seed", type=int, default=0, help="the seed of that draw; default: %(default)s"),
     option("--out", type=Path, help="the pair list to write (with --keypoints)"),
@@ -190,8 +198,9 @@ def pairs(arguments: argparse.Namespace) -> None:
         return
     from potgan.common.files import write_text
     from potgan.common.progress import say
+    from potgan.data.archives import kind_of_names
     from potgan.data.keypoint_files import read_keypoints
-    from potgan.data.pairs import PAIR_RULES, pairs_csv
+    from potgan.data.pairs import PAIR_RULES, pairs_csv, refuse_none
 
     if arguments.out is None:
         raise UserError("pairs: --out is missing; name the pair list to write")
@@ -199,8 +208,12 @@ def pairs(arguments: argparse.Namespace) -> None:
         raise UserError(f"pairs: --sample must be at least 1, and is {arguments.sample}")
     if arguments.rule not in PAIR_RULES:
         raise UserError(f"pairs: no rule {arguments.rule!r}; there are {', '.join(PAIR_RULES)}")
+    refuse_to_overwrite(arguments.out, [arguments.keypoints])
     rule = PAIR_RULES[arguments.rule]
-    every = rule.pairs(read_keypoints(arguments.keypoints), arguments.kind)
+    keypoints = read_keypoints(arguments.keypoints)
+    kind = kind_of_names(keypoints.names, str(arguments.keypoints), arguments.kind)
+    every = rule.pairs(keypoints, kind)
+    refuse_none(every, rule, str(arguments.keypoints))
     chosen = rule.sample(every, arguments.sample, arguments.sample_seed)
     write_text(arguments.out, pairs_csv(chosen))
     say(f"{arguments.out}: {len(chosen):,} pairs" + (f" of {len(every):,}" if arguments.sample else ""))

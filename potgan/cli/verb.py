@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from potgan.common.paths import at_home
 from potgan.settings.layout import Layout
 from potgan.settings.reading import load
 from potgan.settings.schema import Benchmark
@@ -34,7 +35,9 @@ class Verb:
 
 
 def option(*flags: str, **settings: object) -> Option:
-    """An option with the arguments of `ArgumentParser.add_argument`."""
+    """An option with the arguments of `ArgumentParser.add_argument`. A path may begin with `~`."""
+    if settings.get("type") is Path:
+        settings["type"] = lambda text: Path(at_home(text))
     return Option(flags, settings)
 
 

@@ -6,8 +6,9 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from potgan.common.errors import UserError
 
 #: A value that a JSON file can hold.
 Json = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
+#: The suffix of the published images, which stands twice in some names.
+_JPG = re.compile(r"(\.jpg)+$", re.IGNORECASE)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -99,6 +102,24 @@ def refuse_to_replace(out: Path, writer: str, is_ours: Callable[[Path], bool]) -
     strange = next((path.name for path in sorted(out.iterdir()) if not is_ours(path)), None)
     if strange is not None:
         raise UserError(f"{out}: holds {strange}, which {writer} did not write and would remove; name a new folder")
+
+
+def refuse_to_overwrite(out: Path, inputs: Iterable[Path]) -> None:
+    """Raise UserError where the file or folder that is written is one of those that are read."""
+    for path in inputs:
+        if out.exists() and path.exists() and out.samefile(path):
+            raise UserError(f"{out}: is read, and would be overwritten; name another file to write")
+
+
+def plain_path(path: str) -> str:
+    """A path with `/` between its folders, where Windows has a backslash, and with `.jpg` at its end in small letters."""
+    return _JPG.sub(lambda suffix: suffix[0].lower(), path.replace("\\", "/"))
+
+
+def is_of_macos(path: str) -> bool:
+    """Whether macOS has added this file: a folder's look, or what a foreign file system cannot hold of another file."""
+    name = path.rsplit("/", 1)[-1]
+    return name.startswith("._") or name == ".DS_Store"
 
 
 def sha256_of(path: Path) -> str:

@@ -17,6 +17,14 @@ OPENPIFPAF_WORKER = PACKAGE / "data" / "openpifpaf_worker.py"
 TEMPLATES = PACKAGE / "report" / "templates"
 
 
+def at_home(path: str) -> str:
+    """The path with the user's home folder in place of a `~` at its beginning, which a shell leaves in `--out=~/x` and in files."""
+    try:
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except RuntimeError:  # there is no such user
+        return path
+
+
 def openpifpaf_environment() -> Path:
     """The folder of OpenPifPaf's environment: $POTGAN_OPENPIFPAF_ENV, or else .venv beside its recipe."""
     return Path(os.environ.get("POTGAN_OPENPIFPAF_ENV") or OPENPIFPAF_RECIPE / ".venv")

@@ -9,12 +9,14 @@ The facts about the data sets (folders, counts, grammar of file names, sources) 
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NotRequired, TypedDict
@@ -23,7 +25,8 @@ import yaml
 
 from potgan.common.download import web_page
 from potgan.common.errors import UserError
-from potgan.common.paths import FACTS
+from potgan.common.files import is_of_macos, plain_path
+from potgan.common.paths import FACTS, at_home
 from potgan.settings.schema import PUBLISHED_KINDS, SPLITS
 
 #: Bytes of an image. No image of these data sets is larger.
@@ -32,6 +35,10 @@ LARGEST_IMAGE = 64 * 2**20
 LARGEST_RATIO = 50
 #: Bytes that any archive may unpack to, whatever its size.
 RATIO_FREE = 256 * 2**20
+#: The bit of a zip member's flags that says that it is encrypted.
+_ENCRYPTED = 1
+#: The suffix of a file that may be an image.
+_SUFFIX = re.compile(r"\.(jpe?g|png|bmp|webp|tiff?)$", re.IGNORECASE)
 
 
 class NotTheDataset(UserError):
@@ -42,11 +49,20 @@ class ListsMissing(UserError):
     """The lists that say which image belongs to which split are not there."""
 
 
+class Locked(UserError):
+    """An archive is encrypted and cannot be opened. why, remedy: what is wrong and what to do, the two parts of the message."""
+
+    def __init__(self, path: Path, why: str, remedy: str) -> None:
+        super().__init__(f"{path}: {why}; {remedy}")
+        self.why, self.remedy = why, remedy
+
+
 @dataclass(frozen=True)
 class SourceFile:
     """One file of an archive or folder.
 
-    path: its path inside of it, with `/`. size: bytes. read: returns its content, or b"" if the archive is damaged there.
+    path: its path inside of it, as `plain_path` gives it. size: bytes. read: returns its content, or b"" if the archive is
+    damaged there.
     """
 
     path: str
@@ -110,6 +126,7 @@ class Facts(TypedDict):
     names_sha256: dict[str, str]
     name_pattern: str
     tree_pattern: NotRequired[str]
+    example: str
     tables_page: str
 
 
@@ -121,6 +138,49 @@ def facts_of(kind: str) -> Facts:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Names
+
+
+def kind_of(path: str) -> str | None:
+    """The kind of data set whose grammar an image's name or path fits, whatever its suffix; None where it fits none."""
+    path = _SUFFIX.sub(".jpg", path)
+    return next(
+        (kind for kind, (facts, grammar) in _grammars().items() if grammar.fullmatch(_flat_name(path, facts))), None
+    )
+
+
+def kind_of_names(names: Sequence[str], where: str, kind: str | None = None) -> str:
+    """The one kind of data set whose grammar all names fit: the kind that is named, or else that of the first name.
+
+    where: what holds the names, for the message. Raises UserError where there are none, and for a name of another kind or of none,
+    because the person would be read from the wrong part of it.
+    """
+    if not names:
+        raise UserError(f"{where}: names no image; check that it is whole")
+    wanted = kind or kind_of(names[0])
+    for name in names:
+        found = kind_of(name)
+        if found is None or found != wanted:
+            what = f"the name of an image of {found}" if found else "no image's name of a known data set"
+            expected = " or ".join(f"{example_of(one)} ({one})" for one in ([wanted] if wanted else PUBLISHED_KINDS))
+            raise UserError(f"{where}: {name[:80]!r} is {what}; expected names as {expected}")
+    return wanted
+
+
+def example_of(kind: str) -> str:
+    """The name of an image of a data set."""
+    facts = facts_of(kind)
+    return _flat_name(facts["example"], facts)
+
+
+@functools.cache
+def _grammars() -> dict[str, tuple[Facts, re.Pattern[str]]]:
+    """Kind -> its facts, and the grammar of its images' names."""
+    sheets = {kind: facts_of(kind) for kind in PUBLISHED_KINDS}
+    return {kind: (facts, re.compile(facts["name_pattern"])) for kind, facts in sheets.items()}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Archive or folder
 
 
@@ -128,7 +188,8 @@ class Source:
     """The files of a folder or a zip archive. It is a context manager, which closes the archive.
 
     Raises UserError before any content is read: for a file that is no whole zip archive, and for an archive with an absolute path,
-    a path that leads out of it (`..`), a link, or more content than images can have in an archive of its size.
+    a path that leads out of it (`..`), a link, or more content than images can have in an archive of its size. Raises Locked where
+    the password is wrong.
     """
 
     def __init__(self, path: Path, facts: Facts, password: bytes | None = None) -> None:
@@ -148,6 +209,7 @@ class Source:
             raise kind(f"{path}: {_what_instead(path)}; fetch {facts['archive']} again") from None
         try:
             self._refuse_unsafe()
+            self._try_password()
         except UserError:
             self.archive.close()
             raise
@@ -160,21 +222,28 @@ class Source:
             self.archive.close()
 
     def files(self) -> Iterator[SourceFile]:
-        """All files. Reading one raises UserError where a password is missing or wrong, or where it is too large for an image."""
+        """All files, without those that macOS adds to folders and archives (`._*`, `.DS_Store`).
+
+        Reading one raises Locked where a password is missing or no help, and UserError where it is too large.
+        """
+        return (file for file in self._every_file() if not is_of_macos(file.path))
+
+    def _every_file(self) -> Iterator[SourceFile]:
         if self.archive is not None:
             for member in self.archive.infolist():
-                if not member.is_dir():
-                    yield SourceFile(member.filename, member.file_size, lambda m=member: self._read(m))
+                path = plain_path(member.filename)
+                if not path.endswith("/"):
+                    yield SourceFile(path, member.file_size, lambda m=member: self._read(m))
             return
         for path in sorted(p for p in self.path.rglob("*") if p.is_file()):
-            yield SourceFile(path.relative_to(self.path).as_posix(), path.stat().st_size, path.read_bytes)
+            yield SourceFile(plain_path(path.relative_to(self.path).as_posix()), path.stat().st_size, path.read_bytes)
 
     def _inner_archive(self) -> Path | None:
         """The data set's archive in a folder that holds no image yet, because only an outer archive was unpacked; or None."""
         pattern = re.compile(self.facts["name_pattern"])
         found = []
         for path in sorted(self.path.rglob("*")):
-            if pattern.fullmatch(_flat_name(path.as_posix(), self.facts)):
+            if pattern.fullmatch(_flat_name(plain_path(path.as_posix()), self.facts)):
                 return None
             if path.name == self.facts["archive"] and path.is_file():
                 found.append(path)
@@ -205,25 +274,48 @@ class Source:
                 f"published archive: fetch {self.facts['archive']} again"
             )
 
+    def _try_password(self) -> None:
+        """Raise Locked where the password is wrong. One member in 256 opens with a wrong one, so several are tried."""
+        encrypted = (m for m in self.archive.infolist() if m.flag_bits & _ENCRYPTED and not _is_strongly_encrypted(m))
+        for member in itertools.islice(encrypted, 4) if self.password else ():
+            try:
+                self.archive.open(member, pwd=self.password).close()
+            except RuntimeError:  # zipfile raises this for a wrong password
+                raise Locked(self.path, "the password does not open it", password_hint(self.facts)) from None
+            except (NotImplementedError, zipfile.BadZipFile, EOFError, OSError):
+                continue  # The reading of this member says what is wrong.
+
     def _read(self, member: zipfile.ZipInfo) -> bytes:
         if member.file_size > LARGEST_IMAGE:
             raise UserError(
                 f"{self.path}: {member.filename} claims {member.file_size:,} bytes, too much for one image; fetch "
                 f"{self.facts['archive']} again"
             )
-        if member.flag_bits & 1 and self.password is None:
-            raise UserError(f"{self.path}: is encrypted; {password_hint(self.facts)}")
+        if _is_strongly_encrypted(member):
+            raise Locked(
+                self.path,
+                "is encrypted with AES, which Python's zipfile does not know",
+                "unpack the archive with 7-Zip and its password, and name the folder as the source",
+            )
+        encrypted = bool(member.flag_bits & _ENCRYPTED)
+        if encrypted and self.password is None:
+            raise Locked(self.path, "is encrypted", password_hint(self.facts))
         try:
-            return self.archive.read(member, pwd=self.password if member.flag_bits & 1 else None)
-        except RuntimeError:  # zipfile raises this for a wrong password
-            raise UserError(f"{self.path}: the password does not open it; {password_hint(self.facts)}") from None
+            return self.archive.read(member, pwd=self.password if encrypted else None)
+        except RuntimeError:
+            raise Locked(self.path, "the password does not open it", password_hint(self.facts)) from None
         except NotImplementedError:
             raise UserError(
-                f"{self.path}: {member.filename} is packed or encrypted in a way that Python's zipfile does not know; "
+                f"{self.path}: {member.filename} is packed in a way that Python's zipfile does not know; "
                 "unpack the archive with 7-Zip and name the folder as the source"
             ) from None
         except (zipfile.BadZipFile, EOFError, OSError, zlib.error):
             return b""  # counted as unreadable, like an image that does not decode
+
+
+def _is_strongly_encrypted(member: zipfile.ZipInfo) -> bool:
+    """Whether a member is encrypted with AES (WinZip's method 99) or by PKWARE's strong encryption (bit 6 of its flags)."""
+    return bool(member.flag_bits & _ENCRYPTED) and (member.compress_type == 99 or bool(member.flag_bits & 0x40))
 
 
 def _what_instead(path: Path) -> str:
@@ -255,7 +347,7 @@ def password_of(facts: Facts, data: Path) -> bytes | None:
     if os.environ.get(variable):
         return os.environ[variable].encode()
     named = os.environ.get(f"{variable}_FILE")
-    path = Path(named) if named else data / f"{facts['archive']}.password"
+    path = Path(at_home(named)) if named else data / f"{facts['archive']}.password"
     try:
         return path.read_text(encoding="utf-8").strip().encode() or None
     except FileNotFoundError:
@@ -332,15 +424,25 @@ def survey(source: Source, facts: Facts, lists: dict[str, Path] | None = None) -
         entries[name] = Entry(split, name, groups["person"], groups.get("camera") or "", file.path, file.read)
         sizes[name] = file.size
     if not entries:
-        wanted = "images that its lists name" if listed else f"a folder {' or '.join(folder_split)} with images"
-        more = f"; {len(found.unlisted):,} images are there that no list names" if found.unlisted else ""
-        inner = next((file.path for file in files if file.path.endswith(".zip")), None)
-        if inner and not more:
-            more = f"; it holds {inner}: unpack the outer archive and name its folder"
-        raise NotTheDataset(f"{source.path}: holds no image of {facts['label']}; expected {wanted}{more}")
+        wanted = f"a folder {' or '.join(folder_split)} with images" if folder_split else "images that its lists name"
+        example = next((name for name, _ in listed.values()), facts["example"])
+        raise NotTheDataset(
+            f"{source.path}: holds no image of {facts['label']}; expected {wanted}, as {example}; it holds {_what_is_there(files)}"
+        )
     found.entries = sorted(entries.values(), key=lambda e: (SPLITS.index(e.split), e.name))
     found.layout = " and ".join(sorted(styles, key=styles.get, reverse=True))
     return found
+
+
+def _what_is_there(files: Sequence[SourceFile]) -> str:
+    """What a source holds in place of the images that were expected, in words, with one example."""
+    pictures = [file.path for file in files if _SUFFIX.search(file.path)]
+    if pictures:
+        kind = kind_of(pictures[0])
+        whose = f" (named as in {facts_of(kind)['label']})" if kind else ""
+        return f"{len(pictures):,} image files, as {pictures[0]}{whose}"
+    inner = next((file.path for file in files if file.path.endswith(".zip")), None)
+    return f"{inner}: unpack the outer archive and name its folder" if inner else f"{len(files):,} files, and no image"
 
 
 def count_images(source: Source, facts: Facts) -> int:
@@ -366,7 +468,7 @@ def lists_of(named: dict[str, str], places: Iterable[Path]) -> dict[str, Path]:
 
 
 def read_lists(lists: dict[str, Path], facts: Facts) -> dict[str, tuple[str, str]]:
-    """`_key` of a name -> (the name in the list, its split), from the lists of flat names (PATN's train.lst and test.lst).
+    """`_key` of a name -> (the flat name, its split), from PATN's train.lst and test.lst. Paths count as the names of their images.
 
     Raises ListsMissing where a list is missing, and UserError where both lists contain an image.
     """
@@ -380,7 +482,7 @@ def read_lists(lists: dict[str, Path], facts: Facts) -> dict[str, tuple[str, str
                 f"splits.{split} ({facts['lists_page']})"
             )
         names = path.read_text(encoding="utf-8-sig").split()
-        for name in names:
+        for name in (_flat_name(plain_path(name), facts) for name in names):
             if splits.setdefault(_key(name), (name, split))[1] != split:
                 raise UserError(f"{path}: {name} stands in both lists; fetch the lists again")
     return splits

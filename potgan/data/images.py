@@ -24,7 +24,7 @@ from potgan.common.progress import progress, say
 from potgan.common.records import JsonRecord
 from potgan.common.typed import build
 from potgan.data.acquisition import Copy, acquire
-from potgan.data.archives import SPLITS, Facts, Source, Survey, facts_of, lists_of, password_of, survey
+from potgan.data.archives import SPLITS, Facts, Locked, Source, Survey, facts_of, lists_of, password_of, survey
 from potgan.data.keypoint_files import keypoints_csv
 from potgan.data.pixels import crop, decode_image, read_image
 from potgan.data.pose import Keypoints
@@ -147,7 +147,7 @@ def prepare_images(dataset: Dataset, name: str, out: Path, data: Path) -> Known:
         found = survey(source, facts, lists)
         _check_counts(found, dataset, facts, copy.path)
         with new_folder(out) as folder:
-            rows, unreadable = _write_real(found, dataset, name, folder, copy.path)
+            rows, unreadable = _write_real(found, dataset, name, folder, copy.path, facts)
             record |= {
                 "layout": found.layout,
                 "partial": any(len(found.of(s)) != n for s, n in facts["counts"].items()),
@@ -158,9 +158,14 @@ def prepare_images(dataset: Dataset, name: str, out: Path, data: Path) -> Known:
 
 
 def _open(copy: Copy, facts: Facts, data: Path) -> Source:
-    """The files of a copy. An archive that this run has fetched and that is refused is removed, or the next run would take it."""
+    """The files of a copy. An archive that this run has fetched and that is refused is removed, or the next run would take it.
+
+    An archive whose password is wrong is kept.
+    """
     try:
         return Source(copy.path, facts, password_of(facts, data))
+    except Locked:
+        raise
     except UserError as error:
         if not is_address(copy.origin):
             raise
@@ -232,7 +237,9 @@ def _write_synthetic(settings: SyntheticSettings, folder: Path) -> tuple[list[Ro
     return rows, {"source": "synthetic renderer", "settings": settings.__dict__, "skipped": []}
 
 
-def _write_real(found: Survey, dataset: Dataset, name: str, folder: Path, source: Path) -> tuple[list[Row], list[str]]:
+def _write_real(
+    found: Survey, dataset: Dataset, name: str, folder: Path, source: Path, facts: Facts
+) -> tuple[list[Row], list[str]]:
     """Copy the images of a real data set. Returns the rows of the table, and the names of images that cannot be decoded."""
     rows, unreadable = [], []
     for split in SPLITS:
@@ -243,11 +250,9 @@ def _write_real(found: Survey, dataset: Dataset, name: str, folder: Path, source
         if image is None:
             unreadable.append(entry.name)
             continue
-        if dataset.crop_columns and image.shape[1] < dataset.crop_columns[1]:
-            raise UserError(
-                f"{source}: {entry.name} is {image.shape[1]} pixels wide, and datasets.{name}.crop_columns keeps columns "
-                f"up to {dataset.crop_columns[1]}; leave crop_columns out where the images are cropped already"
-            )
+        if dataset.crop_columns:
+            at = f"datasets.{name}.crop_columns"
+            _check_crop(dataset.crop_columns, image.shape[:2], facts, f"{source}: {entry.name}", at)
         place = Path(entry.split)
         (folder / place / entry.name).write_bytes(content)
         shape = crop(image, dataset.crop_columns).shape
@@ -259,6 +264,25 @@ def _write_real(found: Survey, dataset: Dataset, name: str, folder: Path, source
             raise UserError(f"{message}; fetch the data set again, or set datasets.{name}.unreadable_images: skip")
         say(f"{message}; skipped")
     return rows, unreadable
+
+
+def _check_crop(columns: tuple[int, int], size: tuple[int, int], facts: Facts, where: str, at: str) -> None:
+    """Raise UserError where `columns`, the setting `at`, count the columns of images of another size (height, width).
+
+    Columns of the published size, of which a wider image would keep less than half, were meant for the published images.
+    """
+    (first, end), (height, width) = columns, size
+    if width < end:
+        raise UserError(
+            f"{where} is {width} pixels wide, and {at} keeps columns up to {end}; leave crop_columns out where the images are "
+            "cropped already"
+        )
+    published = facts["image_size"]
+    if published and end <= published[1] and 2 * (end - first) < width:
+        raise UserError(
+            f"{where} is {height} x {width}, and {at} counts columns of {facts['archive']}'s images, which are {published[0]} x "
+            f"{published[1]}; take {facts['archive']}, or leave crop_columns out"
+        )
 
 
 def _check_archive(dataset: Dataset, copy: Copy) -> Known:

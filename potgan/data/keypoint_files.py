@@ -7,14 +7,17 @@
     coco17        COCO's JSON of key points (`images`, `annotations`), with 17 joints and no neck
     openpose      a folder of OpenPose's `<stem>_keypoints.json`, or one such file, with COCO's 18 joints or BODY_25
 
+Two further formats are read, with COCO's 17 joints: AlphaPose's list of results, whose `image_id` is a file's name, and a folder of
+OpenPifPaf's `<name>.predictions.json`, or one such file.
+
 A table that is written as `own`, `coco17` or `openpose` is read with the same order of images and the same float32 numbers, bit for
 bit. What the last two formats do not hold is written under the key `potgan`, which other readers ignore. `patn` truncates to
 whole pixels, as the programs that write the published tables do.
 
 All readers treat unusual input in the same way:
     - Text is UTF-8, with or without a byte order mark. Lines end in LF or CR LF. Blank lines are ignored.
-    - Coordinates outside the image are kept, as OpenPifPaf and the published tables have them; heat maps and masks end at the
-      frame. More than ten million pixels are an error.
+    - Coordinates outside the image are kept, as OpenPifPaf has them; heat maps and masks end at the frame. More than ten million
+      pixels are an error, and so is a pose that counts shares of the image in place of pixels.
     - A joint with confidence 0 is missing, whatever its coordinates are. A confidence between 1 and 2 in OpenPose's or COCO's
       files counts as 1, because the peak of an interpolated heat map can be too high. More is an error: the numbers have another
       scale, or stand in another order.
@@ -37,8 +40,9 @@ from typing import BinaryIO
 import numpy as np
 
 from potgan.common.errors import UserError
-from potgan.common.files import Json, new_folder, write_text
-from potgan.data.pose import JOINT, JOINTS, Keypoints
+from potgan.common.files import Json, is_of_macos, new_folder, plain_path, write_text
+from potgan.common.progress import say
+from potgan.data.pose import JOINT, JOINTS, Keypoints, refuse_outside, refuse_shares
 
 FORMATS = ("own", "patn", "patn-x-first", "coco17", "openpose")
 #: Bytes of one line of a table. A row of `keypoints.csv` has some 500. A file with longer lines is no table, or has lost its line
@@ -81,6 +85,9 @@ _PEER_HEADERS = {"name:keypoints_y:keypoints_x": "yx", "name:keypoints_x:keypoin
 _LARGEST = 10**7
 _COCO_PLACES = np.array([JOINT[name] for name in COCO_JOINTS])
 _OPENPOSE_ENDING = "_keypoints.json"
+_OPENPIFPAF_ENDING = ".predictions.json"
+#: Of each of some people: the row of the image, what a file holds of the person, and its place in the JSON tree.
+_People = list[tuple[int, dict[str, Json], str]]
 #: The characters of numbers in a table. `float` would also take `nan`, `1_0`, and digits of other scripts.
 _NUMBER_CHARACTERS = re.compile(r"[-+.0-9eE,]*")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -94,29 +101,43 @@ def read_keypoints(path: str | Path) -> Keypoints:
     """Read a table of key points in any format of this module. The content tells the format.
 
     Rows keep their order in the file. For COCO this is the order of `images`. For OpenPose it is the order that `write_keypoints`
-    has recorded, or else that of the sorted names. Of several people in an image, the one with the highest score is taken, as by
-    the programs that write the published tables, and the first of those with equal scores. The score is COCO's `score` where
-    all people in the image have one, and else the sum of the confidences.
+    has recorded, or else that of the sorted names. For a list of results it is the order in which the images come first.
+
+    Of several people in an image, the one with the highest score is taken, as by the programs that write the published tables, and
+    the first of those with equal scores. A line on standard error says how many are left out. The score is COCO's `score` where all
+    people in the image have one, and else the sum of the confidences.
 
     Raises UserError, which names the file and the line or the place in the JSON tree, for: a missing file, an unknown header, JSON
     of another kind, another number of joints than 18 (17 and 25 in their formats), a value that is no number, NaN, a name that is
-    empty, has a folder or stands twice, a line that is too long, and text that is not UTF-8.
+    empty, has a folder or stands twice, a line that is too long, text that is not UTF-8, and joints that count shares of the image
+    or the pixels of another one.
     """
     path = Path(path)
     try:
-        if path.is_dir():
-            return _read_openpose_folder(path)
-        with open(path, "rb") as file:
-            start = file.peek(4096).removeprefix(_BYTE_ORDER_MARK).lstrip()[:1]
-            if start in (b"{", b"["):
-                tree = _json_tree(file, path)
-                one_image = type(tree) is dict and "people" in tree
-                return _read_openpose([path]) if one_image else _read_coco(tree, path)
-            return _read_table(file, path)
+        keypoints = _read_any(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such key-point table") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}); check the path and its rights") from None
+    refuse_shares(keypoints, str(path))
+    return keypoints
+
+
+def _read_any(path: Path) -> Keypoints:
+    """The table at a path. The first character of a file tells JSON from a table of lines."""
+    if path.is_dir():
+        return _read_folder(path)
+    if path.name.endswith(_OPENPIFPAF_ENDING):
+        return _read_openpifpaf([path], path)
+    with open(path, "rb") as file:
+        start = file.peek(4096).removeprefix(_BYTE_ORDER_MARK).lstrip()[:1]
+        if start not in (b"{", b"["):
+            return _read_table(file, path)
+        tree = _json_tree(file, path)
+        one_image = type(tree) is dict and "people" in tree
+        if one_image:
+            return _read_openpose([path], path)
+        return _read_results(tree, path) if type(tree) is list else _read_coco(tree, path)
 
 
 def _read_table(file: BinaryIO, path: Path) -> Keypoints:
@@ -298,6 +319,15 @@ def _check_name(name: object, where: str) -> None:
 # JSON
 
 
+def _json_of(path: Path) -> Json:
+    """What one JSON file of a folder holds."""
+    try:
+        with open(path, "rb") as file:
+            return _json_tree(file, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}); check it and its rights") from None
+
+
 def _json_tree(file: BinaryIO, path: Path) -> Json:
     """What a JSON file holds."""
     content = file.read(LARGEST_JSON + 1) if path.stat().st_size <= LARGEST_JSON else None
@@ -355,16 +385,7 @@ def _check_confidence(confidence: np.ndarray, where: Callable[[int], str]) -> No
 
 
 def _read_coco(tree: Json, path: Path) -> Keypoints:
-    """The key points in COCO's JSON.
-
-    The third number of a joint is its visibility: 0 for missing, 1 for hidden (confidence 0.5), 2 for visible (confidence 1). If it
-    has a fraction anywhere in the file, it is the confidence, as detectors write it. The neck stands under the key `potgan`. Where
-    that is missing, it is the middle of the shoulders where both are there, with the lower of their confidences.
-    """
-    if type(tree) is list:
-        raise UserError(
-            f"{path}: is a list of results without image names; expected COCO's key points with 'images' and 'annotations'"
-        )
+    """The key points in COCO's JSON. They must lie in their images where it says how large these are."""
     images = _item(tree, "images", list, f"{path}, JSON of another kind")
     annotations = _item(tree, "annotations", list, f"{path}, JSON of another kind")
     _check_categories(tree.get("categories", []), path)
@@ -381,25 +402,73 @@ def _read_coco(tree: Json, path: Path) -> Keypoints:
                 f"{where}: image {name[:80]!r} (id {_shown(image['id'])}) stands twice; remove one of the entries"
             )
         names[name] = row_of[image["id"]] = i
-
-    raw, owners, extras = [], [], []
+    people: _People = []
     for i, annotation in enumerate(annotations):
         where = f"{path}, annotations[{i}]"
-        values = _item(annotation, "keypoints", list, where)
-        raw.append(_numbers(values, f"{where}.keypoints", {51: "x, y, v of COCO's 17 key points"}))
+        _item(annotation, "keypoints", list, where)
         owner = annotation.get("image_id")
         if type(owner) not in (int, str) or owner not in row_of:
             raise UserError(f"{where}: image_id {_shown(owner)} is not in 'images'; add the image or remove the entry")
-        score = annotation.get("score")
-        if "score" in annotation and (type(score) not in (int, float) or not abs(score) <= _LARGEST):
+        people.append((row_of[owner], annotation, where))
+    keypoints = _best_people(list(names), people, path)
+    sizes = [(image.get("height"), image.get("width")) for image in images]
+    if all(type(length) is int and length > 0 for size in sizes for length in size):
+        refuse_outside(keypoints, sizes, str(path))
+    return keypoints
+
+
+def _read_results(results: list[Json], path: Path) -> Keypoints:
+    """The key points in a list of results whose `image_id` is the name of a file, as AlphaPose writes it."""
+    if not results or any(type(result) is dict and type(result.get("image_id")) is int for result in results):
+        raise UserError(
+            f"{path}: is a list of results without image names; expected file names as 'image_id' (AlphaPose), or COCO's key "
+            "points with 'images' and 'annotations'"
+        )
+    names: dict[str, int] = {}
+    people: _People = []
+    for i, result in enumerate(results):
+        where = f"{path}[{i}]"
+        _item(result, "keypoints", list, where)
+        _check_name(result.get("image_id"), where)
+        people.append((names.setdefault(result["image_id"], len(names)), result, where))
+    return _best_people(list(names), people, path)
+
+
+def _read_openpifpaf(paths: list[Path], source: Path) -> Keypoints:
+    """The key points in files of OpenPifPaf's predictions (`--json-output`), one per image. source: their folder, or the file."""
+    people: _People = []
+    for row, path in enumerate(paths):
+        results = _json_of(path)
+        if type(results) is not list:
+            raise UserError(f"{path}: is {_shown(results)}; expected OpenPifPaf's list of people")
+        for k, result in enumerate(results):
+            _item(result, "keypoints", list, f"{path}[{k}]")
+            people.append((row, result, f"{path}[{k}]"))
+    names = [path.name.removesuffix(_OPENPIFPAF_ENDING) for path in paths]
+    for name, path in zip(names, paths, strict=True):
+        _check_name(name, str(path))
+    return _best_people(names, people, source)
+
+
+def _best_people(names: list[str], people: _People, source: Path) -> Keypoints:
+    """A table of the images `names` with the person of the highest score in each. people have COCO's 17 key points.
+
+    The third number of a joint is its visibility: 0 for missing, 1 for hidden (confidence 0.5), 2 for visible (confidence 1). If it
+    has a fraction anywhere in the file, it is the confidence, as detectors write it. The neck stands under the key `potgan`. Where
+    that is missing, it is the middle of the shoulders where both are there, with the lower of their confidences.
+    """
+    raw, extras = [], []
+    for _, person, where in people:
+        raw.append(_numbers(person["keypoints"], f"{where}.keypoints", {51: "x, y, v of COCO's 17 key points"}))
+        score = person.get("score")
+        if "score" in person and (type(score) not in (int, float) or not abs(score) <= _LARGEST):
             raise UserError(f"{where}.score: {_shown(score)} is no number; correct or remove it")
-        owners.append(row_of[owner])
-        extras.append((score, _coco_extra(annotation.get("potgan"), f"{where}.potgan")))
+        extras.append((score, _coco_extra(person.get("potgan"), f"{where}.potgan")))
 
     points = np.zeros((len(raw), len(JOINTS), 3))
     given = np.array(raw, np.float64).reshape(len(raw), len(COCO_JOINTS), 3)
     third = given[:, :, 2]
-    _check_confidence(third, lambda i: f"{path}, annotations[{i}].keypoints")
+    _check_confidence(third, lambda i: f"{people[i][2]}.keypoints")
     given[:, :, 2] = np.minimum(third, 1) if (third % 1).any() else third / 2
     points[:, _COCO_PLACES] = given
     shoulders = points[:, [JOINT["right_shoulder"], JOINT["left_shoulder"]]]
@@ -415,15 +484,26 @@ def _read_coco(tree: Json, path: Path) -> Keypoints:
             points[i, JOINT["neck"], 2] = 0 if neck is None else confidence[JOINT["neck"]]
 
     best: dict[int, list[int]] = {}
-    for i, row in enumerate(owners):
+    for i, (row, _, _) in enumerate(people):
         best.setdefault(row, []).append(i)
     chosen = np.zeros((len(names), len(JOINTS), 3))
-    for row, people in best.items():
-        scores = [extras[i][0] for i in people]
+    for row, rivals in best.items():
+        scores = [extras[i][0] for i in rivals]
         if None in scores:
-            scores = [points[i, :, 2].sum() for i in people]
-        chosen[row] = points[people[int(np.argmax(scores))]]
-    return Keypoints(list(names), *_joints_of(chosen))
+            scores = [points[i, :, 2].sum() for i in rivals]
+        chosen[row] = points[rivals[int(np.argmax(scores))]]
+    _say_left_out([len(rivals) for rivals in best.values()], source)
+    return Keypoints(names, *_joints_of(chosen))
+
+
+def _say_left_out(people: list[int], source: Path) -> None:
+    """Say how many people are left out. people: how many there are in each image."""
+    several = [count for count in people if count > 1]
+    if several:
+        say(
+            f"{source}: {len(several):,} images show several people; the one of the highest score is taken, and "
+            f"{sum(several) - len(several):,} people are left out"
+        )
 
 
 def _check_categories(categories: Json, path: Path) -> None:
@@ -449,29 +529,34 @@ def _coco_extra(extra: Json, where: str) -> tuple[list[float] | None, list[float
     return None if neck is None else _numbers(neck, f"{where}.neck", {2: "x, y"}), confidence
 
 
-def _read_openpose_folder(folder: Path) -> Keypoints:
-    """The key points in a folder of OpenPose's files."""
-    paths = sorted(p for p in folder.iterdir() if p.name.endswith(_OPENPOSE_ENDING))
-    if not paths:
-        raise UserError(f"{folder}: has no *{_OPENPOSE_ENDING}; expected a folder of OpenPose's files (--write_json)")
-    return _read_openpose(paths)
+def _read_folder(folder: Path) -> Keypoints:
+    """The key points in a folder of OpenPose's or OpenPifPaf's files."""
+    inside = sorted(path for path in folder.iterdir() if not is_of_macos(path.name))
+    openpose = [path for path in inside if path.name.endswith(_OPENPOSE_ENDING)]
+    openpifpaf = [path for path in inside if path.name.endswith(_OPENPIFPAF_ENDING)]
+    if openpose and openpifpaf:
+        raise UserError(f"{folder}: has files of OpenPose and of OpenPifPaf; name a folder with those of one of them")
+    if openpifpaf:
+        return _read_openpifpaf(openpifpaf, folder)
+    if not openpose:
+        raise UserError(
+            f"{folder}: has no *{_OPENPOSE_ENDING}; expected a folder of OpenPose's files (--write_json), or of OpenPifPaf's "
+            f"*{_OPENPIFPAF_ENDING} (--json-output)"
+        )
+    return _read_openpose(openpose, folder)
 
 
-def _read_openpose(paths: list[Path]) -> Keypoints:
-    """The key points in files of OpenPose's JSON (OpenPose, doc/02_output.md).
+def _read_openpose(paths: list[Path], source: Path) -> Keypoints:
+    """The key points in files of OpenPose's JSON (OpenPose, doc/02_output.md). source: their folder, or the file.
 
     A joint with confidence 0 is missing. The files hold no score of a person, so it is the sum of the confidences. The file
     `<stem>_keypoints.json`, or `<stem>.json`, belongs to the image `<stem>.jpg`.
     """
     expected = {3 * len(JOINTS): "x, y, confidence of COCO's 18", 75: "x, y, confidence of BODY_25"}
     names: dict[str, Path] = {}
-    rows, chosen = [], np.zeros((len(paths), len(JOINTS), 3))
+    rows, counts, chosen = [], [], np.zeros((len(paths), len(JOINTS), 3))
     for i, path in enumerate(paths):
-        try:
-            with open(path, "rb") as file:
-                tree = _json_tree(file, path)
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror or error}); check it and its rights") from None
+        tree = _json_of(path)
         people = []
         for k, person in enumerate(_item(tree, "people", list, str(path))):
             where = f"{path}, people[{k}]"
@@ -479,6 +564,7 @@ def _read_openpose(paths: list[Path]) -> Keypoints:
             values = _numbers(values, f"{where}.pose_keypoints_2d", expected)
             points = np.array(values, np.float64).reshape(-1, 3)
             people.append(points[list(BODY_25_PLACES)] if len(points) == 25 else points)
+        counts.append(len(people))
         if people:
             people = np.array(people)
             _check_confidence(people[:, :, 2], lambda k, p=path: f"{p}, people[{k}].pose_keypoints_2d")
@@ -486,7 +572,7 @@ def _read_openpose(paths: list[Path]) -> Keypoints:
             chosen[i] = people[int(np.argmax(people[:, :, 2].sum(axis=1)))]
         extra = tree.get("potgan")
         extra = extra if type(extra) is dict else {}
-        stem = path.name.removesuffix(_OPENPOSE_ENDING).removesuffix(".json")
+        stem = path.name.removesuffix(_OPENPOSE_ENDING if path.name.endswith(_OPENPOSE_ENDING) else ".json")
         name = stem + ("" if extra.get("whole_name") is True else ".jpg")
         _check_name(name, str(path))
         if name in names:
@@ -495,6 +581,7 @@ def _read_openpose(paths: list[Path]) -> Keypoints:
             )
         names[name] = path
         rows.append(extra.get("row"))
+    _say_left_out(counts, source)
     joints, confidence = _joints_of(chosen)
     order = np.arange(len(paths))
     if all(type(row) is int and abs(row) <= _LARGEST for row in rows):
@@ -689,19 +776,20 @@ def _shortest(values: np.ndarray) -> list[str]:
 def match_names(wanted: Iterable[str], known: Iterable[str]) -> dict[str, str]:
     """Name in a table -> name of its image, for the names that have an image.
 
-    wanted: the names in the table. known: the names of all images. The image has the same name, or else a name that has `.jpg` once
-    more or once less: Market-1501's published test table has 18 names that end in `.jpg.jpg`, and copies of the data set do
-    not all have them. A name that fits two images is left out. Two names that fit one image are left out, too, unless one of them
-    is exactly the image's name.
+    wanted: the names in the table. known: the names of all images. The image has the same name, or else a name that has `.jpg` in
+    small letters, or once more or once less: Market-1501's published test table has 18 names that end in `.jpg.jpg`, and copies of
+    the data set do not all have them. A name that fits two images is left out. Two names that fit one image are left out, too,
+    unless one of them is exactly the image's name.
     """
     wanted, known = list(dict.fromkeys(wanted)), set(known)
     found = {name: name for name in wanted if name in known}
     near: dict[str, str] = {}
     for name in wanted:
-        if name in found or not name.endswith(".jpg"):
+        plain = plain_path(name)
+        if name in found or not plain.endswith(".jpg"):
             continue
-        shorter = name.removesuffix(".jpg")
-        fitting = [other for other in (shorter, name + ".jpg") if other.endswith(".jpg") and other in known]
+        shorter = plain.removesuffix(".jpg")
+        fitting = [other for other in (plain, shorter, plain + ".jpg") if other.endswith(".jpg") and other in known]
         if len(fitting) == 1:
             near[name] = fitting[0]
     claims = Counter([*found.values(), *near.values()])

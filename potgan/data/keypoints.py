@@ -22,7 +22,7 @@ from potgan.data import detection
 from potgan.data.archives import SPLITS, facts_of
 from potgan.data.images import ImageFolder
 from potgan.data.keypoint_files import keypoints_csv, match_names, read_keypoints
-from potgan.data.pose import JOINTS, Keypoints
+from potgan.data.pose import JOINTS, Keypoints, refuse_other_frame
 from potgan.settings.schema import Dataset, OpenPifPafSettings
 
 #: Distances up to which two joints agree, in lengths of the torso.
@@ -44,7 +44,8 @@ def prepare_keypoints(dataset: Dataset, name: str, images: Path, out: Path) -> d
     their order, because the published test pairs depend on it. A detection that was killed goes on after its last finished shard;
     shards lie in `.<out>.shards` until all is done.
 
-    Raises UserError if a table names images that are not there (unless `allow_partial`), and if too few images have any joint.
+    Raises UserError if a table names images that are not there (unless `allow_partial`), if its joints do not lie in the images as
+    those of people do, and if too few images have any joint.
     """
     folder = ImageFolder(images)
     settings = dataset.keypoints
@@ -62,6 +63,7 @@ def prepare_keypoints(dataset: Dataset, name: str, images: Path, out: Path) -> d
         "dataset": name,
         **found.record,
         "images": len(found.keypoints),
+        "images_sha256": folder.record.sha256,
         "without_row": _without_row(found.keypoints, folder),
         **_rates(found.keypoints, folder),
         "outside_frame": _outside_frame(found.keypoints, folder),
@@ -126,6 +128,7 @@ def _from_tables(dataset: Dataset, name: str, folder: ImageFolder) -> _Found:
         part = Keypoints([image_of[n] for n in part.names], part.joints.copy(), part.confidence)
         if folder.crop_columns and dataset.keypoints.frame == "original":
             part.joints[:, :, 0] -= folder.crop_columns[0]
+        refuse_other_frame(part, [folder.size(n) for n in part.names], str(path))
         parts.append(part)
         hashes[split] = {"file": path.name, "sha256": sha256_of(path)}
         respelled[split] = sum(image_of[table.names[i]] != table.names[i] for i in rows)

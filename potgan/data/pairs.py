@@ -178,6 +178,15 @@ PAIR_RULES: dict[str, PairRule] = {
 }
 
 
+def refuse_none(pairs: pd.DataFrame, rule: PairRule, where: str) -> None:
+    """Raise UserError where a list has no pair. where: what the pairs are of, for the message."""
+    if not len(pairs):
+        raise UserError(
+            f"{where}: no pair is left: no person has two images that rule {rule.id} takes ({rule.description}); "
+            "check the key points"
+        )
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Files
 
@@ -385,11 +394,8 @@ def build(
     people_of, items_of = {}, {}
     for split in splits:
         pairs = lists[split]
-        if not len(pairs) and not (split == "validation" and not settings.validation_identities):
-            raise UserError(
-                f"pairs: no {split} pair is left: no person has two images that rule {rule.id} takes ({rule.description}); "
-                "check the key points of that split"
-            )
+        if split != "validation" or settings.validation_identities:
+            refuse_none(pairs, rule, f"pairs: {split}")
         names = set(pairs["from"]) | set(pairs["to"])
         people_of[split] = {person_of(name, kind) for name in names}
         items_of[split] = {item_of(name) for name in names} - {None}

@@ -23,6 +23,7 @@ from potgan.data.archives import (
     Entry,
     Facts,
     ListsMissing,
+    Locked,
     NotTheDataset,
     Source,
     Survey,
@@ -36,7 +37,7 @@ from potgan.data.keypoint_files import match_names
 from potgan.data.pixels import decode_image
 from potgan.settings.schema import Dataset
 
-STATES = ("ok", "partial", "wrong version", "absent")
+STATES = ("ok", "partial", "wrong version", "encrypted", "absent")
 #: How many names a line of the answer shows. `Verification.listings` holds all of them.
 SHOWN = 3
 
@@ -103,6 +104,10 @@ def verify(dataset: Dataset, name: str, data: Path, names: Iterable[Path] = (), 
             _compare_counts(answer, found, facts)
             _compare_names(answer, found, facts, names)
             _compare_contents(answer, found, facts, _hashes(names), quick)
+    except Locked as error:
+        _worse(answer, "encrypted")
+        answer.differences.append(error.why)
+        answer.next_step = error.remedy
     except UserError as error:
         _worse(answer, "absent" if isinstance(error, NotTheDataset) else "wrong version")
         answer.differences.append(str(error))

@@ -373,6 +373,11 @@ def _keypoints(layout: Layout, dataset: str) -> Keypoints:
     path = layout.keypoints(dataset) / "keypoints.csv"
     if not path.exists():
         raise UserError(f"{path}: missing; run `potgan keypoints` first")
+    again = "run `potgan keypoints` again"
+    images = ImagesRecord.read(layout.images(dataset) / "images.json").sha256
+    # Records of earlier versions do not say which images the key points are of.
+    if read_json(path.with_suffix(".json"), again).get("images_sha256", images) != images:
+        raise UserError(f"{path}: is of other images than {layout.images(dataset)} holds now; {again}")
     return read_keypoints(path)
 
 

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from potgan.common.paths import at_home
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -25,7 +27,8 @@ class Layout:
     @property
     def data(self) -> Path:
         """The folder of archives, tables and weights, which the user put there or which were fetched."""
-        return Path(os.environ["POTGAN_DATA"]) if os.environ.get("POTGAN_DATA") else self.root / "data"
+        named = os.environ.get("POTGAN_DATA")
+        return Path(at_home(named)) if named else self.root / "data"
 
     @property
     def configuration(self) -> Path:

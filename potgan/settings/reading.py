@@ -12,7 +12,7 @@ import yaml
 
 from potgan.common.download import check_checksum_text
 from potgan.common.errors import UserError
-from potgan.common.paths import CONFIGURATIONS
+from potgan.common.paths import CONFIGURATIONS, at_home
 from potgan.common.typed import build
 from potgan.settings.precision import check_precisions
 from potgan.settings.protocols import PROTOCOLS
@@ -51,6 +51,7 @@ def load(source: str | Path | dict[str, typing.Any]) -> Benchmark:
                     )
         tree = _laid_over(tree, settings)
     tree.pop("base", None)
+    tree = _at_home(tree)
     for section in REMOVABLE:
         if isinstance(tree.get(section), dict):
             # A file that is laid over another can remove an entry of it with `name: false`.
@@ -104,6 +105,15 @@ def _laid_over(lower: typing.Any, upper: typing.Any) -> typing.Any:
     if not isinstance(lower, dict) or not isinstance(upper, dict):
         return upper
     return lower | {key: _laid_over(lower.get(key), value) for key, value in upper.items()}
+
+
+def _at_home(setting: typing.Any) -> typing.Any:
+    """A setting, and all settings inside of it, with the user's home folder in place of a `~` at the beginning of a text."""
+    if isinstance(setting, dict):
+        return {key: _at_home(value) for key, value in setting.items()}
+    if isinstance(setting, list):
+        return [_at_home(value) for value in setting]
+    return at_home(setting) if isinstance(setting, str) else setting
 
 
 def as_tree(benchmark: Benchmark) -> dict[str, typing.Any]:

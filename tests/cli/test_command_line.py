@@ -125,6 +125,44 @@ def test_in_the_background_a_command_ignores_ctrl_c(repository) -> None:
     program.communicate()
 
 
+def test_paths_of_the_command_line_may_begin_with_the_home_folder(tmp_path, monkeypatch, capsys) -> None:
+    """A shell leaves the `~` of `--out=~/x` as it is. A folder of this name would be made in the current one."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    rows = [f"0002_c1s1_000451_0{i}.jpg: {list(range(18))}: {list(range(18))}" for i in range(2)]
+    Path("table.csv").write_text("\n".join(["name:keypoints_y:keypoints_x", *rows]) + "\n")
+    assert cli.main(["pairs", "--keypoints=table.csv", "--out=~/lists/pairs.csv"]) == 0
+    assert len((tmp_path / "home" / "lists" / "pairs.csv").read_text().splitlines()) == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "table.csv"]
+    assert cli.main(["verify", "market1501", "--source=~/m.zip"]) == 2
+    assert f"{tmp_path}/home/m.zip: missing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["convert", "table.csv", "table.csv", "--to", "own"],
+        ["convert", "table.csv", "other-name.csv", "--to", "coco17"],
+        ["convert", "poses", "./poses/", "--to", "openpose"],
+        ["pairs", "--keypoints", "table.csv", "--out", "table.csv"],
+        ["verify", "market1501", "--source", "archive.zip", "--out", "archive.zip"],
+        ["verify", "market1501", "--source", "archive.zip", "--names", "table.csv", "--out", "table.csv"],
+    ],
+)
+def test_what_a_verb_reads_it_does_not_overwrite(tmp_path, monkeypatch, capsys, words) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [f"0002_c1s1_000451_0{i}.jpg: {list(range(18))}: {list(range(18))}" for i in range(2)]
+    Path("table.csv").write_text("\n".join(["name:keypoints_y:keypoints_x", *rows]) + "\n")
+    Path("other-name.csv").symlink_to("table.csv")
+    Path("poses").mkdir()
+    Path("poses/a_keypoints.json").write_text('{"people": []}')
+    Path("archive.zip").write_bytes(b"PK\x03\x04")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert cli.main(words) == 2
+    assert "is read, and would be overwritten; name another file to write" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 def test_each_verb_stands_once_with_a_line_for_help() -> None:
     names = [one.name for one in cli.VERBS]
     assert len(set(names)) == len(names) == 23

@@ -144,6 +144,14 @@ def test_deepfashions_published_lists_match_the_grammar(shared) -> None:
         assert len({m["person"] for m in matches}) == facts["identities"][split]
 
 
+def test_each_kinds_example_is_of_this_kind_alone() -> None:
+    for kind in archives.PUBLISHED_KINDS:
+        assert archives.kind_of(archives.example_of(kind)) == kind
+    assert (
+        archives.example_of("deepfashion") == "fashionWOMENTees_Tanksid0000783805_7additional.jpg"
+    )  # in PATN's train.lst
+
+
 def test_published_market_names_match_the_grammar(shared) -> None:
     import re
 
@@ -294,6 +302,88 @@ def test_an_archive_in_an_archive_is_named(tmp_path) -> None:
         prepare(fashion(tmp_path / "outer.zip", tmp_path), "d", tmp_path / "images")
 
 
+def repacked(source: Path, target: Path, spelled) -> Path:
+    """A zip archive of the same files, whose paths `spelled` changes."""
+    with zipfile.ZipFile(source) as archive, zipfile.ZipFile(target, "w") as new:
+        for name in archive.namelist():
+            new.writestr(spelled(name), archive.read(name))
+    return target
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        lambda path: path.replace("/", "\\"),
+        lambda path: path.replace(".jpg", ".JPG"),
+        lambda path: path.replace("/", "\\").replace(".jpg", ".Jpg"),
+    ],
+    ids=["backslashes", "capitals", "both"],
+)
+def test_paths_of_windows_and_cameras_are_the_same_data(tmp_path, spelled) -> None:
+    source = market(tmp_path / "m.zip")
+    expected = prepare(settings(source), "m", tmp_path / "expected")
+    archive = repacked(source, tmp_path / "spelled.zip", spelled)
+    assert prepare(settings(archive), "m", tmp_path / "a")["sha256"] == expected["sha256"]
+    for name in zipfile.ZipFile(archive).namelist():  # as a program for Linux unpacks it
+        path = tmp_path / "folder" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(zipfile.ZipFile(archive).read(name))
+    assert prepare(settings(tmp_path / "folder"), "m", tmp_path / "b")["sha256"] == expected["sha256"]
+
+
+def test_what_macos_adds_is_no_image(tmp_path) -> None:
+    top = "__MACOSX/img/WOMEN/Tees_Tanks/id_00007838"
+    with zipfile.ZipFile(tmp_path / "img.zip", "w") as archive:
+        for i, tree in enumerate(FASHION):
+            archive.writestr(f"img/{tree}", jpeg(i, (256, 256)))
+        archive.writestr(f"{top}/._05_7_additional.jpg", b"Mac OS X")
+        archive.writestr("img/.DS_Store", b"Bud1")
+    prepare(fashion(tmp_path / "img.zip", tmp_path), "d", tmp_path / "images")
+    zipfile.ZipFile(tmp_path / "img.zip").extractall(tmp_path / "source")
+    with archives.Source(tmp_path / "source", archives.facts_of("deepfashion")) as source:
+        assert sorted(file.path for file in source.files()) == sorted(f"img/{tree}" for tree in FASHION)
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [lambda tree: f"img/{tree}", lambda tree: "img\\" + tree.replace("/", "\\"), lambda tree: tree[:-3] + "JPG"],
+)
+def test_lists_of_paths_name_the_same_images(tmp_path, listed) -> None:
+    for i, tree in enumerate(FASHION):
+        path = tmp_path / "source" / tree
+        path.parent.mkdir(parents=True)
+        path.write_bytes(jpeg(i, (256, 256)))
+    dataset = fashion(tmp_path / "source", tmp_path)
+    for split, tree in zip(("train", "test"), FASHION, strict=True):
+        (tmp_path / f"{split}.lst").write_text(listed(tree) + "\r\n")
+    prepare(dataset, "d", tmp_path / "images")
+    assert list(pd.read_csv(tmp_path / "images" / "images.csv")["name"]) == list(FASHION.values())
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("bounding_box_train/0002_c1s1_000451_03.png", "it holds 1 image files, as {} (named as in Market-1501)"),
+        ("photos/0002_c1s1_000451_03.jpg", "it holds 1 image files, as {} (named as in Market-1501)"),
+        ("bounding_box_train/0001_c2_f0046182.jpg", "it holds 1 image files, as {} (named as in DukeMTMC-reID)"),
+        (f"train/{next(iter(FASHION.values()))}", "it holds 1 image files, as {} (named as in DeepFashion)"),
+        ("train/anna.jpeg", "it holds 1 image files, as {}"),
+        ("readme.txt", "it holds 1 files, and no image"),
+    ],
+)
+def test_images_of_another_naming_are_shown_beside_what_is_expected(tmp_path, path, said) -> None:
+    file = tmp_path / "source" / path
+    file.parent.mkdir(parents=True)
+    file.write_bytes(jpeg(0))
+    (tmp_path / "source" / ".DS_Store").write_bytes(b"Bud1")
+    with pytest.raises(UserError) as error:
+        prepare(settings(tmp_path / "source"), "m", tmp_path / "images")
+    assert str(error.value) == (
+        f"{tmp_path / 'source'}: holds no image of Market-1501; expected a folder bounding_box_train or train or "
+        "bounding_box_test or test with images, as bounding_box_train/0002_c1s1_000451_03.jpg; " + said.format(path)
+    )
+
+
 def test_lists_that_are_missing_or_name_one_image_twice_are_refused(tmp_path) -> None:
     (tmp_path / "source" / "img").mkdir(parents=True)
     (tmp_path / "source" / "x.jpg").write_bytes(b"")
@@ -387,6 +477,22 @@ def test_patns_crop_keeps_columns_40_to_215_of_image_and_joints(tmp_path) -> Non
 
     joints = read_keypoints(tmp_path / "keypoints" / "keypoints.csv").of(name)
     assert joints[0].tolist() == [x, y] == [100, 100]
+
+
+def test_a_crop_for_the_published_images_is_refused_on_those_of_img_highres(tmp_path) -> None:
+    """Columns 40 to 215 of 750 would be a sliver beside the person. A crop that is meant for wide images is taken."""
+    for i, tree in enumerate(FASHION):
+        path = tmp_path / "source" / tree
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(jpeg(i, (1101, 750)))
+    dataset = fashion(tmp_path / "source", tmp_path, crop_columns=(40, 216))
+    with pytest.raises(
+        UserError, match=r"is 1101 x 750, and .*crop_columns counts columns of img\.zip's .*256 x 256; take"
+    ):
+        prepare(dataset, "d", tmp_path / "images")
+    assert not (tmp_path / "images").exists()
+    prepare(fashion(tmp_path / "source", tmp_path, crop_columns=(118, 632)), "d", tmp_path / "images")
+    assert set(pd.read_csv(tmp_path / "images" / "images.csv")["width"]) == {514}
 
 
 def test_resizing_is_antialiased_in_each_direction_and_keeps_the_mean() -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from potgan.common.errors import UserError
 from potgan.data import archives, pairs
+from potgan.data.acquisition import Copy
 from potgan.data.images import prepare_images
 from potgan.data.keypoint_files import read_keypoints
 from potgan.data.keypoints import prepare_keypoints, split_keypoints
@@ -349,6 +350,18 @@ def test_an_encrypted_archive_needs_its_password_and_gives_the_same_images(writt
         read(None)
     with pytest.raises(UserError, match="the password does not open it"):
         read(b"a guess")
+
+
+def test_a_fetched_archive_is_kept_where_only_the_password_is_wrong(written, tmp_path, monkeypatch) -> None:
+    path = tmp_path / "img.zip"
+    encrypt(written["deepfashion"].archive, path, b"an agreement")
+    monkeypatch.setattr(
+        "potgan.data.images.acquire", lambda dataset, name, data: Copy(path, "https://example.org/img.zip")
+    )
+    monkeypatch.setattr("potgan.data.images.password_of", lambda facts, data: b"a guess")
+    with pytest.raises(UserError, match=r"img\.zip: the password does not open it"):
+        prepare_images(Dataset("deepfashion", "D"), "d", tmp_path / "out", tmp_path)
+    assert path.exists()
 
 
 def test_the_password_opens_the_archive_through_the_verb_and_is_written_nowhere(written, tmp_path) -> None:

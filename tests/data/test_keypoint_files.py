@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from potgan.common.errors import UserError
@@ -57,6 +57,8 @@ def tables(draw, names=file_names) -> Keypoints:
         for k in draw(st.sets(st.integers(0, 17)) | st.just(set(range(18)))):
             joints[i, k] = draw(coordinates), draw(coordinates)
             confidence[i, k] = draw(certainties)
+        # A pose within one pixel counts shares of the image, and is refused.
+        assume((np.abs(np.nan_to_num(joints[i])) > 1).any() or np.nan_to_num(joints[i] % 1).max() == 0)
     return Keypoints(listed, joints, confidence)
 
 
@@ -266,6 +268,14 @@ def test_coco_by_hand(tmp_path) -> None:
     assert not table.present[1].any()
 
 
+def test_coco_joints_lie_in_the_images_of_the_file(tmp_path) -> None:
+    """Of 17 joints that are there, the neck with them, one may lie below the image, and two may not."""
+    tree = coco_tree()
+    assert read_keypoints(written(tmp_path / "a.json", changed(tree, "images", 0, "height", value=36))).present[0, 0]
+    with pytest.raises(UserError, match=r"a\.json: counts the pixels of other images: 12% of .* are 35 x 640\)"):
+        read_keypoints(written(tmp_path / "a.json", changed(tree, "images", 0, "height", value=35)))
+
+
 def test_coco_neck_needs_both_shoulders(tmp_path) -> None:
     tree = coco_tree()
     tree["annotations"][0]["keypoints"][3 * 6 + 2] = 0
@@ -292,6 +302,74 @@ def test_coco_person_of_the_highest_score(tmp_path) -> None:
     assert winner(person(1, 0.5), person(2, 0.75), person(3, 0.75)) == 2  # sum of confidences, the first of equals
     assert winner(person(1, 0.5, score=0.9), person(2, 0.75, score=0.8)) == 1
     assert winner(person(1, 0.5, score=0.9), person(2, 0.75)) == 2  # not everyone has a score
+
+
+def test_alphaposes_results_by_hand(tmp_path, capsys) -> None:
+    """AlphaPose, docs/output.md: a list of people, with the name of the file as `image_id`, and COCO's 17 joints."""
+
+    def person(name: str, x: int, score: float) -> dict:
+        points = [[x + k, 2 * k + 1, 0.25 + k / 64] for k in range(17)]
+        return {"image_id": name, "category_id": 1, "keypoints": [v for p in points for v in p], "score": score}
+
+    results = [person("b.jpg", 100, 2.5), person("a.png", 200, 1.5), person("b.jpg", 300, 3.5)]
+    table = read_keypoints(written(tmp_path / "alphapose-results.json", results))
+    assert table.names == ["b.jpg", "a.png"]
+    assert table.of("b.jpg")[[JOINT["nose"], JOINT["left_eye"]]].tolist() == [[300, 1], [301, 3]]
+    assert table.of("b.jpg")[JOINT["neck"]].tolist() == [305.5, 12]  # between COCO's shoulders, 5 and 6
+    assert table.confidence[1, JOINT["right_ankle"]] == 0.5
+    assert capsys.readouterr().err == (
+        f"{tmp_path / 'alphapose-results.json'}: 1 images show several people; the one of the highest score is taken, and 1 people "
+        "are left out\n"
+    )
+
+
+def pifpaf(x: int, score: float) -> dict:
+    return {"keypoints": [v for k in range(17) for v in (x + k, 3.5, 0.0 if k == 9 else 0.75)], "bbox": [0, 0, 9, 9],
+            "score": score, "category_id": 1}  # fmt: skip
+
+
+def test_openpifpafs_predictions_by_hand(tmp_path) -> None:
+    """OpenPifPaf's predict --json-output writes one list of people per image, `<name>.predictions.json`."""
+    written(tmp_path / "b.jpg.predictions.json", [pifpaf(10, 0.5), pifpaf(20, 0.75), pifpaf(30, 0.25)])
+    written(tmp_path / "a.png.predictions.json", [])
+    (tmp_path / "._a.png.predictions.json").write_bytes(b"\0\5\x16\7Mac OS X")  # a copy on a disk of another system
+    table = read_keypoints(tmp_path)
+    assert table.names == ["a.png", "b.jpg"]
+    assert not table.present[0].any()
+    assert table.joints[1, JOINT["nose"]].tolist() == [20, 3.5]
+    assert np.flatnonzero(~table.present[1]).tolist() == [JOINT["left_wrist"]]  # COCO's joint 9
+    assert_same(read_keypoints(tmp_path / "b.jpg.predictions.json"), table.rows([1]))
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        (
+            [{"image_id": 7, "keypoints": [1, 2, 1] * 17}],
+            "a.json: is a list of results without image names; expected file",
+        ),
+        ([{"image_id": "a.jpg", "keypoints": [1, 2, 1] * 26}], "a.json[0].keypoints: has 78 numbers; expected 51"),
+        ([{"image": "015601864.jpg", "joints": [[1, 2]] * 16}], "a.json[0]: 'keypoints' is missing"),
+        ([{"keypoints": [1, 2, 1] * 17}], "a.json[0]: the name of the image is null; expected a file name"),
+        ([5], "a.json[0]: is 5; expected an object with 'keypoints'"),
+    ],
+)
+def test_bad_results_name_the_place(tmp_path, tree, message) -> None:
+    with pytest.raises(UserError) as error:
+        read_keypoints(written(tmp_path / "a.json", tree))
+    assert message in str(error.value)
+    assert read_or_refuse(tmp_path / "a.json") is None
+
+
+def test_files_of_two_detectors_in_one_folder_are_refused(tmp_path) -> None:
+    written(tmp_path / "a.jpg.predictions.json", {"people": []})
+    with pytest.raises(
+        UserError, match=r"a\.jpg\.predictions\.json: is an object; expected OpenPifPaf's list of people"
+    ):
+        read_keypoints(tmp_path)
+    written(tmp_path / "a_keypoints.json", {"people": []})
+    with pytest.raises(UserError, match="has files of OpenPose and of OpenPifPaf"):
+        read_keypoints(tmp_path)
 
 
 def test_what_we_write_has_cocos_layout(tmp_path) -> None:
@@ -358,12 +436,38 @@ def test_openpose_by_hand(tmp_path) -> None:
     assert table.confidence[1, [3, 17]].tolist() == [0.5, 1]
 
 
+@pytest.mark.parametrize("scaled", [lambda xy: xy, lambda xy: 2 * xy - 1], ids=["0 to 1", "-1 to 1"])
+def test_openposes_scaled_numbers_are_no_pixels(tmp_path, scaled) -> None:
+    """OpenPose, include/openpose/core/enumClasses.hpp: ScaleMode ZeroToOne and PlusMinusOne, for --keypoint_scale 3 and 4."""
+    pixels = np.array([[8 + 2 * k, 5 + 7 * k] for k in range(18)])
+    for name, joints in (("a", pixels), ("b", scaled(pixels / (64, 128)))):
+        points = [[*map(float, xy), 0.9] for xy in joints]
+        points[4] = [0, 0, 0]
+        written(
+            tmp_path / f"{name}_keypoints.json", {"people": [{"pose_keypoints_2d": [v for p in points for v in p]}]}
+        )
+    with pytest.raises(UserError) as error:
+        read_keypoints(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path}: all joints of 'b.jpg' lie within 1 pixel of the corner (1 such images), so they are shares of the image; "
+        "export them in pixels (OpenPose: without --keypoint_scale)"
+    )
+    (tmp_path / "b_keypoints.json").unlink()
+    assert read_keypoints(tmp_path).joints[0, 0].tolist() == [8, 5]
+
+
+def test_whole_numbers_within_one_pixel_are_kept(tmp_path) -> None:
+    (tmp_path / "a.csv").write_text(f"{PEER_HEADER}\na.jpg: {[0, 1] * 9}: {[1, 0] * 9}\n")
+    assert read_keypoints(tmp_path / "a.csv").present.all()
+
+
 def test_one_file_of_openpose_is_a_table_of_one_image_whatever_its_name(tmp_path) -> None:
     tree = {"version": 1.3, "people": [{"pose_keypoints_2d": [v for k in range(18) for v in (k, 2 * k + 1, 0.5)]}]}
     for file, name in (
         ("a_keypoints.json", "a.jpg"),
         ("dance.json", "dance.jpg"),
         ("b.jpg_keypoints.json", "b.jpg.jpg"),
+        ("c.json_keypoints.json", "c.json.jpg"),
     ):
         table = read_keypoints(written(tmp_path / file, tree))
         assert table.names == [name]
@@ -780,6 +884,16 @@ def test_names_are_matched_exactly_or_by_one_suffix(wanted: list[str], known: li
         elif len(near) == 1:  # left out only because another row fits the same image
             (image,) = near
             assert any(w != name and w in (image, image + ".jpg", image.removesuffix(".jpg")) for w in wanted)
+
+
+def test_a_suffix_in_capitals_is_that_of_the_image() -> None:
+    """Images keep their names with `.jpg` in small letters, and the tables of their owners say `.JPG`."""
+    wanted = ["a.JPG", "b.jpg.JPG", "c.JPG", "c.jpg", "d.PNG"]
+    assert keypoint_files.match_names(wanted, ["a.jpg", "b.jpg", "c.jpg", "d.png"]) == {
+        "a.JPG": "a.jpg",
+        "b.jpg.JPG": "b.jpg",
+        "c.jpg": "c.jpg",
+    }
 
 
 def test_published_names_with_two_suffixes_find_their_images(shared) -> None:

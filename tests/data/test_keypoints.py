@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_archives import TEST, TRAIN, market, prepare
+from test_archives import TEST, TRAIN, jpeg, market, prepare
 
 from potgan.common.errors import UserError
 from potgan.data import detection, images, keypoints
@@ -162,6 +162,28 @@ def test_joints_outside_the_frame_are_counted_and_kept(tmp_path) -> None:
     record = keypoints.prepare_keypoints(dataset, "m", tmp_path / "images", tmp_path / "keypoints")
     assert record["outside_frame"] == 6
     assert read_keypoints(tmp_path / "keypoints" / "keypoints.csv").joints[0, 0].tolist() == [5, 130]
+
+
+def test_a_table_of_smaller_images_is_refused_and_leaves_nothing(tmp_path) -> None:
+    """Market-1501's joints, on images of twice the size: each joint would be drawn at half its place."""
+    ys, xs = [10 + 6 * k for k in range(18)], [18 + 25 * (k % 2) for k in range(18)]
+    tables = {}
+    for split, person in (("train", "0002"), ("test", "0003")):
+        folder = tmp_path / "source" / f"bounding_box_{split}"
+        folder.mkdir(parents=True)
+        names = [f"{person}_c1s1_000001_{box:02d}.jpg" for box in range(8)]
+        for name in names:
+            (folder / name).write_bytes(jpeg(0, (256, 128)))
+        tables[split] = str(tmp_path / f"{split}.csv")
+        rows = [f"{name}: {ys}: {xs}" for name in names]
+        Path(tables[split]).write_text("\n".join(["name:keypoints_y:keypoints_x", *rows]) + "\n")
+    dataset = Dataset(
+        "market1501", "M", source=str(tmp_path / "source"), allow_partial=True, keypoints=KeypointSettings(**tables)
+    )
+    prepare(dataset, "m", tmp_path / "images")
+    with pytest.raises(UserError, match=r"train\.csv: .* beyond 34% of the width and 44% of the .*are 256 x 128"):
+        keypoints.prepare_keypoints(dataset, "m", tmp_path / "images", tmp_path / "keypoints")
+    assert not (tmp_path / "keypoints").exists()
 
 
 def test_missing_tables_name_where_they_are_had(tmp_path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from potgan import cli
 from potgan.common.errors import UserError
 from potgan.data import pairs, pose
 from potgan.data.keypoint_files import read_keypoints
@@ -72,6 +73,68 @@ def test_deepfashion_categories_keep_their_underscore() -> None:
 
 def make(people: range, images: int) -> pose.Keypoints:
     return table([f"{p:04d}_c1s1_{i:06d}_00.jpg" for p in people for i in range(images)])
+
+
+def pairs_of_table(tmp_path, names: list[str], *more: str, x: int = 9) -> tuple[int, pd.DataFrame | None]:
+    """The exit code of `potgan pairs` for a table of these images, and the list that it wrote."""
+    rows = [f"{name}: {[x] * 18}: {[x] * 18}" for name in names]
+    (tmp_path / "table.csv").write_text("\n".join(["name:keypoints_y:keypoints_x", *rows]) + "\n")
+    out = tmp_path / "pairs.csv"
+    code = cli.main(["pairs", "--keypoints", str(tmp_path / "table.csv"), "--out", str(out), *more])
+    return code, pd.read_csv(out) if out.exists() else None
+
+
+def test_the_names_of_a_table_tell_whose_they_are(tmp_path, shared) -> None:
+    """DeepFashion's pairs stay within an outfit: before the first `_` all names of a category are equal."""
+    names = (shared / "published" / "fashion-test.lst").read_text().split()
+    code, found = pairs_of_table(tmp_path, names)
+    outfits = Counter(name.rsplit("_", 1)[0] for name in names)
+    assert code == 0
+    assert len(found) == sum(count * (count - 1) for count in outfits.values())
+    assert (found["from"].str.rsplit("_", n=1).str[0] == found["to"].str.rsplit("_", n=1).str[0]).all()
+
+
+FASHION = ["fashionMENDenimid0000008001_1front.jpg", "fashionMENDenimid0000008001_2side.jpg"]
+MARKET = ["0002_c1s1_000451_03.jpg", "0002_c2s1_000301_01.png"]
+
+
+@pytest.mark.parametrize(
+    ("names", "more", "said"),
+    [
+        (
+            MARKET,
+            ["--kind", "deepfashion"],
+            "'0002_c1s1_000451_03.jpg' is the name of an image of market1501; expected",
+        ),
+        (FASHION, ["--kind", "dukemtmc"], "an image of deepfashion; expected names as 0001_c2_f0046182.jpg (dukemtmc)"),
+        (
+            MARKET + FASHION,
+            [],
+            "_1front.jpg' is the name of an image of deepfashion; expected names as 0002_c1s1_000451",
+        ),
+        (
+            ["anna_1.jpg", "anna_2.jpg"],
+            [],
+            "'anna_1.jpg' is no image's name of a known data set; expected names as 0002",
+        ),
+        (
+            ["anna_1.jpg"],
+            ["--kind", "market1501"],
+            "'anna_1.jpg' is no image's name of a known data set; expected names as",
+        ),
+    ],
+)
+def test_names_of_another_kind_make_no_pairs(tmp_path, capsys, names, more, said) -> None:
+    assert pairs_of_table(tmp_path, names, *more) == (2, None)
+    line = capsys.readouterr().err
+    assert said in line
+    assert line.count("\n") == 1
+
+
+def test_a_table_that_gives_no_pair_writes_no_list(tmp_path, capsys) -> None:
+    assert pairs_of_table(tmp_path, MARKET, x=-1) == (2, None)
+    assert "table.csv: no pair is left: no person has two images that rule patn takes" in capsys.readouterr().err
+    assert pairs_of_table(tmp_path, MARKET)[0] == 0  # the suffix is no matter
 
 
 def test_splits_share_no_identity_and_counts_add_up() -> None:

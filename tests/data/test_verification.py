@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from test_acquisition import potgan
 from test_archives import FASHION, TEST, TRAIN, jpeg, market
+from test_imitations import encrypt
 
 from potgan.data import archives, images, verification
 from potgan.settings.schema import Dataset
@@ -118,6 +119,52 @@ def test_deepfashion_without_its_lists_is_counted_and_asks_for_them(tmp_path) ->
     answer = verification.verify(dataset, "d", tmp_path / "data")
     assert "train: 1 of 48,674 images, 1 of 12,029 people" in answer.differences
     assert "all images are 256 x 256" in answer.facts
+
+
+@pytest.mark.parametrize(
+    ("password", "differences", "next_step"),
+    [
+        (
+            None,
+            ["is encrypted"],
+            "put its password into the environment variable POTGAN_DEEPFASHION_PASSWORD or into a file",
+        ),
+        (b"a guess", ["the password does not open it"], "put its password into the environment variable POTGAN_DEEPF"),
+        (b"an agreement", [], None),
+    ],
+)
+def test_an_encrypted_archive_asks_for_its_password_and_is_no_wrong_version(
+    tmp_path, monkeypatch, password, differences, next_step
+) -> None:
+    with zipfile.ZipFile(tmp_path / "plain.zip", "w") as archive:
+        for i, tree in enumerate(FASHION):
+            archive.writestr(f"img/{tree}", jpeg(i, (256, 256)))
+    encrypt(tmp_path / "plain.zip", tmp_path / "img.zip", b"an agreement")
+    for split, name in zip(("train", "test"), FASHION.values(), strict=True):
+        (tmp_path / f"{split}.lst").write_text(name + "\n")
+    monkeypatch.setattr(verification, "password_of", lambda facts, data: password)
+    answer = verification.verify(Dataset("deepfashion", "D", source=str(tmp_path / "img.zip")), "d", tmp_path)
+    assert answer.state == ("encrypted" if differences else "partial")
+    assert [d for d in answer.differences if "password" in d or "encrypted" in d] == differences
+    assert next_step is None or answer.next_step.startswith(next_step)
+
+
+@pytest.mark.parametrize("password", [None, b"the right one"])
+def test_an_archive_that_zipfile_cannot_decrypt_is_for_7_zip(tmp_path, monkeypatch, password) -> None:
+    """WinZip's AES: method 99 and bit 0 of the flags, in the member's header and in the table of contents (APPNOTE 4.4)."""
+    content = bytearray(market(tmp_path / "m.zip").read_bytes())
+    for magic, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        start = content.find(magic)
+        while start >= 0:
+            content[start + flags] |= 1
+            content[start + flags + 2 : start + flags + 4] = (99).to_bytes(2, "little")
+            start = content.find(magic, start + 1)
+    (tmp_path / "m.zip").write_bytes(content)
+    monkeypatch.setattr(verification, "password_of", lambda facts, data: password)
+    answer = verify(tmp_path / "m.zip")
+    assert answer.state == "encrypted"
+    assert answer.differences[-1] == "is encrypted with AES, which Python's zipfile does not know"
+    assert answer.next_step == "unpack the archive with 7-Zip and its password, and name the folder as the source"
 
 
 def test_absent_names_the_one_next_step(tmp_path) -> None:

@@ -369,6 +369,25 @@ def test_stages_out_of_order_say_what_to_run(tmp_path) -> None:
     assert not (tmp_path / "results").exists()
 
 
+def test_key_points_of_images_that_were_made_again_are_refused(tmp_path) -> None:
+    """The same people at twice the size: the names are equal, and each joint would be drawn at half its place."""
+    at = ("--config", tmp_path / "config.yaml", "--root", tmp_path, "--dataset", "synthetic")
+    people = TINY["datasets"]["synthetic"]
+    for size, stages in ((1, ("images", "keypoints", "pairs")), (2, ("images",))):
+        height, width = 64 * size, 32 * size
+        rendered = people["synthetic"] | {"height": height, "width": width}
+        again = people | {"synthetic": rendered, "image_size": [height, width]}
+        write(tmp_path, TINY | {"datasets": {"synthetic": again}})
+        for stage in stages:
+            assert potgan(stage, *at).returncode == 0
+    for words in (("pairs",), ("train", "--model", "potgan")):
+        assert_one_clear_line(
+            potgan(words[0], *at, *words[1:]), "keypoints.csv: is of other images", "potgan keypoints"
+        )
+    assert potgan("keypoints", *at).returncode == 0
+    assert potgan("pairs", *at).returncode == 0
+
+
 def test_pairs_of_one_table_on_the_command_line(tmp_path) -> None:
     table = tmp_path / "annotation.csv"
     full = list(range(10, 28))

@@ -558,3 +558,13 @@ def test_values_that_no_run_could_use_are_one_line(tmp_path, text, message) -> N
         load(path)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_paths_may_begin_with_the_home_folder(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tables = {"train": "~/train.csv", "test": "data/~test.csv"}
+    real = {"kind": "market1501", "label": "~5 people", "source": "~/m.zip", "keypoints": tables}
+    dataset = load(MINIMAL | {"datasets": {"mine": real}}).datasets["mine"]
+    assert dataset.source == f"{tmp_path}/m.zip"
+    assert dataset.keypoints.tables == {"train": f"{tmp_path}/train.csv", "test": "data/~test.csv"}
+    assert dataset.label == "~5 people"
