@@ -1,14 +1,16 @@
-"""Write benchmarks/rates.csv from a finished search for learning rates, and print which rate each method is given.
+"""Write benchmarks/rates.csv from finished searches for learning rates, and print which rate each method is given.
 
 Usage:
     snakemake --cores 2 --configfile config/config.yaml config/methods.yaml config/methods-rates.yaml --keep-going -- models
-    python benchmarks/rates.py [results/embedded-rates] [benchmarks/rates.csv]
+    snakemake --cores 2 --configfile config/config.yaml config/methods.yaml config/methods-rates-full.yaml --keep-going -- models
+    python benchmarks/rates.py results/embedded-rates results/embedded-rates-full [--out benchmarks/rates.csv]
 
-Each row: a method, one of its learning rates, and the mean scores of the validation pairs at the end of that training. A rate whose
-training exploded has none. The rate with the highest SSIM is chosen; no test pair is looked at.
+Each row: a method, one of its learning rates, the length of the training, and the mean scores of the validation pairs at its end.
+A rate whose training exploded has none. Of the longest trainings of a method, the one with the highest SSIM is chosen. No test
+pair is looked at.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import pandas as pd
@@ -20,9 +22,8 @@ from potgan.settings.reading import load
 SCORES = ("validation_ssim", "validation_mask_ssim", "validation_foreground_ssim")
 
 
-def main() -> None:
-    results = Path(sys.argv[1] if len(sys.argv) > 1 else "results/embedded-rates")
-    out = Path(sys.argv[2] if len(sys.argv) > 2 else "benchmarks/rates.csv")
+def tries(results: Path) -> list[dict]:
+    """One row for each training of a compared method in a folder of results."""
     benchmark = load(results / "config.yaml")
     layout = Layout(benchmark.benchmark, results.parent.parent)
     rows = []
@@ -44,10 +45,20 @@ def main() -> None:
                     **{score: last.get(score) for score in SCORES},
                 }
             )
-    table = pd.DataFrame(rows).sort_values(["method", "learning_rate"])
-    best = table.groupby("method")["validation_ssim"].idxmax()
-    table["chosen"] = [index in set(best) for index in table.index]
-    write_text(out, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("results", type=Path, nargs="+")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/rates.csv"))
+    arguments = parser.parse_args()
+    rows = [row for results in arguments.results for row in tries(results)]
+    table = pd.DataFrame(rows).sort_values(["method", "iterations", "learning_rate"], ignore_index=True)
+    longest = table["iterations"] == table.groupby("method")["iterations"].transform("max")
+    best = table[longest].groupby("method")["validation_ssim"].idxmax()
+    table["chosen"] = table.index.isin(best)
+    write_text(arguments.out, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     print(table.to_string(index=False))
 
 

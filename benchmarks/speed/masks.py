@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 
 from potgan.data import pose_rendering
+from potgan.data.exports.masks import MaskArchive, write_masks
 from potgan.data.keypoint_files import read_keypoints
-from potgan.data.mask_archive import MaskArchive, write_masks
 from potgan.settings.schema import MaskSettings
 
 HEIGHT, WIDTH, RADIUS = 128, 64, 4

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from potgan.cli.pipeline import run_stage
-from potgan.cli.verb import CONFIG, ROOT, Option, option, verb
+from potgan.cli.verb import CONFIG, ROOT, Option, configured, option, verb
 from potgan.common.errors import EXIT_BAD_INPUT, UserError
 from potgan.common.files import refuse_to_overwrite
 from potgan.common.paths import at_home
@@ -164,8 +164,8 @@ def masks(arguments: argparse.Namespace) -> None:
         return
     from potgan.common.files import refuse_to_replace
     from potgan.common.progress import say
+    from potgan.data.exports.masks import WRITTEN, write_masks
     from potgan.data.keypoint_files import read_keypoints
-    from potgan.data.mask_archive import WRITTEN, write_masks
 
     if arguments.out is None or arguments.size is None:
         raise UserError(f"masks: --{'out' if arguments.out is None else 'size'} is missing; name it beside --keypoints")
@@ -217,6 +217,26 @@ def pairs(arguments: argparse.Namespace) -> None:
     chosen = rule.sample(every, arguments.sample, arguments.sample_seed)
     write_text(arguments.out, pairs_csv(chosen))
     say(f"{arguments.out}: {len(chosen):,} pairs" + (f" of {len(every):,}" if arguments.sample else ""))
+
+
+@verb(
+    "prepare",
+    "write a data set of the configuration as the code of another project reads it",
+    CONFIG,
+    ROOT,
+    option(
+        "--dataset", required=True, help="a data set of the configuration, whose images, key points and pairs are made"
+    ),
+    option("--for", dest="peer", required=True, choices=("patn", "gfla"), help="the project"),
+    option("--out", type=Path, required=True, help="the folder to write; it appears whole or not at all"),
+)
+def prepare(arguments: argparse.Namespace) -> None:
+    from potgan.common.files import refuse_to_replace
+    from potgan.data.exports.peers import WRITTEN
+    from potgan.pipeline import stages
+
+    refuse_to_replace(arguments.out, "preparing", lambda path: WRITTEN.fullmatch(path.name) is not None)
+    stages.prepare(*configured(arguments), arguments.dataset, arguments.peer, arguments.out)
 
 
 @verb(

@@ -80,12 +80,34 @@ def pairs(benchmark: Benchmark, layout: Layout, dataset: str) -> None:
 @recorded
 def masks(benchmark: Benchmark, layout: Layout, dataset: str) -> None:
     """All pose masks as one file, for methods that read masks from files. Trainings draw the same masks in memory."""
-    from potgan.data.mask_archive import write_masks
+    from potgan.data.exports.masks import write_masks
 
     settings, folder = benchmark.run_settings(dataset, benchmark.main_model, 0), ImageFolder(layout.images(dataset))
     keypoints, radius = _keypoints(layout, dataset), settings.masks.limb_radius
     record = write_masks(keypoints, settings.image_size, radius, layout.masks(dataset), folder.size, folder.read)
     say(f"{dataset}: masks of {record['images']:,} images, {record['images_without_pose']:,} images have no pose")
+
+
+def prepare(benchmark: Benchmark, layout: Layout, dataset: str, peer: str, out: Path) -> None:
+    """A data set in the form that the code of another project reads. It is no stage of a benchmark, and has no record there."""
+    from potgan.data.exports import peers
+
+    settings = benchmark.run_settings(dataset, benchmark.main_model, 0)
+    pairs = {split: _pairs(layout, dataset, split) for split in peers.SPLITS}
+    record = peers.prepare(
+        peer,
+        _dataset(benchmark, dataset).kind,
+        settings.image_size,
+        settings.masks.heatmap_sigma,
+        layout.images(dataset),
+        _keypoints(layout, dataset),
+        pairs,
+        out,
+    )
+    counts = (
+        f"{record['images'][split]:,} images and {record['pairs'][split]:,} pairs to {split}" for split in peers.SPLITS
+    )
+    say(f"{out}: {dataset} for {record['for']}, {', '.join(counts)}")
 
 
 @recorded

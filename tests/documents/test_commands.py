@@ -62,7 +62,8 @@ RUN = {
     ),
     "potgan verify market1501 --source DIR_OR_ZIP": "tests/data/test_verification.py",
     "potgan images market1501 --archive X.zip --out DIR": "tests/data/test_acquisition.py",
-    "potgan masks --keypoints market-annotation-train.csv --size 128 64 --out masks": "tests/data/test_mask_archive.py",
+    "potgan prepare --dataset market1501 --for patn --out market_data": "tests/data/test_exported_peers.py",
+    "potgan masks --keypoints market-annotation-train.csv --size 128 64 --out masks": "tests/data/test_exported_masks.py",
     "potgan convert market-annotation-train.csv train.json --to coco17": "tests/data/test_keypoint_files.py",
     "potgan pairs --keypoints market-annotation-train.csv --rule patn --out train.csv": "tests/data/test_pairs.py",
     "potgan compare results/embedded/synthetic/potgan/seed0 results/embedded/synthetic/no-recon/seed0": (
@@ -95,7 +96,7 @@ RUN = {
 NOT_RUN = {
     "make all": "it takes ten minutes; the same workflow is run with small settings by tests/pipeline/test_workflow.py",
     "make seeds": "three times make all",
-    "make methods": "an hour and a half; every method is trained by tests/training/test_methods.py",
+    "make methods": "two hours; every method is trained by tests/training/test_methods.py",
     "make format": "it rewrites the sources; CI checks that there is nothing to rewrite",
     "make lock": "it asks the package index for the newest versions",
     "make slurm": "it changes the environment that the tests run in; the plug-in is installed beside it for test_slurm.py",

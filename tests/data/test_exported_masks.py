@@ -13,9 +13,9 @@ from test_workflow import TINY
 from potgan import cli
 from potgan.common.errors import UserError
 from potgan.data.batches import load_pairs
+from potgan.data.exports.masks import RECIPES, MaskArchive, write_masks
 from potgan.data.images import ImageFolder
 from potgan.data.keypoint_files import read_keypoints
-from potgan.data.mask_archive import RECIPES, MaskArchive, write_masks
 from potgan.data.pose import JOINTS, Keypoints
 from potgan.data.pose_rendering import limb_mask, metric_mask, pose_mask
 from potgan.pipeline import stages

@@ -1,0 +1,150 @@
+"""A data set as the code of other projects reads it: the same images, key points and pairs, in their folders and formats.
+
+What each project reads is in its loader of data: PATN `data/keypoint.py` (tengteng95/Pose-Transfer), GFLA `data/base_dataset.py`,
+`data/market_dataset.py` and `data/fashion_dataset.py` (RenYurui/Global-Flow-Local-Attention).
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from potgan.common.errors import UserError
+from potgan.common.files import Json, new_folder, write_json, write_text
+from potgan.common.progress import progress, say
+from potgan.data.images import ImageFolder
+from potgan.data.keypoint_files import annotation_csv
+from potgan.data.pairs import pairs_csv
+from potgan.data.pixels import png_bytes, resize, scale_joints
+from potgan.data.pose import JOINTS, Keypoints
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: The splits that other projects know. The validation people, who are taken from the training people here, are in none of them.
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """What the code of one project reads.
+
+    label: its name. fashion: how its files for DeepFashion begin; those of all other data sets begin with `market`, because no
+    peer has more kinds. heat_maps: whether it reads heat maps from files, `<split>K/<name>.npy`.
+    """
+
+    label: str
+    fashion: str
+    heat_maps: bool
+
+
+PEERS = {
+    "patn": Peer("PATN", "fasion-resize", True),  # spelt as its authors spell it
+    "gfla": Peer("GFLA", "fasion", False),
+}
+
+#: The names of what `prepare` writes into its folder.
+WRITTEN = re.compile(
+    r"(train|test)(K|\.lst)?|(market|fasion|fasion-resize)-(annotation|pairs)-(train|test)\.csv|prepare\.json"
+)
+
+
+def prepare(
+    peer: str,
+    kind: str,
+    size: tuple[int, int],
+    heatmap_sigma: float,
+    images: Path,
+    keypoints: Keypoints,
+    pairs: Mapping[str, pd.DataFrame],
+    out: Path,
+) -> dict[str, Json]:
+    """Fill the folder `out` with a data set for a peer's code, and return the record `prepare.json`.
+
+    peer: a name of PEERS. kind: of the data set. size: (height, width) of the images that a model is given, in pixels. images: the
+    folder of the stage `images`. keypoints: in pixels of its images. pairs: split -> the pairs (columns `from` and `to`).
+
+    - `<split>/<name>`: the images of all pairs. A file is copied if it has this size already. Else it holds the cropped and resized
+      image as PNG, without loss, under the same name, because loaders look at the content of a file and not at its name.
+    - `<split>K/<name>.npy` (PATN): the 18 heat maps of each image, (height, width, 18) float32, the same that a training here has.
+    - `<prefix>-annotation-<split>.csv`: joints in pixels of these images, truncated to whole ones as in the published tables.
+    - `<prefix>-pairs-<split>.csv`, and for DeepFashion `<split>.lst`, the names of the images.
+
+    The folder `out` appears whole or not at all. Raises UserError for an unknown peer, and for a pair whose image or key points
+    are missing.
+    """
+    if peer not in PEERS:
+        raise UserError(f"prepare: no project {peer!r}; there are {', '.join(PEERS)}")
+    reads, folder = PEERS[peer], ImageFolder(images)
+    prefix = reads.fashion if kind == "deepfashion" else "market"
+    names = {split: sorted({*pairs[split]["from"], *pairs[split]["to"]}) for split in SPLITS}
+    for name in (name for split in SPLITS for name in names[split]):
+        if name not in folder.table.index or name not in keypoints.row:
+            raise UserError(f"{name}: is in a pair and has no image or no key points; run `potgan pairs` again")
+    total = sum(map(len, names.values()))
+    if reads.heat_maps:
+        needed = total * size[0] * size[1] * len(JOINTS) * 4
+        if needed > shutil.disk_usage(_standing(out)).free:
+            raise UserError(
+                f"{out}: the heat maps take {needed / 1e9:.1f} GB, and less is free there; name another folder"
+            )
+        say(f"the heat maps of {total:,} images take {needed / 1e9:.1f} GB")
+    with new_folder(out) as new:
+        for split in SPLITS:
+            table = _at_size(keypoints, names[split], folder, size)
+            (new / split).mkdir()
+            for name in progress(names[split], len(names[split]), f"images for {reads.label}", "images"):
+                _write_image(folder, name, size, new / split / name)
+            if reads.heat_maps:
+                _write_heat_maps(table, size, heatmap_sigma, new / f"{split}K")
+            write_text(new / f"{prefix}-annotation-{split}.csv", annotation_csv(table))
+            write_text(new / f"{prefix}-pairs-{split}.csv", pairs_csv(pairs[split]))
+            if kind == "deepfashion":
+                write_text(new / f"{split}.lst", "".join(f"{name}\n" for name in names[split]))
+        record = {
+            "for": reads.label,
+            "images": {split: len(names[split]) for split in SPLITS},
+            "pairs": {split: len(pairs[split]) for split in SPLITS},
+            "height": size[0],
+            "width": size[1],
+            "heatmap_sigma": heatmap_sigma if reads.heat_maps else None,
+        }
+        write_json(new / "prepare.json", record)
+    return record
+
+
+def _standing(path: Path) -> Path:
+    """The nearest folder above a path that is there."""
+    return next(folder for folder in path.resolve().parents if folder.is_dir())
+
+
+def _at_size(keypoints: Keypoints, names: list[str], folder: ImageFolder, size: tuple[int, int]) -> Keypoints:
+    """The rows of these images, in pixels of the images in their size for a model."""
+    table = keypoints.rows([keypoints.row[name] for name in names])
+    joints = [scale_joints(pose, folder.size(name), size) for name, pose in zip(names, table.joints, strict=True)]
+    return Keypoints(names, np.stack(joints), table.confidence)
+
+
+def _write_image(folder: ImageFolder, name: str, size: tuple[int, int], out: Path) -> None:
+    if folder.crop_columns is None and folder.size(name) == size:
+        shutil.copyfile(folder.path(name), out)
+    else:
+        out.write_bytes(png_bytes(resize(folder.read(name), size)))
+
+
+def _write_heat_maps(table: Keypoints, size: tuple[int, int], sigma: float, out: Path, part: int = 64) -> None:
+    import torch
+
+    from potgan.data.pose_rendering import heatmaps
+
+    out.mkdir()
+    for first in progress(range(0, len(table), part), -(-len(table) // part), "heat maps", "parts"):
+        maps = heatmaps(torch.from_numpy(table.joints[first : first + part]), *size, sigma)
+        for name, channels in zip(table.names[first : first + part], maps, strict=True):
+            np.save(out / f"{name}.npy", channels.permute(1, 2, 0).contiguous().numpy())
