@@ -7,6 +7,7 @@ import sys
 from types import FrameType
 
 from potgan import cli
+from potgan.common.text_streams import write_readably
 
 
 def main() -> int:
@@ -16,6 +17,7 @@ def main() -> int:
     """
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `potgan ... | head` is no error
     signal.signal(signal.SIGTERM, stop)
+    write_readably()
     return cli.main()
 
 

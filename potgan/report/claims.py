@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from potgan.common.errors import UserError
+from potgan.common.text_streams import write_readably
 from potgan.report.tables import signed
 from potgan.settings.protocols import METRIC_LABELS, METRICS
 
@@ -127,6 +128,7 @@ def _cell(row: pd.Series) -> str:
 
 
 if __name__ == "__main__":
+    write_readably()
     try:
         print(claims([Path(argument) for argument in sys.argv[1:]]), end="")
     except UserError as error:
