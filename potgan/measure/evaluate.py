@@ -19,7 +19,6 @@ import pandas as pd
 
 from potgan.common.errors import UserError
 from potgan.common.files import write_text
-from potgan.common.progress import say
 from potgan.common.records import JsonRecord
 from potgan.data.pixels import read_image
 from potgan.data.pose_rendering import limb_mask, metric_mask, pose_mask
@@ -64,12 +63,6 @@ def evaluate(
         )
     generated, targets, masks = in_frame(generated, protocol), in_frame(targets, protocol), in_frame(masks, protocol, 0)
     per_pair = pairs[["from", "to"]].copy()
-    empty = 0 if masks is None else int((~masks.any(axis=(1, 2))).sum())
-    if empty:
-        say(f"{empty:,} of {len(pairs):,} pairs have an empty mask, and no masked scores")
-    no_masks = NO_MASKS
-    if masks is not None and empty == len(pairs):
-        masks, no_masks = None, EMPTY_MASKS
     for name, values in image_metrics(generated, targets, masks, protocol).items():
         per_pair[name] = values
     metrics = {
@@ -81,7 +74,7 @@ def evaluate(
         metrics |= measure_distribution(generated, targets, masks, network, protocol, train_images, cache)
     for name in (*IMAGE_METRICS, *SET_METRICS):
         if name not in metrics:
-            reason = no_masks if masks is None and name in MASKED_METRICS else absent or NO_NETWORK
+            reason = NO_MASKS if masks is None and name in MASKED_METRICS else absent or NO_NETWORK
             metrics[name] = {"value": None, "protocol": protocol.metric_id(name), "n": len(pairs), "reason": reason}
     return metrics, per_pair
 
@@ -89,7 +82,6 @@ def evaluate(
 NO_MASKS = "no key points are known from which masks could be drawn"
 NO_NETWORK = "there is no feature network"
 NO_FOREGROUND = "no mask has a pixel at which the window lies in the image"
-EMPTY_MASKS = "every mask is empty, because no joint of any pose lies in its image"
 
 
 def _mean_of_pairs(values: np.ndarray) -> dict[str, Any]:

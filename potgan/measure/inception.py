@@ -354,8 +354,7 @@ def measure_distribution(
 
     generated, targets: (N, H, W, 3) uint8 RGB, in the order of the pair list. The splits of IS follow this order, and a target
     counts as often as it stands in the list.
-    masks: (N, H, W) of 0 and 1. The masked metrics multiply both the generated images and the targets by them. Pairs whose mask is
-    empty are left out of these metrics.
+    masks: (N, H, W) of 0 and 1. The masked metrics multiply both the generated images and the targets by them.
     train_images: parts (n, H, W, 3) of all training images, for protocols that compare with these. Training images have no masks
     here, so mask-FID is then not measured.
     cache: a folder in which the features of targets are kept under a content hash, since every row of a table is measured
@@ -384,16 +383,9 @@ def measure_distribution(
     for prefix, mask in (("", None), ("mask_", masks)):
         if prefix and masks is None:
             continue
-        images, real_images, count = generated, targets, n
-        if mask is not None and not (drawn := mask.any(axis=(1, 2))).all():
-            images, real_images, mask, count = generated[drawn], targets[drawn], mask[drawn], int(drawn.sum())
-            if count < max(2, protocol.inception_splits):
-                reason = f"only {count} masks are not empty"
-                results |= {name: {"value": None, "reason": reason, "n": count} for name in ("mask_is", "mask_fid")}
-                continue
-        generated_features, logits = network(images, masks=mask)
+        generated_features, logits = network(generated, masks=mask)
         score, spread = inception_score(logits, protocol.inception_splits)
-        results[f"{prefix}is"] = {"value": score, "spread": spread, "n": count}
+        results[f"{prefix}is"] = {"value": score, "spread": spread}
         if against_train and (prefix or train_images is None):
             reason = "this protocol compares with all training images, "
             reason += "which have no masks here" if prefix else "which were not given"
@@ -404,14 +396,14 @@ def measure_distribution(
         if against_train:
             real = np.concatenate([network(part)[0] for part in train_images])
         else:
-            real = cached_features(network, real_images, mask, cache)
-        results[f"{prefix}fid"] = {"value": frechet_distance(generated_features, real), "n": count}
-        warning = check_sample_size(count, network.dimension)
+            real = cached_features(network, targets, mask, cache)
+        results[f"{prefix}fid"] = {"value": frechet_distance(generated_features, real)}
+        warning = check_sample_size(n, network.dimension)
         if warning:
             results[f"{prefix}fid"]["warning"] = warning
         if not prefix:
             mean, low, high = kernel_inception_distance(generated_features, real)
             results["kid"] = {"value": mean, "interval": [low, high]}
-        if len(real) != count:
+        if len(real) != n:
             results[f"{prefix}fid"]["n_real"] = len(real)
-    return {metric: {"n": n, **entry, "protocol": protocol.metric_id(metric)} for metric, entry in results.items()}
+    return {metric: {**entry, "protocol": protocol.metric_id(metric), "n": n} for metric, entry in results.items()}
