@@ -30,6 +30,9 @@ from potgan.measure.released_names import (
     places_of_numbers,
 )
 
+#: DeepFashion's images as published, and as most methods make them: without so many columns left and right. (height, width)
+WHOLE, CROPPED, MARGIN = (256, 256), (256, 176), 40
+
 _MAGIC = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg"}
 
 
@@ -320,8 +323,8 @@ def same_frame(image: np.ndarray, size: tuple[int, int], path: Path) -> np.ndarr
     """
     if image.shape[:2] == size:
         return image
-    if image.shape[:2] == (256, 256) and size == (256, 176):
-        return image[:, 40:216]
+    if image.shape[:2] == WHOLE and size == CROPPED:
+        return image[:, MARGIN : MARGIN + CROPPED[1]]
     raise UserError(
         f"{path}: is {size_text(image.shape)}, and the results are {size_text(size)}; targets must be of the results' size"
     )

@@ -14,9 +14,10 @@ from potgan.common.progress import say
 from potgan.common.typed import build
 from potgan.data.keypoint_files import match_names, read_keypoints
 from potgan.data.pairs import read_pairs
+from potgan.data.pose import Keypoints, refuse_other_frame
 from potgan.measure import evaluate as evaluation
 from potgan.measure.inception import FeatureNetwork
-from potgan.measure.released import Results, read_results
+from potgan.measure.released import CROPPED, MARGIN, Results, read_results
 from potgan.measure.released_layouts import layout_of
 from potgan.settings.protocols import METRIC_LABELS, PROTOCOLS, Protocol, as_they_are, unmet_demands
 
@@ -41,12 +42,15 @@ def score_folder(
     waive: bool = False,
     panel: str | None = None,
     partial: bool = False,
+    keypoints_frame: str | None = None,
 ) -> str:
     """Measure the results in `images`, write the folder `out`, and return a table to print.
 
     layout: a name that `potgan.measure.released_layouts.layout_of` knows. panel: the panel that is the result, under a layout whose
     files hold the results of several methods. pair_list: a file, or `from-names` to read the pairs from the names of the files.
     partial: leave out the pairs of the list that have no image.
+    keypoints_frame: original | cropped, for results of 256 x 176: whether the tables count the pixels of the 256 x 256 image, or
+    those of the results. With None the joints tell it.
 
     protocol: an id, or `all`. use: result | source. With `source`, the source panel of the strips is measured as if it were the
     result. waive: measure also what a protocol refuses (JPEG files, released copies of targets, few images), under the id
@@ -79,7 +83,7 @@ def score_folder(
     pairs = results.pairs
     if listed is not None and len(pairs) < len(listed):
         say(f"{images}: measures the {len(pairs):,} of {len(listed):,} pairs that have an image")
-    joints = _joints(keypoint_tables, pairs)
+    joints = _joints(keypoint_tables, pairs, generated.shape[1:3], keypoints_frame)
     measured: dict[str, tuple[dict[str, Any], pd.DataFrame]] = {}
     refusals = []
     network, absent = _inception()
@@ -195,26 +199,67 @@ def _measure(
     return record, per_pair
 
 
-def _joints(tables: list[Path] | tuple[Path, ...], pairs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the joints (N, 18, 2) of the sources and those of the targets. Return None if there are no tables.
+def _joints(
+    tables: list[Path] | tuple[Path, ...], pairs: pd.DataFrame, size: tuple[int, int], frame: str | None
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the joints (N, 18, 2) of the sources and those of the targets, in pixels of the results. None if there are no tables.
 
-    Raises UserError if an image has no row in the tables.
+    size: (height, width) of the results. frame: see `score_folder`.
+
+    Raises UserError if an image has no row in the tables, and as `_in_frame` does.
     """
     if not tables:
         return None
-    found: dict[str, np.ndarray] = {}
+    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for path in tables:
         table = read_keypoints(path)
-        found |= {name: table.of(name) for name in table.names}
+        found |= dict(zip(table.names, zip(table.joints, table.confidence, strict=True), strict=True))
+    where = ", ".join(str(path) for path in tables)
     wanted = list(dict.fromkeys([*pairs["from"], *pairs["to"]]))
     name_of = match_names(wanted, found)
     missing = [name for name in wanted if name not in name_of]
     if missing:
         raise UserError(
-            f"{', '.join(str(p) for p in tables)}: {len(missing):,} of {len(wanted):,} images have no key points (first: "
-            f"{missing[0]}); name the tables of all of them"
+            f"{where}: {len(missing):,} of {len(wanted):,} images have no key points (first: {missing[0]}); name the tables of all "
+            "of them"
         )
-    return tuple(np.stack([found[name_of[name]] for name in pairs[column]]) for column in ("from", "to"))
+    rows = [found[name_of[name]] for name in wanted]
+    table = _in_frame(Keypoints(wanted, *(np.stack(column) for column in zip(*rows, strict=True))), size, frame, where)
+    return tuple(np.stack([table.of(name) for name in pairs[column]]) for column in ("from", "to"))
+
+
+def _in_frame(table: Keypoints, size: tuple[int, int], frame: str | None, where: str) -> Keypoints:
+    """Return the key points in the frame of results with `size` (height, width).
+
+    Results of 256 x 176 have tables of two frames: that of the results, and that of the 256 x 256 image, whose joints move as its
+    columns do. Without a declared `frame` the joints must fit exactly one of them.
+
+    Raises UserError for key points that fit no frame, or both, and for a declared frame that they do not fit.
+    """
+    if not table.present.any():  # no joint has a frame
+        return table
+    frames = {"cropped": table}
+    if size == CROPPED:
+        frames["original"] = Keypoints(table.names, table.joints - np.float32([MARGIN, 0]), table.confidence)
+    elif frame is not None:
+        raise UserError(
+            f"--keypoints-frame is for results of 256 x 176, and these are {size[0]} x {size[1]}; leave it out"
+        )
+    fitting, refusal = [], None
+    for name in frames if frame is None else (frame,):
+        try:
+            refuse_other_frame(frames[name], [size] * len(table), where)
+            fitting.append(name)
+        except UserError as error:
+            refusal = refusal or error
+    if not fitting:
+        raise refusal
+    if len(fitting) > 1:
+        raise UserError(
+            f"{where}: its joints fit both the 256 x 176 results and the 256 x 256 images; say which with --keypoints-frame "
+            "cropped or original"
+        )
+    return frames[fitting[0]]
 
 
 def _inception() -> tuple[FeatureNetwork | None, str]:

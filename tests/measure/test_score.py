@@ -168,3 +168,70 @@ def test_plain_results_are_measured_against_the_data_sets_images(tmp_path) -> No
     assert metrics["ssim"]["protocol"] == "ssim-gauss255-png"
     line = one_error(score(tmp_path, protocol="clean", layout="plain"))
     assert "name the folder of the data set's images with --targets" in line
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Key points and their frame
+
+#: A standing person in a cropped image of 256 x 176: (x, y) of the 18 joints.
+POSE = np.array(
+    [(88, 40), (88, 60), (70, 62), (62, 90), (60, 118), (106, 62), (114, 90), (116, 118), (76, 125), (74, 170), (72, 215),
+     (100, 125), (102, 170), (104, 215), (84, 36), (92, 36), (80, 40), (96, 40)]
+)  # fmt: skip
+
+
+def table_of(path: Path, poses: dict[str, np.ndarray]) -> Path:
+    rows = [f"{name}: {[int(y) for _, y in pose]}: {[int(x) for x, _ in pose]}" for name, pose in poses.items()]
+    path.write_text("name:keypoints_y:keypoints_x\n" + "\n".join(rows) + "\n")
+    return path
+
+
+def cropped_results(place: Path, count: int) -> list[str]:
+    """Write random results of 256 x 176, targets of 256 x 256 and the pair list. Returns the names of all images."""
+    random = np.random.default_rng(0)
+    for folder in ("results", "targets"):
+        (place / folder).mkdir()
+    pairs = pd.DataFrame(
+        {"from": [f"{i:04}_a.jpg" for i in range(count)], "to": [f"{i:04}_b.jpg" for i in range(count)]}
+    )
+    for source, target in pairs.itertuples(index=False):
+        image = random.integers(0, 256, (256, 256, 3), np.uint8)
+        cv2.imwrite(str(place / "targets" / target.replace("jpg", "png")), image)
+        result = image[:, 40:216].copy()
+        result[30:220, 50:126] = random.integers(
+            0, 256, (190, 76, 3), np.uint8
+        )  # the person is wrong, the rest is right
+        cv2.imwrite(str(place / "results" / f"{source[:-4]}___{target[:-4]}.png"), result)
+    (place / "pairs.csv").write_text(pairs_csv(pairs))
+    return [*pairs["from"], *pairs["to"]]
+
+
+def masked_scores(place: Path, *more: str) -> dict:
+    run = score(place, "--targets", "targets", "--keypoints", "keys.csv", *more, protocol="potgan", layout="plain")
+    assert run.returncode == 0, run.stderr
+    return json.loads((place / "out" / "scores.json").read_text())
+
+
+def test_joints_move_with_the_columns_of_cropped_targets(tmp_path) -> None:
+    """The result is noise where the person stands, so the SSIM inside a mask in the right place is near 0."""
+    names = cropped_results(tmp_path, 6)
+    table_of(tmp_path / "keys.csv", {name: POSE for name in names})
+    cropped = masked_scores(tmp_path)
+    table_of(tmp_path / "keys.csv", {name: POSE + np.array([40, 0]) for name in names})
+    original = masked_scores(tmp_path)
+    assert original["metrics"] == cropped["metrics"]
+    assert original["mask_area"] == cropped["mask_area"]
+    assert abs(original["metrics"]["foreground_ssim"]["value"]) < 0.05
+
+
+def test_a_frame_that_nothing_tells_must_be_declared(tmp_path) -> None:
+    names = cropped_results(tmp_path, 3)
+    table_of(tmp_path / "keys.csv", {name: POSE + np.array([20, 0]) for name in names})
+    arguments = ("--targets", "targets", "--keypoints", "keys.csv")
+    line = one_error(score(tmp_path, *arguments, protocol="potgan", layout="plain"))
+    assert "say which with --keypoints-frame cropped or original" in line
+    areas = {masked_scores(tmp_path, "--keypoints-frame", frame)["mask_area"] for frame in ("cropped", "original")}
+    assert len(areas) == 1  # the same mask, in two places
+    table_of(tmp_path / "keys.csv", {name: POSE + np.array([400, 0]) for name in names})
+    line = one_error(score(tmp_path, *arguments, protocol="potgan", layout="plain"))
+    assert "keys.csv: counts the pixels of other images: 100% of the joints lie outside their images" in line
