@@ -23,7 +23,7 @@ from potgan.common.records import JsonRecord
 from potgan.data.pixels import read_image
 from potgan.data.pose_rendering import limb_mask, metric_mask, pose_mask
 from potgan.measure.generate import TrainingSummary
-from potgan.measure.inception import FeatureNetwork, measure_distribution
+from potgan.measure.inception import FeatureNetwork, left_out, measure_distribution
 from potgan.measure.ssim import all_ssim
 from potgan.methods.potgan.generator import SCALES
 from potgan.methods.potgan.tps import interpolation_matrix, resting_points
@@ -66,7 +66,7 @@ def evaluate(
     for name, values in image_metrics(generated, targets, masks, protocol).items():
         per_pair[name] = values
     metrics = {
-        name: _mean_of_pairs(per_pair[name].to_numpy()) | {"protocol": protocol.metric_id(name)}
+        name: _mean_of_pairs(per_pair[name].to_numpy(), name) | {"protocol": protocol.metric_id(name)}
         for name in IMAGE_METRICS
         if name in per_pair
     }
@@ -74,25 +74,32 @@ def evaluate(
         metrics |= measure_distribution(generated, targets, masks, network, protocol, train_images, cache)
     for name in (*IMAGE_METRICS, *SET_METRICS):
         if name not in metrics:
-            reason = NO_MASKS if masks is None and name in MASKED_METRICS else absent or NO_NETWORK
+            reason = absent or NO_NETWORK
+            if name in MASKED_METRICS and (masks is None or not masks.any()):
+                reason = NO_MASKS if masks is None else EMPTY_MASKS
             metrics[name] = {"value": None, "protocol": protocol.metric_id(name), "n": len(pairs), "reason": reason}
     return metrics, per_pair
 
 
 NO_MASKS = "no key points are known from which masks could be drawn"
+EMPTY_MASKS = "no pose has a joint in its image, so every mask is empty"
 NO_NETWORK = "there is no feature network"
 NO_FOREGROUND = "no mask has a pixel at which the window lies in the image"
 
 
-def _mean_of_pairs(values: np.ndarray) -> dict[str, Any]:
-    """Return the mean value, and the number n of pairs that have a value.
+def _mean_of_pairs(values: np.ndarray, metric: str) -> dict[str, Any]:
+    """Return the mean value, and the number n of pairs that have a value, with a warning where some have none.
 
-    A pair whose mask has no pixel has no SSIM inside the mask.
+    A pair whose mask is empty has no mask-SSIM, and one whose mask has no pixel at which the window lies in the image has no SSIM
+    inside the mask.
     """
     there = values[~np.isnan(values)]
     if not len(there):
-        return {"value": None, "n": 0, "reason": NO_FOREGROUND}
-    return {"value": float(there.mean()), "n": len(there)}
+        return {"value": None, "n": 0, "reason": NO_FOREGROUND if metric == "foreground_ssim" else EMPTY_MASKS}
+    entry = {"value": float(there.mean()), "n": len(there)}
+    if len(there) < len(values):
+        entry["warning"] = left_out(len(values) - len(there), len(values))
+    return entry
 
 
 def image_metrics(

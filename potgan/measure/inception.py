@@ -341,6 +341,11 @@ def cached_features(
     return features
 
 
+def left_out(count: int, of: int) -> str:
+    """The warning of a masked metric that leaves out pairs."""
+    return f"{count:,} of {of:,} pairs are left out, because their masks are empty"
+
+
 def measure_distribution(
     generated: np.ndarray,
     targets: np.ndarray,
@@ -354,7 +359,8 @@ def measure_distribution(
 
     generated, targets: (N, H, W, 3) uint8 RGB, in the order of the pair list. The splits of IS follow this order, and a target
     counts as often as it stands in the list.
-    masks: (N, H, W) of 0 and 1. The masked metrics multiply both the generated images and the targets by them.
+    masks: (N, H, W) of 0 and 1. The masked metrics multiply both the generated images and the targets by them. Pairs with an empty
+    mask are left out. Where fewer are left than the splits of IS, or than two, nothing masked is measured.
     train_images: parts (n, H, W, 3) of all training images, for protocols that compare with these. Training images have no masks
     here, so mask-FID is then not measured.
     cache: a folder in which the features of targets are kept under a content hash, since every row of a table is measured
@@ -372,7 +378,7 @@ def measure_distribution(
         raise ValueError(f"protocol {protocol.id} measures through {protocol.feature_network}, not {network.id}")
     if generated.shape != targets.shape:
         raise ValueError(f"generated images of shape {generated.shape}, targets of shape {targets.shape}")
-    n = len(generated)
+    n = count = len(generated)
     if n < protocol.minimum_n:
         raise UserError(
             f"FID: protocol {protocol.id} demands at least {protocol.minimum_n:,} images for {network.dimension:,} features, "
@@ -381,11 +387,23 @@ def measure_distribution(
     against_train = protocol.fid_reference == "train"
     results: dict[str, dict[str, Any]] = {}
     for prefix, mask in (("", None), ("mask_", masks)):
-        if prefix and masks is None:
-            continue
+        if prefix:
+            if masks is None:
+                continue
+            seen = masks.any(axis=(1, 2))
+            n = int(seen.sum())
+            if n < max(protocol.inception_splits, protocol.minimum_n, 2):
+                reason = f"only {n:,} of {len(seen):,} masks have a pixel"
+                results |= {name: {"value": None, "n": n, "reason": reason} for name in ("mask_is", "mask_fid")}
+                continue
+            if n < len(seen):
+                generated, targets, mask = generated[seen], targets[seen], masks[seen]
         generated_features, logits = network(generated, masks=mask)
         score, spread = inception_score(logits, protocol.inception_splits)
         results[f"{prefix}is"] = {"value": score, "spread": spread}
+        missing = left_out(count - n, count) if n < count else None
+        if missing:
+            results[f"{prefix}is"]["warning"] = missing
         if against_train and (prefix or train_images is None):
             reason = "this protocol compares with all training images, "
             reason += "which have no masks here" if prefix else "which were not given"
@@ -398,12 +416,15 @@ def measure_distribution(
         else:
             real = cached_features(network, targets, mask, cache)
         results[f"{prefix}fid"] = {"value": frechet_distance(generated_features, real)}
-        warning = check_sample_size(n, network.dimension)
-        if warning:
-            results[f"{prefix}fid"]["warning"] = warning
+        warnings = [line for line in (missing, check_sample_size(n, network.dimension)) if line]
+        if warnings:
+            results[f"{prefix}fid"]["warning"] = "; ".join(warnings)
         if not prefix:
             mean, low, high = kernel_inception_distance(generated_features, real)
             results["kid"] = {"value": mean, "interval": [low, high]}
         if len(real) != n:
             results[f"{prefix}fid"]["n_real"] = len(real)
-    return {metric: {**entry, "protocol": protocol.metric_id(metric), "n": n} for metric, entry in results.items()}
+    return {
+        metric: {"n": n if metric.startswith("mask_") else count, **entry, "protocol": protocol.metric_id(metric)}
+        for metric, entry in results.items()
+    }

@@ -53,7 +53,8 @@ def masked_ssim(reference: np.ndarray, generated: np.ndarray, masks: np.ndarray,
 
     reference, generated: (N, H, W, 3) uint8. masks: (N, H, W), each value 0 or 1. The mean goes over the *whole* image. The
     background is black in both images and counts as about 1, so this score depends on the area of the mask more than on the
-    images. With `data_range="generated"` the range is that of the *masked* generated image.
+    images. With `data_range="generated"` the range is that of the *masked* generated image. The score is NaN for a mask without a
+    pixel, because black against black would be a perfect score of nothing.
 
     Raises the errors of `ssim`. Source: Deformable GAN `create_masked_image`, PATN getMetrics_market.py; docs/decisions.md, D34.
     """
@@ -105,7 +106,8 @@ def _scores(
                     if name in wanted:
                         scores[name][part] = values
             if "mask_ssim" in wanted:
-                scores["mask_ssim"][part] = means.compare(x * mask[:, None], y * mask[:, None])[0]
+                values = means.compare(x * mask[:, None], y * mask[:, None])[0]
+                scores["mask_ssim"][part] = np.where(mask.any(axis=(1, 2)), values, np.nan)
     return scores
 
 

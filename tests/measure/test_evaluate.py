@@ -191,20 +191,24 @@ def test_without_poses_masked_metrics_are_absent_with_their_reason() -> None:
     assert metrics["kid"]["reason"] == "the weights are not here"
 
 
-def test_an_empty_mask_has_no_foreground_and_leaves_the_mean_of_the_others(recwarn) -> None:
+def test_an_empty_mask_has_no_score_and_leaves_the_mean_of_the_others(recwarn) -> None:
     generated, targets, table = two_images()
     masks = np.zeros((2, HEIGHT, WIDTH), np.uint8)
     metrics, _ = evaluate.evaluate(generated, targets, masks, table, None, PROTOCOLS["potgan"])
     entry = metrics["foreground_ssim"]
     assert (entry["value"], entry["n"], entry["reason"]) == (None, 0, evaluate.NO_FOREGROUND)
-    assert metrics["mask_ssim"]["value"] == pytest.approx(1)  # both masked images are black
+    assert (metrics["mask_ssim"]["value"], metrics["mask_ssim"]["n"]) == (None, 0)  # black against black is no score
+    assert {metrics[name]["reason"] for name in ("mask_ssim", "mask_is", "mask_fid")} == {evaluate.EMPTY_MASKS}
     masks[1] = 1
     metrics, per_pair = evaluate.evaluate(generated, targets, masks, table, None, PROTOCOLS["potgan"])
     assert (metrics["foreground_ssim"]["value"], metrics["foreground_ssim"]["n"]) == (pytest.approx(1), 1)
     assert np.isnan(per_pair["foreground_ssim"][0])
+    whole = per_pair["ssim"][1]  # a full mask changes nothing
+    assert (metrics["mask_ssim"]["value"], metrics["mask_ssim"]["n"]) == (pytest.approx(whole), 1)
+    assert metrics["mask_ssim"]["warning"] == "1 of 2 pairs are left out, because their masks are empty"
     nobody = np.full((2, 18, 2), np.nan, np.float32)
     table = evaluate.sensitivity(generated, targets, nobody, nobody).set_index("protocol")
-    assert table["foreground_ssim"].isna().all()
+    assert table[["mask_ssim", "foreground_ssim"]].isna().all(axis=None)
     assert not [w for w in recwarn if issubclass(w.category, RuntimeWarning)]
 
 

@@ -235,3 +235,12 @@ def test_a_frame_that_nothing_tells_must_be_declared(tmp_path) -> None:
     table_of(tmp_path / "keys.csv", {name: POSE + np.array([400, 0]) for name in names})
     line = one_error(score(tmp_path, *arguments, protocol="potgan", layout="plain"))
     assert "keys.csv: counts the pixels of other images: 100% of the joints lie outside their images" in line
+
+
+def test_masks_of_no_joint_have_no_score(tmp_path) -> None:
+    names = cropped_results(tmp_path, 3)
+    table_of(tmp_path / "keys.csv", {name: np.full((18, 2), -1) for name in names})
+    metrics = masked_scores(tmp_path)["metrics"]
+    for name in ("mask_ssim", "foreground_ssim", "mask_fid"):
+        assert metrics[name]["value"] is None
+    assert metrics["mask_ssim"]["reason"] == "no pose has a joint in its image, so every mask is empty"
