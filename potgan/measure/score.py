@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from potgan.common.files import new_folder, refuse_to_replace, write_text
 from potgan.common.progress import say
 from potgan.common.typed import build
 from potgan.data.keypoint_files import match_names, read_keypoints
-from potgan.data.pairs import read_pairs
+from potgan.data.pairs import pairs_csv, read_pairs
 from potgan.data.pose import Keypoints, refuse_other_frame
 from potgan.measure import evaluate as evaluation
 from potgan.measure.inception import FeatureNetwork
@@ -192,11 +193,22 @@ def _measure(
         },
         "hashes": {
             "images": results.sha256,
+            "pairs": hashlib.sha256(pairs_csv(results.pairs).encode()).hexdigest(),
+            "targets": _content(real),
+            "keypoints": None if joints is None else _content(*joints),
             "feature_network": None if network is None else network.weights_sha256,
         },
         "versions": evaluation.versions(),
     }
     return record, per_pair
+
+
+def _content(*arrays: np.ndarray) -> str:
+    """Return the SHA-256 over the shapes and values of arrays."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _joints(

@@ -40,6 +40,13 @@ _PROVENANCE = (
     "origin",
 )
 
+#: What the hashes of `potgan score` stand for: what a score was measured with.
+_MEASURED_WITH = {
+    "hashes.pairs": "pair lists",
+    "hashes.keypoints": "key points of these images",
+    "targets": "target images",
+}
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -154,6 +161,11 @@ def _settings(folder: Path, measurements: dict[str, Measurement]) -> dict[str, A
         if record.origin is not None:
             settings["images"] = {"origin": record.origin, "layout": record.layout, "file_format": record.file_format}
     settings |= {key: value for key in _PROVENANCE if (value := getattr(scores, key)) not in (None, {})}
+    # Protocols of one run may have other targets: the data set's images, or the panels of strips.
+    settings["hashes"] = {key: value for key, value in settings.get("hashes", {}).items() if key != "targets"}
+    settings["targets"] = {
+        id_: sha256 for id_, one in measurements.items() if (sha256 := one.scores.hashes.get("targets")) is not None
+    }
     settings["protocol"] = {id_: measurement.protocol[1] for id_, measurement in measurements.items()}
     return flattened(settings)
 
@@ -167,6 +179,19 @@ def differing_settings(runs: list[Run]) -> dict[str, list[Any]]:
     keys = dict.fromkeys(key for run in runs for key in run.settings)
     values = {key: [run.settings.get(key) for run in runs] for key in keys}
     return {key: row for key, row in values.items() if any(value != row[0] for value in row)}
+
+
+def measured_with_others(runs: list[Run]) -> list[str]:
+    """A sentence for each thing that the runs were measured with and that differs between them.
+
+    A run whose scores do not tell, because an earlier version wrote them, differs from none.
+    """
+    found = {}
+    for key, row in differing_settings(runs).items():
+        name = _MEASURED_WITH.get("targets" if key.startswith("targets.") else key)
+        if name and len({value for value in row if value is not None}) > 1:
+            found[name] = f"The runs were measured with different {name}."
+    return list(found.values())
 
 
 def score_differences(runs: list[Run]) -> dict[tuple[str, str], list[Difference]]:
@@ -239,6 +264,7 @@ def as_tree(runs: list[Run]) -> dict[str, Any]:
     return {
         "runs": [run.name for run in runs],
         "settings": differing_settings(runs),
+        "measured_with": measured_with_others(runs),
         "scores": [
             {"protocol": id_, "metric": metric, "runs": [dataclasses.asdict(entry) for entry in row]}
             for (id_, metric), row in score_differences(runs).items()
@@ -253,6 +279,8 @@ def text(runs: list[Run], published: str | None = None) -> str:
     heads = [f"({number})" for number in range(1, len(runs) + 1)]
     lines += ["", "Settings that differ" if settings else "No setting differs"]
     lines += _aligned([[key, *map(_shown, row)] for key, row in settings.items()], ["", *heads] if settings else [])
+    if different := measured_with_others(runs):
+        lines += ["", *different]
     lines += ["", "Scores, and what a run has more than the first; in brackets its 95 % interval over people"]
     rows, notes = [], {}
     for (id_, metric), row in score_differences(runs).items():

@@ -322,6 +322,25 @@ def test_measure_distribution_masks_both_sides_and_names_its_protocol():
     assert all(entry["n"] == 24 and "warning" not in entry for entry in results.values())
 
 
+def test_pairs_with_an_empty_mask_are_in_no_masked_distribution():
+    """The masked values are those of the other 20 pairs alone. The unmasked ones are of all 24."""
+    rng = np.random.default_rng(5)
+    generated, targets = rng.integers(0, 256, (2, 24, 8, 6, 3), dtype=np.uint8)
+    masks = np.ones((24, 8, 6), np.uint8)
+    masks[20:] = 0
+    protocol = PROTOCOLS["potgan-synthetic"]
+    found = measure_distribution(generated, targets, masks, MeanColour(), protocol)
+    alone = measure_distribution(generated[:20], targets[:20], None, MeanColour(), protocol)
+    assert found["mask_fid"]["value"] == pytest.approx(alone["fid"]["value"])
+    assert found["mask_is"]["value"] == pytest.approx(alone["is"]["value"])
+    assert {metric: entry["n"] for metric, entry in found.items()} == {
+        "is": 24, "fid": 24, "kid": 24, "mask_is": 20, "mask_fid": 20
+    }  # fmt: skip
+    assert found["mask_fid"]["warning"] == "4 of 24 pairs are left out, because their masks are empty"
+    masks[1:] = 0
+    assert measure_distribution(generated, targets, masks, MeanColour(), protocol)["mask_fid"]["value"] is None
+
+
 def test_generated_images_equal_to_the_targets_have_distance_zero_and_few_images_a_warning():
     images = np.random.default_rng(3).integers(0, 256, (10, 8, 6, 3), dtype=np.uint8)
     network = MeanColour()

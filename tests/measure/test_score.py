@@ -244,3 +244,30 @@ def test_masks_of_no_joint_have_no_score(tmp_path) -> None:
     for name in ("mask_ssim", "foreground_ssim", "mask_fid"):
         assert metrics[name]["value"] is None
     assert metrics["mask_ssim"]["reason"] == "no pose has a joint in its image, so every mask is empty"
+
+
+def test_scores_name_the_content_of_targets_pairs_and_joints(tmp_path) -> None:
+    """A joint and a pixel of a target change one hash each, the order of the pairs changes two. Further rows change none."""
+    names = cropped_results(tmp_path, 5)
+    table_of(tmp_path / "keys.csv", {name: POSE for name in names})
+    first = masked_scores(tmp_path)["hashes"]
+
+    def changed() -> set[str]:
+        now = masked_scores(tmp_path)["hashes"]
+        return {key for key in first if first[key] != now[key]}
+
+    table_of(tmp_path / "keys.csv", {name: POSE for name in [*names, "0099_a.jpg"]})
+    assert changed() == set()
+    table_of(tmp_path / "keys.csv", {name: POSE + (name == names[0]) for name in names})
+    assert changed() == {"keypoints"}
+    table_of(tmp_path / "keys.csv", {name: POSE for name in names})
+    path = str(tmp_path / "targets" / names[-1].replace("jpg", "png"))
+    image = cv2.imread(path)
+    image[100, 100] ^= 1
+    cv2.imwrite(path, image)
+    assert changed() == {"targets"}
+    image[100, 100] ^= 1
+    cv2.imwrite(path, image)
+    head, *rows = (tmp_path / "pairs.csv").read_text().splitlines()
+    (tmp_path / "pairs.csv").write_text("\n".join([head, *reversed(rows)]) + "\n")
+    assert changed() == {"pairs", "targets"}  # all poses are equal

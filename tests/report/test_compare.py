@@ -204,3 +204,21 @@ def test_the_command_prints_writes_json_and_refuses_in_one_line(tmp_path) -> Non
         assert run.returncode == 2
         assert len(run.stderr.strip().splitlines()) == 1
         assert part in run.stderr
+
+
+def test_what_scores_were_measured_with_is_compared_in_words(tmp_path) -> None:
+    same = {"pairs": "p" * 64, "targets": "t" * 64, "keypoints": "k" * 64}
+    write_run(tmp_path / "a", "copy", hashes=same)
+    for name, hashes in (
+        ("equal", same), ("other", same | {"targets": "u" * 64, "pairs": "q" * 64}), ("old", {"images": "i"})
+    ):  # fmt: skip
+        write_run(tmp_path / name, "copy", hashes=hashes)
+    runs = compare.read_runs([tmp_path / name / "results/trial/synthetic/copy/seed0" for name in ("a", "equal")])
+    assert "No setting differs" in compare.text(runs)
+    runs = compare.read_runs([tmp_path / name / "results/trial/synthetic/copy/seed0" for name in ("a", "other")])
+    shown = compare.text(runs)
+    assert "measured with different pair lists." in shown
+    assert "measured with different target images." in shown
+    assert "key points" not in shown
+    runs = compare.read_runs([tmp_path / name / "results/trial/synthetic/copy/seed0" for name in ("a", "old")])
+    assert not compare.measured_with_others(runs)  # an earlier version says nothing of them
