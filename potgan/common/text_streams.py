@@ -11,8 +11,20 @@ import io
 import sys
 import unicodedata
 
-#: What stands for a character that has no plain form of its own.
-_PLAIN = {"–": "-", "—": "-", "−": "-", "±": "+-", "×": "x", "→": "->", "“": '"', "”": '"', "’": "'", "σ": "sigma"}
+#: What stands for the signs of tables and messages.
+_PLAIN = {
+    "–": "-",
+    "—": "-",
+    "−": "-",
+    "±": "+-",
+    "×": "x",
+    "→": "->",
+    "“": '"',
+    "”": '"',
+    "’": "'",
+    "σ": "sigma",
+    "…": "...",
+}
 
 
 def write_readably() -> None:
@@ -31,6 +43,6 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 
 
 def plain(character: str) -> str:
-    """The ASCII characters that stand for a character; `?` where there are none."""
+    """The ASCII characters that stand for a character, or its escape, such as `\\u738b`, where there are none."""
     decomposed = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
-    return _PLAIN.get(character) or decomposed or "?"
+    return _PLAIN.get(character) or decomposed or character.encode("ascii", "backslashreplace").decode()

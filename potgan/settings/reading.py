@@ -87,7 +87,7 @@ def layers(source: str | Path | dict[str, typing.Any]) -> list[tuple[Path | None
 
 def _read(path: Path) -> dict[str, typing.Any]:
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such configuration file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
