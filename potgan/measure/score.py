@@ -293,7 +293,7 @@ def _inception() -> tuple[FeatureNetwork | None, str]:
 def _table(records: list[dict[str, Any]]) -> str:
     """Return Markdown with one row per protocol and one column per metric.
 
-    A dash marks what was not measured. The reasons stand below the table.
+    A dash marks what was not measured. The reasons and the warnings stand below the table.
     """
     names = [
         name for name in METRIC_LABELS if any(r["metrics"].get(name, {}).get("value") is not None for r in records)
@@ -312,6 +312,10 @@ def _table(records: list[dict[str, Any]]) -> str:
         lines.append(f"| {record['protocol']['id']} | " + " | ".join(cells) + " |")
     reasons = {e["reason"] for r in records for e in r["metrics"].values() if e["value"] is None and e.get("reason")}
     lines += ["", *(f"not measured: {reason}  " for reason in sorted(reasons))]
+    warnings = {
+        f"{METRIC_LABELS[n]}: {e['warning']}" for r in records for n, e in r["metrics"].items() if e.get("warning")
+    }
+    lines += [f"warning: {line}  " for line in sorted(warnings)]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -244,6 +244,10 @@ def test_masks_of_no_joint_have_no_score(tmp_path) -> None:
     for name in ("mask_ssim", "foreground_ssim", "mask_fid"):
         assert metrics[name]["value"] is None
     assert metrics["mask_ssim"]["reason"] == "no pose has a joint in its image, so every mask is empty"
+    table_of(tmp_path / "keys.csv", {name: POSE if name[:4] != "0001" else np.full((18, 2), -1) for name in names})
+    run = score(tmp_path, "--targets", "targets", "--keypoints", "keys.csv", "--keypoints-frame", "cropped", protocol="potgan",
+                layout="plain")  # fmt: skip
+    assert "1 of 3 pairs are left out, because their masks are empty" in run.stdout
 
 
 def test_scores_name_the_content_of_targets_pairs_and_joints(tmp_path) -> None:
