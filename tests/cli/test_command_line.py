@@ -135,7 +135,7 @@ def test_paths_of_the_command_line_may_begin_with_the_home_folder(tmp_path, monk
     assert len((tmp_path / "home" / "lists" / "pairs.csv").read_text().splitlines()) == 3
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "table.csv"]
     assert cli.main(["verify", "market1501", "--source=~/m.zip"]) == 2
-    assert f"{tmp_path}/home/m.zip: missing" in capsys.readouterr().out
+    assert f"{tmp_path / 'home' / 'm.zip'}: missing" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

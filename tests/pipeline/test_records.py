@@ -53,7 +53,8 @@ def test_every_file_that_a_rule_declares_is_missed(everything) -> None:
     """Snakemake itself looks only at the outputs that a job asks for which it runs, or the command line."""
     found, layout = everything
     for job in found.values():
-        for path in job.outputs if job.stage != "tabulate" else job.outputs[1:]:
+        # Nothing reads the records of these two, so that without one the job is not done yet.
+        for path in job.outputs if job.stage not in ("tabulate", "masks") else job.outputs[1:]:
             path.rename(path.with_name("aside"))
             assert [one.key for one, why, _ in stale(found, layout) if f"{path.name} is missing" in why] == [job.key]
             path.with_name("aside").rename(path)

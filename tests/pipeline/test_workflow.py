@@ -220,7 +220,7 @@ def test_times_of_jobs_that_are_older_than_what_a_checkout_brought_make_nothing_
     root = tmp_path / "checkout"
     shutil.copytree(finished, root, ignore=shutil.ignore_patterns(".snakemake"))
     times = list(root.glob("results/tiny/benchmarks/**/*.tsv"))
-    assert len(times) == 4 + 3 + 2 * (len(TINY["models"]) + 4)
+    assert len(times) == 5 + 3 + 2 * (len(TINY["models"]) + 4)
     for path in times:
         os.utime(path, (1_000_000_000,) * 2)
     run = snakemake(repository, root, "-n")
@@ -422,7 +422,8 @@ def test_dvc_stages_are_in_step_with_the_embedded_configuration(repository) -> N
             assert next(iter(entry.values())) == {"persist": True}  # DVC's default deletes results before it asks
     data, train, evaluate = [], [str(layout.feature_network)], []
     for dataset in benchmark.datasets:
-        data += [str(archive_of(layout.images(dataset))), *map(str, (layout.keypoints(dataset), layout.pairs(dataset)))]
+        folders = (layout.keypoints(dataset), layout.masks(dataset), layout.pairs(dataset))
+        data += [str(archive_of(layout.images(dataset))), *map(str, folders)]
         for model in benchmark.models:
             if benchmark.trained_as(dataset, model) == model:
                 train += [str(layout.train(dataset, model, s)) for s in benchmark.seeds]
