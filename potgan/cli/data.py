@@ -17,6 +17,13 @@ from potgan.settings.schema import PUBLISHED_KINDS, Dataset
 CONFIGURED_DATASET = option("--dataset", help="a data set of the configuration")
 
 
+def _run_configured(arguments: argparse.Namespace, otherwise: str) -> None:
+    """Run the stage that the verb is named after. Raises UserError without --dataset; otherwise: what the verb wants then."""
+    if arguments.dataset is None:
+        raise UserError(f"{arguments.verb}: {otherwise}")
+    run_stage(arguments)
+
+
 def _copy_options(optional: bool) -> tuple[Option, ...]:
     """Options that say which copy of which published data set is meant, without a configuration.
 
@@ -58,9 +65,7 @@ def _copy_of(arguments: argparse.Namespace, **settings: object) -> tuple[Dataset
 )
 def images(arguments: argparse.Namespace) -> None:
     if arguments.kind is None:
-        if arguments.dataset is None:
-            raise UserError("images: name a data set of the configuration (--dataset), or KIND, --source and --out")
-        run_stage(arguments)
+        _run_configured(arguments, "name a data set of the configuration (--dataset), or KIND, --source and --out")
         return
     from potgan.common.files import refuse_to_replace
     from potgan.common.progress import say
@@ -158,9 +163,7 @@ def convert(arguments: argparse.Namespace) -> None:
 )  # fmt: skip
 def masks(arguments: argparse.Namespace) -> None:
     if arguments.keypoints is None:
-        if arguments.dataset is None:
-            raise UserError("masks: name --dataset (of the configuration), or --keypoints (a table), --size and --out")
-        run_stage(arguments)
+        _run_configured(arguments, "name --dataset (of the configuration), or --keypoints (a table), --size and --out")
         return
     from potgan.common.files import refuse_to_replace
     from potgan.common.progress import say
@@ -192,9 +195,7 @@ def masks(arguments: argparse.Namespace) -> None:
 )
 def pairs(arguments: argparse.Namespace) -> None:
     if arguments.keypoints is None:
-        if arguments.dataset is None:
-            raise UserError("pairs: name --dataset (of the configuration) or --keypoints (a table) and --out")
-        run_stage(arguments)
+        _run_configured(arguments, "name --dataset (of the configuration) or --keypoints (a table) and --out")
         return
     from potgan.common.files import write_text
     from potgan.common.progress import say

@@ -104,6 +104,12 @@ def refuse_to_replace(out: Path, writer: str, is_ours: Callable[[Path], bool]) -
         raise UserError(f"{out}: holds {strange}, which {writer} did not write and would remove; name a new folder")
 
 
+def free_bytes(path: Path) -> int:
+    """How many bytes are free on the disk that holds a file or folder, or will hold it."""
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    return shutil.disk_usage(there).free
+
+
 def refuse_to_overwrite(out: Path, inputs: Iterable[Path]) -> None:
     """Raise UserError where the file or folder that is written is one of those that are read."""
     for path in inputs:

@@ -164,10 +164,8 @@ def _open(copy: Copy, facts: Facts, data: Path) -> Source:
     """
     try:
         return Source(copy.path, facts, password_of(facts, data))
-    except Locked:
-        raise
     except UserError as error:
-        if not is_address(copy.origin):
+        if isinstance(error, Locked) or not is_address(copy.origin):
             raise
         copy.path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):

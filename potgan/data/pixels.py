@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from potgan.common.errors import UserError
+from potgan.data.pose import Keypoints
+
+#: DeepFashion's images as published, and as most methods make them: without MARGIN columns left and right. (height, width)
+WHOLE, CROPPED, MARGIN = (256, 256), (256, 176), 40
 
 
 def decode_image(content: bytes) -> np.ndarray | None:
@@ -67,6 +72,18 @@ def scale_joints(joints: np.ndarray, old: tuple[int, int], new: tuple[int, int])
     """
     factor = np.array([new[1] / old[1], new[0] / old[0]], np.float32)
     return ((joints + 0.5) * factor - 0.5).astype(np.float32)
+
+
+def keypoints_at(
+    keypoints: Keypoints, names: Sequence[str], size_of: Callable[[str], tuple[int, int]], size: tuple[int, int]
+) -> Keypoints:
+    """The rows of these images, in pixels of the images that are resized to `size` (height, width).
+
+    size_of: an image's name -> the (height, width) that the key points count the pixels of.
+    """
+    table = keypoints.rows([keypoints.row[name] for name in names])
+    joints = [scale_joints(pose, size_of(name), size) for name, pose in zip(names, table.joints, strict=True)]
+    return Keypoints(table.names, np.stack(joints), table.confidence)
 
 
 def crop(image: np.ndarray, columns: tuple[int, int] | None) -> np.ndarray:

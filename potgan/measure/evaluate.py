@@ -20,7 +20,7 @@ import pandas as pd
 from potgan.common.errors import UserError
 from potgan.common.files import write_text
 from potgan.common.records import JsonRecord
-from potgan.data.pixels import read_image
+from potgan.data.pixels import CROPPED, MARGIN, read_image
 from potgan.data.pose_rendering import limb_mask, metric_mask, pose_mask
 from potgan.measure.generate import TrainingSummary
 from potgan.measure.inception import FeatureNetwork, left_out, measure_distribution
@@ -62,6 +62,7 @@ def evaluate(
             f"evaluate: {len(generated)} images, {len(targets)} targets and {len(pairs)} pairs; run generate again"
         )
     generated, targets, masks = in_frame(generated, protocol), in_frame(targets, protocol), in_frame(masks, protocol, 0)
+    no_masks = NO_MASKS if masks is None else None if masks.any() else EMPTY_MASKS
     per_pair = pairs[["from", "to"]].copy()
     for name, values in image_metrics(generated, targets, masks, protocol).items():
         per_pair[name] = values
@@ -74,9 +75,7 @@ def evaluate(
         metrics |= measure_distribution(generated, targets, masks, network, protocol, train_images, cache)
     for name in (*IMAGE_METRICS, *SET_METRICS):
         if name not in metrics:
-            reason = absent or NO_NETWORK
-            if name in MASKED_METRICS and (masks is None or not masks.any()):
-                reason = NO_MASKS if masks is None else EMPTY_MASKS
+            reason = (name in MASKED_METRICS and no_masks) or absent or NO_NETWORK
             metrics[name] = {"value": None, "protocol": protocol.metric_id(name), "n": len(pairs), "reason": reason}
     return metrics, per_pair
 
@@ -123,9 +122,9 @@ def in_frame(images: np.ndarray | None, protocol: Protocol, fill: int = 255) -> 
 
     fill: the value of the pixels that are added.
     """
-    if images is None or protocol.frame != "pad-256" or images.shape[1:3] != (256, 176):
+    if images is None or protocol.frame != "pad-256" or images.shape[1:3] != CROPPED:
         return images
-    padding = [(0, 0), (0, 0), (40, 40), (0, 0)][: images.ndim]
+    padding = [(0, 0), (0, 0), (MARGIN, MARGIN), (0, 0)][: images.ndim]
     return np.pad(images, padding, constant_values=fill)
 
 

@@ -378,53 +378,49 @@ def measure_distribution(
         raise ValueError(f"protocol {protocol.id} measures through {protocol.feature_network}, not {network.id}")
     if generated.shape != targets.shape:
         raise ValueError(f"generated images of shape {generated.shape}, targets of shape {targets.shape}")
-    n = count = len(generated)
-    if n < protocol.minimum_n:
+    count = len(generated)
+    if count < protocol.minimum_n:
         raise UserError(
             f"FID: protocol {protocol.id} demands at least {protocol.minimum_n:,} images for {network.dimension:,} features, "
-            f"and there are {n:,}; use more test pairs, or another protocol (potgan score: --as-they-are)"
+            f"and there are {count:,}; use more test pairs, or another protocol (potgan score: --as-they-are)"
         )
     against_train = protocol.fid_reference == "train"
     results: dict[str, dict[str, Any]] = {}
     for prefix, mask in (("", None), ("mask_", masks)):
-        if prefix:
-            if masks is None:
-                continue
-            seen = masks.any(axis=(1, 2))
-            n = int(seen.sum())
-            if n < max(protocol.inception_splits, protocol.minimum_n, 2):
-                reason = f"only {n:,} of {len(seen):,} masks have a pixel"
-                results |= {name: {"value": None, "n": n, "reason": reason} for name in ("mask_is", "mask_fid")}
-                continue
-            if n < len(seen):
-                generated, targets, mask = generated[seen], targets[seen], masks[seen]
-        generated_features, logits = network(generated, masks=mask)
+        if prefix and masks is None:
+            continue
+        images, wanted = generated, targets
+        if mask is not None and not (drawn := mask.any(axis=(1, 2))).all():
+            images, wanted, mask = generated[drawn], targets[drawn], mask[drawn]
+        n = len(images)
+        if prefix and n < max(protocol.inception_splits, protocol.minimum_n, 2):
+            reason = f"only {n:,} of {count:,} masks have a pixel"
+            results |= {name: {"value": None, "n": n, "reason": reason} for name in ("mask_is", "mask_fid")}
+            continue
+        warnings = [left_out(count - n, count)] if n < count else []
+        generated_features, logits = network(images, masks=mask)
         score, spread = inception_score(logits, protocol.inception_splits)
-        results[f"{prefix}is"] = {"value": score, "spread": spread}
-        missing = left_out(count - n, count) if n < count else None
-        if missing:
-            results[f"{prefix}is"]["warning"] = missing
+        results[f"{prefix}is"] = {"value": score, "n": n, "spread": spread} | _warned(warnings)
         if against_train and (prefix or train_images is None):
             reason = "this protocol compares with all training images, "
             reason += "which have no masks here" if prefix else "which were not given"
-            results |= {
-                name: {"value": None, "reason": reason} for name in ([f"{prefix}fid"] + ([] if prefix else ["kid"]))
-            }
+            names = [f"{prefix}fid"] + ([] if prefix else ["kid"])
+            results |= {name: {"value": None, "n": n, "reason": reason} for name in names}
             continue
         if against_train:
             real = np.concatenate([network(part)[0] for part in train_images])
         else:
-            real = cached_features(network, targets, mask, cache)
-        results[f"{prefix}fid"] = {"value": frechet_distance(generated_features, real)}
-        warnings = [line for line in (missing, check_sample_size(n, network.dimension)) if line]
-        if warnings:
-            results[f"{prefix}fid"]["warning"] = "; ".join(warnings)
+            real = cached_features(network, wanted, mask, cache)
+        warnings += filter(None, [check_sample_size(n, network.dimension)])
+        results[f"{prefix}fid"] = {"value": frechet_distance(generated_features, real), "n": n} | _warned(warnings)
         if not prefix:
             mean, low, high = kernel_inception_distance(generated_features, real)
-            results["kid"] = {"value": mean, "interval": [low, high]}
+            results["kid"] = {"value": mean, "n": n, "interval": [low, high]}
         if len(real) != n:
             results[f"{prefix}fid"]["n_real"] = len(real)
-    return {
-        metric: {"n": n if metric.startswith("mask_") else count, **entry, "protocol": protocol.metric_id(metric)}
-        for metric, entry in results.items()
-    }
+    return {metric: entry | {"protocol": protocol.metric_id(metric)} for metric, entry in results.items()}
+
+
+def _warned(warnings: list[str]) -> dict[str, str]:
+    """The warnings of a metric as a part of its entry, which has none without them."""
+    return {"warning": "; ".join(warnings)} if warnings else {}

@@ -18,7 +18,7 @@ import pandas as pd
 from potgan.common.errors import UserError
 from potgan.common.progress import progress
 from potgan.data.images import ImageFolder
-from potgan.data.pixels import decode_image
+from potgan.data.pixels import CROPPED, MARGIN, WHOLE, decode_image
 from potgan.measure.released_layouts import layout_of, places_in, size_text, strip_of
 from potgan.measure.released_names import (
     bare,
@@ -29,9 +29,6 @@ from potgan.measure.released_names import (
     pairs_of_files,
     places_of_numbers,
 )
-
-#: DeepFashion's images as published, and as most methods make them: without so many columns left and right. (height, width)
-WHOLE, CROPPED, MARGIN = (256, 256), (256, 176), 40
 
 _MAGIC = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg"}
 

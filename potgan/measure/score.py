@@ -15,10 +15,11 @@ from potgan.common.progress import say
 from potgan.common.typed import build
 from potgan.data.keypoint_files import match_names, read_keypoints
 from potgan.data.pairs import pairs_csv, read_pairs
+from potgan.data.pixels import CROPPED, MARGIN
 from potgan.data.pose import Keypoints, refuse_other_frame
 from potgan.measure import evaluate as evaluation
 from potgan.measure.inception import FeatureNetwork
-from potgan.measure.released import CROPPED, MARGIN, Results, read_results
+from potgan.measure.released import Results, read_results
 from potgan.measure.released_layouts import layout_of
 from potgan.settings.protocols import METRIC_LABELS, PROTOCOLS, Protocol, as_they_are, unmet_demands
 
@@ -85,15 +86,38 @@ def score_folder(
     if listed is not None and len(pairs) < len(listed):
         say(f"{images}: measures the {len(pairs):,} of {len(listed):,} pairs that have an image")
     joints = _joints(keypoint_tables, pairs, generated.shape[1:3], keypoints_frame)
+    _, _, shown_panel = layout.partition(":")
+    told = {
+        "method": f"{images.name}/{shown_panel}" if shown_panel else images.name,
+        "n_pairs": len(pairs),
+        "origin": {
+            "images": images.name,
+            "layout": layout,
+            "panels": results.panels,
+            "file_format": results.file_format,
+            "use": use,
+            "pairs": FROM_NAMES if listed is None else "list",
+            "targets": "numbers" if results.by_number else "dataset" if results.targets is not None else "strip",
+        },
+        "hashes": {
+            "images": results.sha256,
+            "pairs": hashlib.sha256(pairs_csv(pairs).encode()).hexdigest(),
+            "keypoints": None if joints is None else _content(*joints),
+        },
+        "versions": evaluation.versions(),
+    }
+    targets_sha256: dict[int, str] = {}  # protocols share one or two arrays
     measured: dict[str, tuple[dict[str, Any], pd.DataFrame]] = {}
     refusals = []
     network, absent = _inception()
     for name in SCORED if protocol == "all" else (protocol,):
         try:
             chosen, real = _targets(PROTOCOLS[name], results, images, waive)
-            measured[name] = _measure(
-                chosen, generated, real, joints, network, absent, results, images, layout, use, listed is None
-            )
+            if id(real) not in targets_sha256:
+                targets_sha256[id(real)] = _content(real)
+            record, per_pair = _measure(chosen, generated, real, joints, network, absent, pairs)
+            hashes = told["hashes"] | {"targets": targets_sha256[id(real)]} | record["hashes"]
+            measured[name] = told | record | {"hashes": hashes}, per_pair
         except UserError as error:
             if protocol != "all":
                 raise
@@ -158,12 +182,9 @@ def _measure(
     joints: tuple[np.ndarray, np.ndarray] | None,
     network: FeatureNetwork | None,
     absent: str,
-    results: Results,
-    images: Path,
-    layout: str,
-    use: str,
-    from_names: bool,
+    pairs: pd.DataFrame,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Return what one protocol adds to the record, and the per-pair table."""
     masks = None
     if joints is not None:
         owner = joints[protocol.mask_owner == "target"]
@@ -174,31 +195,12 @@ def _measure(
             None,
             f"protocol {protocol.id} wants at least {max(protocol.minimum_n, 10):,} images",
         )
-    metrics, per_pair = evaluation.evaluate(generated, real, masks, results.pairs, network, protocol, absent=absent)
-    _, _, panel = layout.partition(":")
+    metrics, per_pair = evaluation.evaluate(generated, real, masks, pairs, network, protocol, absent=absent)
     record = {
-        "method": f"{images.name}/{panel}" if panel else images.name,
-        "n_pairs": len(results.pairs),
         "protocol": protocol.record,
         "metrics": metrics,
         "mask_area": None if masks is None else float(masks.mean()),
-        "origin": {
-            "images": images.name,
-            "layout": layout,
-            "panels": results.panels,
-            "file_format": results.file_format,
-            "use": use,
-            "pairs": FROM_NAMES if from_names else "list",
-            "targets": "numbers" if results.by_number else "dataset" if results.targets is not None else "strip",
-        },
-        "hashes": {
-            "images": results.sha256,
-            "pairs": hashlib.sha256(pairs_csv(results.pairs).encode()).hexdigest(),
-            "targets": _content(real),
-            "keypoints": None if joints is None else _content(*joints),
-            "feature_network": None if network is None else network.weights_sha256,
-        },
-        "versions": evaluation.versions(),
+        "hashes": {"feature_network": None if network is None else network.weights_sha256},
     }
     return record, per_pair
 

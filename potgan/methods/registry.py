@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from potgan.common.errors import UserError
 from potgan.common.processes import Processes
 from potgan.methods.method import Method
-from potgan.settings.methods import bound, method_names
+from potgan.settings.methods import bound, method_place
 from potgan.settings.schema import RunSettings
 
 
 def method_class(name: str) -> type[Method]:
     """Return the class of the method. Raises UserError for a name that no method has."""
-    if name not in method_names():
-        raise UserError(f"no method {name!r}; there are {', '.join(method_names())}")
-    return bound(f"methods.{name}.method", "METHOD")
+    return bound(method_place(name), "METHOD")
 
 
 def build_method(settings: RunSettings, device: torch.device, processes: Processes | None = None) -> Method:

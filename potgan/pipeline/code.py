@@ -25,7 +25,7 @@ from pathlib import Path
 from potgan.common.errors import UserError
 from potgan.common.files import write_json
 from potgan.common.paths import PACKAGE
-from potgan.settings.methods import options_place
+from potgan.settings.methods import method_place, options_place
 
 #: Stage -> where its code begins, as "module:definition": its function, the settings whose defaults it depends on, and what it
 #: runs in a process of its own.
@@ -94,7 +94,7 @@ def entries_of(stage: str, method: str | None = None) -> tuple[str, ...]:
     """Where the code of a stage begins."""
     if method is None:
         return ENTRIES[stage]
-    return (*ENTRIES[stage], f"methods.{method}.method:METHOD", f"{options_place(method)}:OPTIONS")
+    return (*ENTRIES[stage], f"{method_place(method)}:METHOD", f"{options_place(method)}:OPTIONS")
 
 
 @functools.cache

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import shutil
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 from potgan.common.errors import UserError
+from potgan.common.files import free_bytes
 from potgan.data.archives import facts_of
 from potgan.pipeline.jobs import jobs
 from potgan.pipeline.records import stale, to_do
@@ -100,9 +100,8 @@ def plan(benchmark: Benchmark, layout: Layout) -> Plan:
         Stage(stage, counts[stage], counts_to_do[stage], bytes_of.get(stage), known if stage == "train" else None)
         for stage in order
     )
-    parent = next(folder for folder in (layout.results, *layout.results.absolute().parents) if folder.exists())
-    free, without = shutil.disk_usage(parent).free, tuple(f"{row}: {why}" for row, why in benchmark.left_out.items())
-    return Plan(benchmark.benchmark, stages, free, tuple(dict.fromkeys(unknown)), without)
+    without = tuple(f"{row}: {why}" for row, why in benchmark.left_out.items())
+    return Plan(benchmark.benchmark, stages, free_bytes(layout.results), tuple(dict.fromkeys(unknown)), without)
 
 
 def image_bytes(dataset: Dataset) -> int:

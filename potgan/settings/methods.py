@@ -25,12 +25,20 @@ def method_names() -> tuple[str, ...]:
     return tuple(sorted(names, key=lambda name: (name != "potgan", name)))
 
 
-def options_place(name: str) -> str:
-    """Return the module of the package that binds the `OPTIONS` of a method, as a dotted name within the package."""
+def method_place(name: str) -> str:
+    """Return the module that binds the `METHOD` of a method, as a dotted name within the package.
+
+    Raises UserError for a name that no method has.
+    """
     if name not in method_names():
         raise UserError(f"no method {name!r}; there are {', '.join(method_names())}")
-    module = "options" if (PACKAGE / "methods" / name / "options.py").is_file() else "method"
-    return f"methods.{name}.{module}"
+    return f"methods.{name}.method"
+
+
+def options_place(name: str) -> str:
+    """Return the module that binds the `OPTIONS` of a method, as `method_place` does."""
+    place = method_place(name)
+    return f"methods.{name}.options" if (PACKAGE / "methods" / name / "options.py").is_file() else place
 
 
 @functools.cache

@@ -18,7 +18,7 @@ from potgan.common.files import fingerprint
 from potgan.common.typed import REQUIRED, build, merge, setting
 from potgan.settings.methods import method_names, options_class
 
-STAGES = ("images", "keypoints", "pairs", "parsing", "train", "generate", "evaluate", "tabulate")
+STAGES = ("images", "keypoints", "masks", "pairs", "parsing", "train", "generate", "evaluate", "tabulate")
 #: The methods that need no training. Every table shows them, so that a reader knows where the scale begins and ends.
 REFERENCE_METHODS = ("copy-source", "mean-image", "real-data")
 FIRST_CHECKPOINT_SUFFIX = "-first-checkpoint"

@@ -69,6 +69,7 @@ def with_(path: str, value: object) -> dict:
         ),
         ("benchmark", "Über/mut", "must consist of a-z"),
         ("models", {"images": {}}, "reserved"),
+        ("models", {"masks": {}}, "reserved"),
         ("external_methods", {"potgan": EXTERNAL}, "external method name 'potgan' is reserved or a model's"),
         ("external_methods", {"copy-source": EXTERNAL}, "external method name 'copy-source' is reserved"),
         ("external_methods", {"x-first-checkpoint": EXTERNAL}, "is reserved or a model's"),

@@ -21,7 +21,7 @@ import numpy as np
 from potgan.common.errors import UserError
 from potgan.common.files import Json, new_folder, write_json
 from potgan.common.progress import progress
-from potgan.data.pixels import png_bytes, scale_joints
+from potgan.data.pixels import keypoints_at, png_bytes
 from potgan.data.pose import Keypoints
 from potgan.data.pose_rendering import draw_skeleton, limb_mask, mask_parts, metric_mask, pose_mask
 
@@ -64,7 +64,7 @@ def write_masks(
     if not len(rows):
         raise UserError("no image of the table has a pose, so there is no mask to draw; check the table")
     names = [keypoints.names[row] for row in rows]
-    joints = np.stack([_joints(keypoints, name, size, sizes) for name in names])
+    joints = (keypoints.rows(rows) if sizes is None else keypoints_at(keypoints, names, sizes, size)).joints
     packed = {recipe: np.empty((len(names), -(-height * width // 8)), np.uint8) for recipe in RECIPES}
     for i in progress(range(len(names)), len(names), "drawing masks", "images"):
         for recipe, (_, draw) in RECIPES.items():
@@ -121,11 +121,6 @@ class MaskArchive:
             raise UserError(f"{self.path}: has no mask of {name}; it has no pose, or is not of this data set")
         height, width = self.size
         return np.unpackbits(self._packed[recipe][self._row[name]], count=height * width).reshape(self.size)
-
-
-def _joints(keypoints: Keypoints, name: str, size: tuple[int, int], sizes: Sizes | None) -> np.ndarray:
-    found = keypoints.of(name)
-    return found if sizes is None else scale_joints(found, sizes(name), size)
 
 
 def _mean_area(packed: np.ndarray, pixels: int) -> float:

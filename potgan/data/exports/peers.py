@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from potgan.common.errors import UserError
-from potgan.common.files import Json, new_folder, write_json, write_text
+from potgan.common.files import Json, free_bytes, new_folder, write_json, write_text
 from potgan.common.progress import progress, say
 from potgan.data.images import ImageFolder
 from potgan.data.keypoint_files import annotation_csv
 from potgan.data.pairs import pairs_csv
-from potgan.data.pixels import png_bytes, resize, scale_joints
+from potgan.data.pixels import keypoints_at, png_bytes, resize
 from potgan.data.pose import JOINTS, Keypoints
 
 if TYPE_CHECKING:
@@ -90,14 +90,14 @@ def prepare(
     total = sum(map(len, names.values()))
     if reads.heat_maps:
         needed = total * size[0] * size[1] * len(JOINTS) * 4
-        if needed > shutil.disk_usage(_standing(out)).free:
+        if needed > free_bytes(out):
             raise UserError(
                 f"{out}: the heat maps take {needed / 1e9:.1f} GB, and less is free there; name another folder"
             )
         say(f"the heat maps of {total:,} images take {needed / 1e9:.1f} GB")
     with new_folder(out) as new:
         for split in SPLITS:
-            table = _at_size(keypoints, names[split], folder, size)
+            table = keypoints_at(keypoints, names[split], folder.size, size)
             (new / split).mkdir()
             for name in progress(names[split], len(names[split]), f"images for {reads.label}", "images"):
                 _write_image(folder, name, size, new / split / name)
@@ -117,18 +117,6 @@ def prepare(
         }
         write_json(new / "prepare.json", record)
     return record
-
-
-def _standing(path: Path) -> Path:
-    """The nearest folder above a path that is there."""
-    return next(folder for folder in path.resolve().parents if folder.is_dir())
-
-
-def _at_size(keypoints: Keypoints, names: list[str], folder: ImageFolder, size: tuple[int, int]) -> Keypoints:
-    """The rows of these images, in pixels of the images in their size for a model."""
-    table = keypoints.rows([keypoints.row[name] for name in names])
-    joints = [scale_joints(pose, folder.size(name), size) for name, pose in zip(names, table.joints, strict=True)]
-    return Keypoints(names, np.stack(joints), table.confidence)
 
 
 def _write_image(folder: ImageFolder, name: str, size: tuple[int, int], out: Path) -> None:
