@@ -25,8 +25,8 @@ from potgan.settings.schema import RESULT_LAYOUTS
            "results' numbers"),
     option("--keypoints", dest="keypoint_tables", type=Path, nargs="+", default=[], metavar="TABLE",
            help="key points of the images; without them no masked metric is measured"),
-    option("--keypoints-frame", choices=("original", "cropped"), help="for results of 256 x 176: whether the key points count the "
-           "pixels of the 256 x 256 image, or those of the results; left out, the joints tell it"),
+    option("--keypoints-frame", choices=("original", "cropped"), help="for results of 256 x 256 or 256 x 176: whether the key "
+           "points count the pixels of the 256 x 256 images, or of those without margins; left out, the joints tell it"),
     option("--protocol", required=True, help="a protocol's id, or all"),
     option("--use", choices=("result", "source"), default="result",
            help="measure the results, or the sources in strips as if they were results; default: %(default)s"),

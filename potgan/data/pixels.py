@@ -70,6 +70,8 @@ def scale_joints(joints: np.ndarray, old: tuple[int, int], new: tuple[int, int])
 
     In both images the centres of pixels lie at integers, and the left and upper edges at -0.5.
     """
+    if old == new:  # adding and subtracting a half would round
+        return joints.astype(np.float32)
     factor = np.array([new[1] / old[1], new[0] / old[0]], np.float32)
     return ((joints + 0.5) * factor - 0.5).astype(np.float32)
 

@@ -20,6 +20,7 @@ import pandas as pd
 from potgan.common.errors import UserError
 from potgan.common.files import write_text
 from potgan.common.records import JsonRecord
+from potgan.data.pairs import pairs_csv
 from potgan.data.pixels import CROPPED, MARGIN, read_image
 from potgan.data.pose_rendering import limb_mask, metric_mask, pose_mask
 from potgan.measure.generate import TrainingSummary
@@ -150,32 +151,29 @@ def sensitivity(
     targets: np.ndarray,
     source_joints: np.ndarray | None,
     target_joints: np.ndarray | None,
-    strip_targets: np.ndarray | None = None,
     measured: tuple[Protocol, pd.DataFrame] | None = None,
 ) -> pd.DataFrame:
     """Measure the same images under every protocol, with the metrics that need no feature network.
 
     source_joints, target_joints: (N, 18, 2), or None if no pose is known. measured: a protocol and what it gave for these images
-    against the same targets, pair by pair, which is not measured again. strip_targets: the targets of released strips. Without
-    them, the protocols that measure against such targets are left out. `potgan-synthetic` is left out too, because it measures
-    single images as `potgan` does.
+    against the same targets, pair by pair, which is not measured again.
+
+    Protocols that measure against the targets of released strips are left out, because `targets` are the data set's own.
+    `potgan-synthetic` is left out too, because it measures single images as `potgan` does.
 
     Returns one row per protocol, with the columns protocol, ssim, mask_ssim, foreground_ssim (means over pairs) and mask_area. A
     value is NaN if the protocol's window is larger than the images, or if it needs a pose that is not known.
     """
     rows = []
     for protocol in PROTOCOLS.values():
-        if protocol.feature_network == "synthetic-classifier" or (
-            protocol.targets == "strip" and strip_targets is None
-        ):
+        if protocol.feature_network == "synthetic-classifier" or protocol.targets == "strip":
             continue
         owner = target_joints if protocol.mask_owner == "target" else source_joints
         masks = None if owner is None else masks_of(owner, generated.shape[1:3], protocol)
-        theirs = strip_targets if protocol.targets == "strip" else targets
         row = {"protocol": protocol.id, "ssim": np.nan, "mask_ssim": np.nan, "foreground_ssim": np.nan}
         row["mask_area"] = np.nan if masks is None else float(masks.mean())
-        framed = [in_frame(images, protocol) for images in (theirs, generated)]
-        if measured is not None and theirs is targets and _same_ssim(measured[0], protocol):
+        framed = [in_frame(images, protocol) for images in (targets, generated)]
+        if measured is not None and _same_ssim(measured[0], protocol):
             known = measured[1]
             row |= {
                 name: float(known[name].mean()) for name in ("ssim", "mask_ssim", "foreground_ssim") if name in known
@@ -293,6 +291,31 @@ def versions() -> dict[str, str]:
     return found
 
 
+def measured_with(
+    pairs: pd.DataFrame, targets: np.ndarray, joints: tuple[np.ndarray, np.ndarray] | None
+) -> dict[str, str | None]:
+    """Return the SHA-256 of the pairs in their order, of the target images, and of the joints that the masks are drawn from.
+
+    targets: (N, H, W, 3) uint8. joints: the sources' and the targets', each (N, 18, 2), or None if no pose is known.
+
+    Two scores with the same three hashes were measured with the same things, wherever these lay.
+    """
+    return {
+        "pairs": hashlib.sha256(pairs_csv(pairs).encode()).hexdigest(),
+        "targets": _content(targets),
+        # A missing joint is NaN, which has many bit patterns.
+        "keypoints": None if joints is None else _content(*(np.where(np.isnan(j), np.float32("nan"), j) for j in joints)),
+    }
+
+
+def _content(*arrays: np.ndarray) -> str:
+    """Return the SHA-256 over the shapes and values of arrays."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
 def folder_hash(folder: Path) -> str:
     """Return the SHA-256 over the names and bytes of the PNG files of a `generate` folder."""
     digest = hashlib.sha256()
@@ -347,7 +370,8 @@ class Scores(JsonRecord):
     """The content of `scores.json`, for one run or for released results that were scored without a benchmark.
 
     metrics: name -> what was measured. warp: None if the true flow is not known. settings: the fingerprint of all that decided the
-    images. hashes: the hashes of data, weights and images. versions: library -> version. origin: where released results come from.
+    images. hashes: the hashes of data, weights and images. measured_with: see `measured_with`; empty in files of earlier versions.
+    versions: library -> version. origin: where released results come from.
     """
 
     REMEDY = "run `potgan generate` and `potgan evaluate` for it"
@@ -365,6 +389,7 @@ class Scores(JsonRecord):
     settings: str | None = None
     file_format: str = "png"
     hashes: dict[str, object] = field(default_factory=dict)
+    measured_with: dict[str, str | None] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     device: str | None = None
     training: TrainingSummary | None = None

@@ -118,14 +118,10 @@ def imported_images(results: ResultFolder, size: tuple[int, int]) -> Iterator[tu
         yield same_frame(results.read(index)["result"], size, path), None
 
 
-def imported_targets(results: ResultFolder, whole: TargetFolder | None, size: tuple[int, int]) -> Iterator[np.ndarray]:
-    """Yield, pair by pair, the targets of released results. They come from the folder `whole`, or without it from the strips."""
-    for index, path in enumerate(results.files):
-        if whole is None:
-            yield same_frame(results.read(index)["target"], size, path)
-        else:
-            name = whole.names[index]
-            yield same_frame(whole.read(name), size, whole.folder / name)
+def imported_targets(whole: TargetFolder, size: tuple[int, int]) -> Iterator[np.ndarray]:
+    """Yield, pair by pair, the targets that released results are measured against."""
+    for name in whole.names:
+        yield same_frame(whole.read(name), size, whole.folder / name)
 
 
 def write_generated(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ from potgan.common.files import new_folder, refuse_to_replace, write_text
 from potgan.common.progress import say
 from potgan.common.typed import build
 from potgan.data.keypoint_files import match_names, read_keypoints
-from potgan.data.pairs import pairs_csv, read_pairs
-from potgan.data.pixels import CROPPED, MARGIN
+from potgan.data.pairs import read_pairs
+from potgan.data.pixels import CROPPED, MARGIN, WHOLE
 from potgan.data.pose import Keypoints, refuse_other_frame
 from potgan.measure import evaluate as evaluation
 from potgan.measure.inception import FeatureNetwork
@@ -51,12 +50,12 @@ def score_folder(
     layout: a name that `potgan.measure.released_layouts.layout_of` knows. panel: the panel that is the result, under a layout whose
     files hold the results of several methods. pair_list: a file, or `from-names` to read the pairs from the names of the files.
     partial: leave out the pairs of the list that have no image.
-    keypoints_frame: original | cropped, for results of 256 x 176: whether the tables count the pixels of the 256 x 256 image, or
-    those of the results. With None the joints tell it.
+    keypoints_frame: original | cropped, for results of 256 x 256 or 256 x 176: whether the tables count the pixels of the 256 x 256
+    images, or those of the images without their margins. With None the joints tell it.
 
     protocol: an id, or `all`. use: result | source. With `source`, the source panel of the strips is measured as if it were the
-    result. waive: measure also what a protocol refuses (JPEG files, released copies of targets, few images), under the id
-    `<protocol>-as-they-are`.
+    result. waive: measure also what a protocol refuses (JPEG files, other targets, few images), under the id
+    `<protocol>-as-they-are-<targets>`, where targets are `strip` (released with the results) or `dataset`.
 
     With one protocol, `out` holds `scores.json` and `per-pair.csv`. With `all`, `out` holds one folder with these files per
     protocol, and `sensitivity.{csv,md}` beside them. `out` appears whole or not at all.
@@ -97,27 +96,23 @@ def score_folder(
             "file_format": results.file_format,
             "use": use,
             "pairs": FROM_NAMES if listed is None else "list",
-            "targets": "numbers" if results.by_number else "dataset" if results.targets is not None else "strip",
         },
-        "hashes": {
-            "images": results.sha256,
-            "pairs": hashlib.sha256(pairs_csv(pairs).encode()).hexdigest(),
-            "keypoints": None if joints is None else _content(*joints),
-        },
+        "hashes": {"generated": results.sha256},
         "versions": evaluation.versions(),
     }
-    targets_sha256: dict[int, str] = {}  # protocols share one or two arrays
+    measured_with: dict[int, dict[str, str | None]] = {}  # protocols share one or two arrays of targets
     measured: dict[str, tuple[dict[str, Any], pd.DataFrame]] = {}
     refusals = []
     network, absent = _inception()
     for name in SCORED if protocol == "all" else (protocol,):
         try:
             chosen, real = _targets(PROTOCOLS[name], results, images, waive)
-            if id(real) not in targets_sha256:
-                targets_sha256[id(real)] = _content(real)
+            if id(real) not in measured_with:
+                measured_with[id(real)] = evaluation.measured_with(pairs, real, joints)
             record, per_pair = _measure(chosen, generated, real, joints, network, absent, pairs)
-            hashes = told["hashes"] | {"targets": targets_sha256[id(real)]} | record["hashes"]
-            measured[name] = told | record | {"hashes": hashes}, per_pair
+            record["hashes"] = told["hashes"] | record["hashes"]
+            record["origin"] = told["origin"] | {"targets": _targets_origin(results, real)}
+            measured[name] = told | record | {"measured_with": measured_with[id(real)]}, per_pair
         except UserError as error:
             if protocol != "all":
                 raise
@@ -147,22 +142,17 @@ def _is_ours(path: Path) -> bool:
 def _targets(protocol: Protocol, results: Results, images: Path, waive: bool) -> tuple[Protocol, np.ndarray]:
     """Return the protocol as it is measured, and the targets that it measures against.
 
+    Where there are both, a protocol that demands the targets of strips gets those, and every other one the data set's own.
+
     Raises UserError if there are no targets. It is also raised, unless `waive` is set, if the results do not meet the demands of
     the protocol, or if of results and released targets one are PNG and the others JPEG files.
     """
-    released = results.targets is None
-    real = results.targets
-    if protocol.targets == "strip" and results.released_targets is not None:
-        released, real = True, results.released_targets
-    elif released:
-        real = results.released_targets
+    released = results.targets is None or (protocol.targets == "strip" and results.released_targets is not None)
+    real = results.released_targets if released else results.targets
     if real is None:
         raise UserError(f"{images}: its files hold no targets; name the folder of the data set's images with --targets")
-    unmet = unmet_demands(protocol, results.file_format, from_strips=released and not results.by_number)
-    if released and results.by_number and protocol.targets == "dataset":
-        unmet.append(
-            f"its targets were released with the results, and protocol {protocol.id} demands the data set's own"
-        )
+    kind = "strip" if released else "dataset"
+    unmet = unmet_demands(protocol, results.file_format, kind)
     if released and results.by_number and results.target_format != results.file_format:
         unmet.append(f"holds {results.file_format.upper()} files, and its targets are {results.target_format.upper()}")
     if not unmet:
@@ -172,7 +162,14 @@ def _targets(protocol: Protocol, results: Results, images: Path, waive: bool) ->
         raise UserError(
             f"{images}: {'; '.join(unmet)}{more}, or measure them --as-they-are, which gives the id another name"
         )
-    return as_they_are(protocol), real
+    return as_they_are(protocol, kind), real
+
+
+def _targets_origin(results: Results, real: np.ndarray) -> str:
+    """Return where the targets `real` come from: dataset | strip | numbers."""
+    if real is results.targets:
+        return "dataset"
+    return "numbers" if results.by_number else "strip"
 
 
 def _measure(
@@ -203,14 +200,6 @@ def _measure(
         "hashes": {"feature_network": None if network is None else network.weights_sha256},
     }
     return record, per_pair
-
-
-def _content(*arrays: np.ndarray) -> str:
-    """Return the SHA-256 over the shapes and values of arrays."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 def _joints(
@@ -245,19 +234,22 @@ def _joints(
 def _in_frame(table: Keypoints, size: tuple[int, int], frame: str | None, where: str) -> Keypoints:
     """Return the key points in the frame of results with `size` (height, width).
 
-    Results of 256 x 176 have tables of two frames: that of the results, and that of the 256 x 256 image, whose joints move as its
-    columns do. Without a declared `frame` the joints must fit exactly one of them.
+    Results of 256 x 256 and of 256 x 176 have tables of two frames: that of the 256 x 256 images, and that of the images without
+    their margins. The joints move as the columns do. Without a declared `frame` the joints must fit exactly one of them.
 
     Raises UserError for key points that fit no frame, or both, and for a declared frame that they do not fit.
     """
     if not table.present.any():  # no joint has a frame
         return table
-    frames = {"cropped": table}
-    if size == CROPPED:
-        frames["original"] = Keypoints(table.names, table.joints - np.float32([MARGIN, 0]), table.confidence)
-    elif frame is not None:
+    if size == WHOLE:
+        frames = {"original": table, "cropped": _moved(table, MARGIN)}
+    elif size == CROPPED:
+        frames = {"cropped": table, "original": _moved(table, -MARGIN)}
+    elif frame is None:
+        frames = {"results": table}
+    else:
         raise UserError(
-            f"--keypoints-frame is for results of 256 x 176, and these are {size[0]} x {size[1]}; leave it out"
+            f"--keypoints-frame is for results of 256 x 256 or 256 x 176, and these are {size[0]} x {size[1]}; leave it out"
         )
     fitting, refusal = [], None
     for name in frames if frame is None else (frame,):
@@ -270,10 +262,15 @@ def _in_frame(table: Keypoints, size: tuple[int, int], frame: str | None, where:
         raise refusal
     if len(fitting) > 1:
         raise UserError(
-            f"{where}: its joints fit both the 256 x 176 results and the 256 x 256 images; say which with --keypoints-frame "
-            "cropped or original"
+            f"{where}: its joints fit both the 256 x 256 images and those of 256 x 176 without margins; say which with "
+            "--keypoints-frame original or cropped"
         )
     return frames[fitting[0]]
+
+
+def _moved(table: Keypoints, columns: int) -> Keypoints:
+    """Return the table with all joints moved to the right by that many pixels."""
+    return Keypoints(table.names, table.joints + np.float32([columns, 0]), table.confidence)
 
 
 def _inception() -> tuple[FeatureNetwork | None, str]:

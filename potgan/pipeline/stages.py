@@ -241,7 +241,7 @@ def _import_results(benchmark: Benchmark, layout: Layout, dataset: str, method: 
         raise UserError(f"{where}: its images are of {external.dataset}, and not of {dataset}")
     test_pairs = _pairs(layout, dataset, "test")
     results = ResultFolder(external.images, external.layout, test_pairs)
-    unmet = unmet_demands(protocol, results.file_format, from_strips=False)
+    unmet = unmet_demands(protocol, results.file_format, "dataset")
     if unmet:
         raise UserError(
             f"{external.images}: {unmet[0]}; choose another protocol for the benchmark, or score this folder by itself "
@@ -254,7 +254,6 @@ def _import_results(benchmark: Benchmark, layout: Layout, dataset: str, method: 
             f"{where}.targets: {external.targets} was released with the results, and protocol {protocol.id} demands the data set's "
             "own images; leave the key out, and the row is measured against those"
         )
-    strips = protocol.targets == "strip" and "target" in results.has
     record = generation.GenerationRecord(
         method,
         seed,
@@ -266,14 +265,14 @@ def _import_results(benchmark: Benchmark, layout: Layout, dataset: str, method: 
         file_format=results.file_format,
         panels=results.panels,
         files_sha256=results.sha256(),
-        targets=external.targets or ("strip" if strips else "dataset"),
+        targets=external.targets or "dataset",
     )
     generation.write_generated(
         generation.imported_images(results, size),
         test_pairs,
         record,
         layout.generate(dataset, method, seed),
-        generation.imported_targets(results, whole, size) if whole or strips else None,
+        whole and generation.imported_targets(whole, size),
     )
     say(
         f"{dataset}/{method}: {len(results):,} images of {external.images}, {results.file_format}, {results.panels} panels"
@@ -303,8 +302,7 @@ def evaluate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
     metrics, per_pair = evaluation.evaluate(
         generated, measured, masks, test_pairs, network, protocol, real, cache=layout.feature_cache
     )
-    of_ours = (protocol, per_pair) if imported is None else None
-    under_all = evaluation.sensitivity(generated, targets, source_joints, target_joints, imported, of_ours)
+    under_all = evaluation.sensitivity(generated, measured, source_joints, target_joints, (protocol, per_pair))
     record = GenerationRecord.read(folder / "generate.json")
     flow = _flow(layout, dataset) if benchmark.datasets[dataset].kind == "synthetic" else None
     warp_file, warp = folder / "warps.npz", None
@@ -331,6 +329,7 @@ def evaluate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
             "generated": evaluation.folder_hash(folder),
             "generator": record.generator_sha256,
         },
+        "measured_with": evaluation.measured_with(test_pairs, measured, (source_joints, target_joints)),
         "versions": evaluation.versions(),
         "device": record.training.device if record.training else None,
         "training": record.training,

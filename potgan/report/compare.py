@@ -35,15 +35,16 @@ _PROVENANCE = (
     "iteration",
     "n_pairs",
     "hashes",
+    "measured_with",
     "versions",
     "device",
     "origin",
 )
 
-#: What the hashes of `potgan score` stand for: what a score was measured with.
+#: What `measured_with` in `scores.json` holds hashes of.
 _MEASURED_WITH = {
-    "hashes.pairs": "pair lists",
-    "hashes.keypoints": "key points of these images",
+    "measured_with.pairs": "pair lists",
+    "measured_with.keypoints": "key points of these images",
     "targets": "target images",
 }
 
@@ -162,9 +163,11 @@ def _settings(folder: Path, measurements: dict[str, Measurement]) -> dict[str, A
             settings["images"] = {"origin": record.origin, "layout": record.layout, "file_format": record.file_format}
     settings |= {key: value for key in _PROVENANCE if (value := getattr(scores, key)) not in (None, {})}
     # Protocols of one run may have other targets: the data set's images, or the panels of strips.
-    settings["hashes"] = {key: value for key, value in settings.get("hashes", {}).items() if key != "targets"}
+    settings["measured_with"] = {k: v for k, v in settings.get("measured_with", {}).items() if k != "targets"}
     settings["targets"] = {
-        id_: sha256 for id_, one in measurements.items() if (sha256 := one.scores.hashes.get("targets")) is not None
+        id_: sha256
+        for id_, one in measurements.items()
+        if (sha256 := one.scores.measured_with.get("targets")) is not None
     }
     settings["protocol"] = {id_: measurement.protocol[1] for id_, measurement in measurements.items()}
     return flattened(settings)

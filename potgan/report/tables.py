@@ -1060,7 +1060,8 @@ def sensitivity(results: Results) -> pd.DataFrame:
                 together.size(),
             )  # NaN where nothing was measured
             for protocol, values in means.iterrows():
-                unmet = unmet_demands(PROTOCOLS[protocol], file_format, False) if protocol in PROTOCOLS else []
+                known = PROTOCOLS.get(protocol)
+                unmet = unmet_demands(known, file_format, known.targets) if known else []
                 note = f"{unmet[0]}: measured as they are" if unmet else ""
                 found = {"protocol": protocol, **values, "n_seeds": int(counts[protocol]), "reason": "", "note": note}
                 records.append(row | found)

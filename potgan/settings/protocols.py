@@ -65,7 +65,8 @@ class Protocol:
     description: str
     # frame: as-is | pad-256. With pad-256, images of 256 x 176 get 40 white columns left and right before anything is measured.
     frame: str
-    # targets: dataset (the data set's own image) | strip (the target panel of a released strip, with its JPEG errors) | either
+    # targets: dataset (the data set's own image) | strip (what was released with the results: the target panel of a strip, with its
+    # JPEG errors, or a file with the result's number)
     targets: str
     file_format: str  # the format that the images must have been saved in: any | png
     ssim_id: str  # the name of the SSIM settings in a table
@@ -112,11 +113,9 @@ class Protocol:
             parts.append(self.frame)
         # IS looks only at generated images. All other metrics look at targets too.
         if self.targets != "dataset" and metric not in ("is", "mask_is"):
-            parts.append({"strip": "strip", "either": "as-they-are"}[self.targets])
+            parts.append(self.targets)
         if self.file_format != "any":
             parts.append(self.file_format)
-        elif self.targets == "either" and metric in ("is", "mask_is"):
-            parts.append("as-they-are")
         return "-".join(parts)
 
 
@@ -220,25 +219,29 @@ def _spelled(ssim: SsimSettings) -> str:
     return f"{ssim.window}{ssim.size}{sigma}-{ssim.covariance}-{ssim.data_range}"
 
 
-def as_they_are(protocol: Protocol) -> Protocol:
-    """Return the protocol without its demands on files, targets and their number, under an id of its own.
+def as_they_are(protocol: Protocol, targets: str) -> Protocol:
+    """Return the protocol without its demands on files, targets and their number, under an id that says which targets there are.
 
-    It measures released strips as they are.
+    targets: dataset | strip, as in `Protocol`.
     """
     return dataclasses.replace(
-        protocol, id=f"{protocol.id}-as-they-are", targets="either", file_format="any", minimum_n=0
+        protocol, id=f"{protocol.id}-as-they-are-{targets}", targets=targets, file_format="any", minimum_n=0
     )
 
 
-def unmet_demands(protocol: Protocol, file_format: str, from_strips: bool) -> list[str]:
+def unmet_demands(protocol: Protocol, file_format: str, targets: str) -> list[str]:
     """Return the demands of a protocol that a set of images does not meet. The list is empty if all are met.
 
-    Each item ends a sentence that begins with the name of a folder. file_format: png | jpeg. from_strips: whether the targets
-    are panels of the results' own strips.
+    Each item ends a sentence that begins with the name of a folder. file_format: png | jpeg. targets: dataset | strip, the targets
+    that the images are measured against, as in `Protocol`.
     """
     found = []
     if protocol.file_format == "png" and file_format != "png":
         found.append(f"holds {file_format.upper()} files, and protocol {protocol.id} demands PNG")
-    if protocol.targets == "dataset" and from_strips:
-        found.append(f"its targets come from the strips, and protocol {protocol.id} demands the data set's own")
+    if protocol.targets != targets:
+        theirs, wanted = _TARGETS[targets], _TARGETS[protocol.targets]
+        found.append(f"its targets are {theirs}, and protocol {protocol.id} demands {wanted}")
     return found
+
+
+_TARGETS = {"dataset": "the data set's own images", "strip": "those that were released with the results"}

@@ -290,7 +290,9 @@ def test_png_results_beside_jpeg_targets(program, tmp_path) -> None:
     more = ("--targets", str(tmp_path / "to"))
     message = program.refused("numbered", *more, images="gen")
     assert "holds PNG files, and its targets are JPEG, or measure them --as-they-are" in message
-    assert program.scores("numbered", *more, "--as-they-are", images="gen")["protocol"]["id"] == "patn-as-they-are"
+    assert (
+        program.scores("numbered", *more, "--as-they-are", images="gen")["protocol"]["id"] == "patn-as-they-are-strip"
+    )
     write(tmp_path / "to" / "0.png", 0, size=(64, 32))
     assert "0.jpg and 0.png are one pair" in program.refused("numbered", *more, images="gen")
     (tmp_path / "to" / "0.jpg").unlink()
@@ -300,7 +302,7 @@ def test_png_results_beside_jpeg_targets(program, tmp_path) -> None:
 def test_released_targets_are_not_the_data_sets_own(program, tmp_path) -> None:
     numbered(tmp_path)
     message = program.refused("numbered", "--targets", str(tmp_path / "to"), images="gen", protocol="clean")
-    assert "its targets were released with the results, and protocol clean demands the data set's own" in message
+    assert "its targets are those that were released with the results, and protocol clean demands the data set's own" in message
 
 
 def test_numbers_that_do_not_meet(program, tmp_path) -> None:

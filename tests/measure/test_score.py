@@ -43,8 +43,8 @@ def test_released_strips_have_the_published_ssim(shared, tmp_path, method, layou
     assert fid["value"] is None  # what was not measured has no number
     assert "weights of inception-2015-12-05 are not here" in fid["reason"]
     if "--as-they-are" in more:
-        assert scores["protocol"]["id"] == "clean-as-they-are"
-        assert scores["metrics"]["ssim"]["protocol"] == "ssim-gauss255-as-they-are"
+        assert scores["protocol"]["id"] == "clean-as-they-are-strip"
+        assert scores["metrics"]["ssim"]["protocol"] == "ssim-gauss255-strip"
 
 
 def test_all_protocols_side_by_side_with_masks(shared, tmp_path) -> None:
@@ -57,8 +57,8 @@ def test_all_protocols_side_by_side_with_masks(shared, tmp_path) -> None:
     frame = pd.read_csv(tmp_path / "out" / "sensitivity.csv")
     ssim = frame[frame["metric"] == "ssim"].set_index("protocol")["value"]
     assert len(ssim) == 6
-    assert ssim["refined-as-they-are"] == ssim["potgan-as-they-are"]  # only their masks differ
-    assert ssim["gfla-as-they-are"] > ssim["patn"] + 0.1  # a window of 51 raises SSIM (docs/decisions.md, D33)
+    assert ssim["refined-as-they-are-strip"] == ssim["potgan-as-they-are-strip"]  # only their masks differ
+    assert ssim["gfla-as-they-are-strip"] > ssim["patn"] + 0.1  # a window of 51 raises SSIM (docs/decisions.md, D33)
     mask = frame[frame["metric"] == "mask_ssim"].set_index("protocol")["value"]
     assert mask["patn"] == pytest.approx(
         0.793, abs=0.03
@@ -105,7 +105,10 @@ def test_each_mistake_is_one_line_and_exit_code_2(tmp_path) -> None:
     fresh(suffix="jpg")
     refused("holds JPEG files, and protocol clean demands PNG", protocol="clean")
     fresh()
-    refused("its targets come from the strips, and protocol clean demands the data set's own", protocol="clean")
+    refused(
+        "its targets are those that were released with the results, and protocol clean demands the data set's own images",
+        protocol="clean",
+    )
     (tmp_path / "results" / "0001_a.jpg___0001_b.jpg_vis.png").unlink()
     refused("1 of 3 pairs have no image, first 0001_a.jpg,0001_b.jpg")
     folder = fresh()
@@ -170,6 +173,32 @@ def test_plain_results_are_measured_against_the_data_sets_images(tmp_path) -> No
     assert "name the folder of the data set's images with --targets" in line
 
 
+def test_the_id_and_the_record_say_which_targets_were_measured(tmp_path) -> None:
+    """Of strips beside a folder of targets, `patn` measures the strips' panels, and every other protocol the folder's images.
+
+    Results that were released without targets are no results of `patn`, whose id stands for panels that JPEG has changed.
+    """
+    strips(tmp_path / "results")
+    (tmp_path / "targets").mkdir()
+    for i in range(3):
+        grey = np.full((64, 32, 3), 40 * i, np.uint8)
+        cv2.imwrite(str(tmp_path / "targets" / f"000{i}_b.png"), grey)
+    run = score(tmp_path, "--targets", "targets", protocol="all")
+    assert run.returncode == 0, run.stderr
+    told = {id_: json.loads((tmp_path / "out" / id_ / "scores.json").read_text()) for id_ in ("patn", "potgan")}
+    assert {id_: scores["origin"]["targets"] for id_, scores in told.items()} == {"patn": "strip", "potgan": "dataset"}
+    assert told["patn"]["measured_with"]["targets"] != told["potgan"]["measured_with"]["targets"]
+
+    for path in (tmp_path / "results").iterdir():
+        cv2.imwrite(str(path), cv2.imread(str(path))[:, 64:])  # only the result is left
+    line = one_error(score(tmp_path, "--targets", "targets", layout="plain"))
+    assert "its targets are the data set's own images, and protocol patn demands those that were released" in line
+    assert score(tmp_path, "--targets", "targets", "--as-they-are", layout="plain").returncode == 0
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert scores["protocol"]["id"] == "patn-as-they-are-dataset"
+    assert scores["metrics"]["ssim"]["protocol"] == "ssim-deform-pad-256"
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Key points and their frame
 
@@ -229,12 +258,31 @@ def test_a_frame_that_nothing_tells_must_be_declared(tmp_path) -> None:
     table_of(tmp_path / "keys.csv", {name: POSE + np.array([20, 0]) for name in names})
     arguments = ("--targets", "targets", "--keypoints", "keys.csv")
     line = one_error(score(tmp_path, *arguments, protocol="potgan", layout="plain"))
-    assert "say which with --keypoints-frame cropped or original" in line
+    assert "say which with --keypoints-frame original or cropped" in line
     areas = {masked_scores(tmp_path, "--keypoints-frame", frame)["mask_area"] for frame in ("cropped", "original")}
     assert len(areas) == 1  # the same mask, in two places
     table_of(tmp_path / "keys.csv", {name: POSE + np.array([400, 0]) for name in names})
     line = one_error(score(tmp_path, *arguments, protocol="potgan", layout="plain"))
     assert "keys.csv: counts the pixels of other images: 100% of the joints lie outside their images" in line
+
+
+def test_a_table_of_cropped_images_beside_whole_results_is_never_taken_as_it_is(tmp_path) -> None:
+    """Of few images nothing tells the frame, and both declarations give the mask of the person in the same place."""
+    names = cropped_results(tmp_path, 3)
+    for path in (tmp_path / "results").iterdir():  # the results get back the margins of their targets
+        target = cv2.imread(str(tmp_path / "targets" / path.name.split("___")[1]))
+        target[:, 40:216] = cv2.imread(str(path))
+        cv2.imwrite(str(path), target)
+    found = {}
+    for frame, moved in (("cropped", 0), ("original", 40)):
+        table_of(tmp_path / "keys.csv", {name: POSE + np.array([moved, 0]) for name in names})
+        line = one_error(
+            score(tmp_path, "--targets", "targets", "--keypoints", "keys.csv", protocol="potgan", layout="plain")
+        )
+        assert "say which with --keypoints-frame original or cropped" in line
+        found[frame] = masked_scores(tmp_path, "--keypoints-frame", frame)
+    assert found["cropped"]["metrics"] == found["original"]["metrics"]
+    assert abs(found["cropped"]["metrics"]["foreground_ssim"]["value"]) < 0.05
 
 
 def test_masks_of_no_joint_have_no_score(tmp_path) -> None:
@@ -254,10 +302,10 @@ def test_scores_name_the_content_of_targets_pairs_and_joints(tmp_path) -> None:
     """A joint and a pixel of a target change one hash each, the order of the pairs changes two. Further rows change none."""
     names = cropped_results(tmp_path, 5)
     table_of(tmp_path / "keys.csv", {name: POSE for name in names})
-    first = masked_scores(tmp_path)["hashes"]
+    first = masked_scores(tmp_path)["measured_with"]
 
     def changed() -> set[str]:
-        now = masked_scores(tmp_path)["hashes"]
+        now = masked_scores(tmp_path)["measured_with"]
         return {key for key in first if first[key] != now[key]}
 
     table_of(tmp_path / "keys.csv", {name: POSE for name in [*names, "0099_a.jpg"]})

@@ -88,7 +88,7 @@ def test_5_a_jpeg_strip_changes_result_and_target_and_clean_refuses_it() -> None
 
     both = [np.stack([jpeg(i) for i in images]) for images in (target, generated)]
     assert np.abs(ssim(*both, CLEAN.ssim) - ssim(target, generated, CLEAN.ssim)).max() > 1e-4
-    assert unmet_demands(CLEAN, "jpeg", from_strips=True)
+    assert unmet_demands(CLEAN, "jpeg", "strip")
     assert (PATN.targets, CLEAN.targets) == ("strip", "dataset")
 
 

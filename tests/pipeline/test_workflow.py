@@ -573,3 +573,26 @@ def test_real_images_go_through_the_same_stages(repository, shared, tmp_path) ->
     assert potgan("pairs", "--keypoints", source / "market-annotation-train.csv", "--out", rule).returncode == 0
     published = pd.read_csv(source / "market-pairs-train.csv")
     assert set(map(tuple, pd.read_csv(rule).to_numpy())) == set(map(tuple, published.to_numpy()))
+
+
+def test_a_run_and_a_score_of_its_images_were_measured_with_the_same(finished, tmp_path) -> None:
+    """`potgan score` of a row's generated images measures what the workflow did, and `compare` says so."""
+    from potgan.measure.evaluate import Scores
+
+    place = finished / "results" / "tiny" / "synthetic"
+    run = potgan(
+        "score", "--images", place / "potgan" / "seed0" / "generate" / "images", "--layout", "plain",
+        "--pairs", place / "pairs" / "pairs-test.csv", "--targets", place / "images",
+        "--keypoints", place / "keypoints" / "keypoints.csv", "--protocol", "potgan", "--out", tmp_path / "scored",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    scored = Scores.read(tmp_path / "scored" / "scores.json")
+    ours = Scores.read(place / "potgan" / "seed0" / "evaluate" / "scores.json")
+    assert set(scored.measured_with) == {"pairs", "targets", "keypoints"}
+    assert scored.measured_with == ours.measured_with
+    assert scored.hashes["generated"] == ours.hashes["generated"]
+    for metric in ("ssim", "mask_ssim", "foreground_ssim", "l1", "psnr"):
+        assert scored.metrics[metric].value == pytest.approx(ours.metrics[metric].value, abs=1e-12)
+    shown = potgan("compare", place / "potgan" / "seed0", tmp_path / "scored")
+    assert shown.returncode == 0, shown.stderr
+    assert "The runs were measured with different" not in shown.stdout

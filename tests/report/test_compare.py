@@ -111,7 +111,9 @@ def test_a_pair_without_a_value_is_in_no_interval(tmp_path) -> None:
 def test_what_was_measured_of_released_strips_is_a_setting(tmp_path) -> None:
     origin = {"layout": "patn", "use": "result"}
     runs = [
-        write_run(tmp_path / use, "copy-source", origin=origin | {"use": use}, protocol=("clean-as-they-are", "c"))
+        write_run(
+            tmp_path / use, "copy-source", origin=origin | {"use": use}, protocol=("clean-as-they-are-strip", "c")
+        )
         for use in ("result", "source")
     ]
     assert compare.differing_settings(compare.read_runs(runs)) == {"origin.use": ["result", "source"]}
@@ -208,11 +210,11 @@ def test_the_command_prints_writes_json_and_refuses_in_one_line(tmp_path) -> Non
 
 def test_what_scores_were_measured_with_is_compared_in_words(tmp_path) -> None:
     same = {"pairs": "p" * 64, "targets": "t" * 64, "keypoints": "k" * 64}
-    write_run(tmp_path / "a", "copy", hashes=same)
-    for name, hashes in (
-        ("equal", same), ("other", same | {"targets": "u" * 64, "pairs": "q" * 64}), ("old", {"images": "i"})
+    write_run(tmp_path / "a", "copy", measured_with=same)
+    for name, measured in (
+        ("equal", same), ("other", same | {"targets": "u" * 64, "pairs": "q" * 64}), ("old", {})
     ):  # fmt: skip
-        write_run(tmp_path / name, "copy", hashes=hashes)
+        write_run(tmp_path / name, "copy", measured_with=measured)
     runs = compare.read_runs([tmp_path / name / "results/trial/synthetic/copy/seed0" for name in ("a", "equal")])
     assert "No setting differs" in compare.text(runs)
     runs = compare.read_runs([tmp_path / name / "results/trial/synthetic/copy/seed0" for name in ("a", "other")])

@@ -15,7 +15,7 @@ from potgan.settings.protocols import (
     unmet_demands,
 )
 
-EVERY = [*PROTOCOLS.values(), *(as_they_are(p) for p in PROTOCOLS.values())]
+EVERY = [*PROTOCOLS.values(), *(as_they_are(p, t) for p in PROTOCOLS.values() for t in ("dataset", "strip"))]
 
 
 def decides(protocol, metric: str) -> tuple:
@@ -90,6 +90,16 @@ def test_every_field_that_measures_is_in_the_hash_and_words_are_not() -> None:
         assert dataclasses.replace(POTGAN, **{field.name: new}).hash != POTGAN.hash, field.name
 
 
+def test_what_was_waived_changes_the_ids_of_metrics_only_by_what_was_measured() -> None:
+    """Without demands, the settings decide alone, so a metric may have the id of the protocol that measures it in the same way."""
+    clean, patn = PROTOCOLS["clean"], PROTOCOLS["patn"]
+    assert as_they_are(clean, "strip").metric_id("ssim") == "ssim-gauss255-strip"
+    assert as_they_are(clean, "dataset").metric_id("ssim") == "ssim-gauss255"
+    assert as_they_are(patn, "dataset").metric_id("ssim") == "ssim-deform-pad-256"
+    assert as_they_are(patn, "strip").metric_id("ssim") == patn.metric_id("ssim")
+    assert as_they_are(POTGAN, "strip").metric_id("is") == POTGAN.metric_id("is")  # IS has no target
+
+
 def test_ids_and_names() -> None:
     assert list(PROTOCOLS) == [p.id for p in PROTOCOLS.values()]
     assert len({p.hash for p in EVERY}) == len(EVERY)
@@ -109,7 +119,13 @@ def test_every_protocol_is_explained_to_its_last_digit(repository) -> None:
 
 def test_demands() -> None:
     clean = PROTOCOLS["clean"]
-    assert unmet_demands(clean, "png", from_strips=False) == []
-    assert len(unmet_demands(clean, "jpeg", from_strips=True)) == 2
-    assert unmet_demands(PROTOCOLS["patn"], "jpeg", from_strips=True) == []
-    assert unmet_demands(as_they_are(clean), "jpeg", from_strips=True) == []
+    patn = PROTOCOLS["patn"]
+    assert unmet_demands(clean, "png", "dataset") == []
+    assert len(unmet_demands(clean, "jpeg", "strip")) == 2
+    assert unmet_demands(patn, "jpeg", "strip") == []
+    assert unmet_demands(patn, "png", "dataset") == [
+        "its targets are the data set's own images, and protocol patn demands those that were released with the results"
+    ]
+    for protocol in (clean, patn):
+        for targets in ("dataset", "strip"):
+            assert unmet_demands(as_they_are(protocol, targets), "jpeg", targets) == []
