@@ -304,7 +304,9 @@ def measured_with(
         "pairs": hashlib.sha256(pairs_csv(pairs).encode()).hexdigest(),
         "targets": _content(targets),
         # A missing joint is NaN, which has many bit patterns.
-        "keypoints": None if joints is None else _content(*(np.where(np.isnan(j), np.float32("nan"), j) for j in joints)),
+        "keypoints": None
+        if joints is None
+        else _content(*(np.where(np.isnan(j), np.float32("nan"), j) for j in joints)),
     }
 
 

@@ -76,7 +76,7 @@ class Difference:
     """One metric of one run, beside the first run's.
 
     difference: this run minus the first, None where it is refused; low, high: 95 % interval of the paired difference, None
-    where there is none; note: why not.
+    where there is none; note: why not, and the warning of the measurement.
     """
 
     run: str
@@ -216,6 +216,15 @@ def score_differences(runs: list[Run]) -> dict[tuple[str, str], list[Difference]
 
 
 def _difference(first: Measurement | None, run: Run, id_: str, metric: str, is_first: bool) -> Difference:
+    found = _subtracted(first, run, id_, metric, is_first)
+    mine = run.measurements.get(id_)
+    entry = mine.scores.metrics.get(metric) if mine else None
+    if entry is None or not entry.warning:
+        return found
+    return dataclasses.replace(found, note="; ".join(filter(None, (found.note, entry.warning))))
+
+
+def _subtracted(first: Measurement | None, run: Run, id_: str, metric: str, is_first: bool) -> Difference:
     mine = run.measurements.get(id_)
     if mine is None:
         return Difference(run.name, None, note=f"not comparable: measured under {', '.join(run.measurements)}")

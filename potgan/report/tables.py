@@ -127,6 +127,7 @@ class Cell:
     reason: str = ""
     verdict: str = ""  # within | not within | not comparable; empty where the paper has no value for this cell
     note: str = ""  # what must be said of a number: why it has no verdict, or that the paper's own is doubtful
+    warning: str = ""  # of the measurement, e.g. that FID of so few images is biased
 
     @property
     def difference(self) -> float | None:
@@ -174,7 +175,7 @@ class Table:
 
 def _footnotes(cell: Cell) -> list[str]:
     """What stands below the table of a cell. That one value has no verdict is said once, in the table's `reading`."""
-    return [text for text in dict.fromkeys((cell.reason, cell.note)) if text and text != _ONE_VALUE]
+    return [text for text in dict.fromkeys((cell.reason, cell.note, cell.warning)) if text and text != _ONE_VALUE]
 
 
 def _letters(index: int) -> str:
@@ -423,6 +424,7 @@ def _measured_cell(benchmark: Benchmark, row: Row, column: Column, paper_value: 
         n_pairs=int(found["n_pairs"].iloc[0]),
         paper_value=paper_value,
         reason=f"without seed {', '.join(map(str, missing))}, which was not evaluated" if missing else "",
+        warning="; ".join(dict.fromkeys(warning for warning in found["warning"] if warning)),
     )
 
 
@@ -715,6 +717,7 @@ def table_records(table: Table) -> list[dict[str, object]]:
             "mark": cell.mark,
             "verdict": cell.verdict,
             "reason": cell.reason or cell.note,
+            "warning": cell.warning,
             "origin": row.origin,
         }
         for row, cells in zip(table.rows, table.cells, strict=True)

@@ -302,7 +302,10 @@ def test_png_results_beside_jpeg_targets(program, tmp_path) -> None:
 def test_released_targets_are_not_the_data_sets_own(program, tmp_path) -> None:
     numbered(tmp_path)
     message = program.refused("numbered", "--targets", str(tmp_path / "to"), images="gen", protocol="clean")
-    assert "its targets are those that were released with the results, and protocol clean demands the data set's own" in message
+    assert (
+        "its targets are those that were released with the results, and protocol clean demands the data set's own"
+        in message
+    )
 
 
 def test_numbers_that_do_not_meet(program, tmp_path) -> None:

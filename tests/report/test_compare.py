@@ -158,6 +158,16 @@ def test_a_value_that_was_not_measured_says_why(tmp_path) -> None:
     assert entry.note.startswith("not measured")
 
 
+def test_a_warning_stands_below_the_numbers_that_it_is_about(tmp_path) -> None:
+    fid = {"value": 9.0, "protocol": "fid-synthetic", "n": 40, "warning": "FID of 40 images is biased"}
+    runs = compare.read_runs([write_run(tmp_path, name, metrics={"fid": fid}) for name in ("potgan", "no-recon")])
+    assert [entry.note for entry in only(runs, "fid")] == [
+        "FID of 40 images is biased",
+        "of the whole set: no interval; FID of 40 images is biased",
+    ]
+    assert "1) FID of 40 images is biased" in compare.text(runs)
+
+
 def test_a_run_is_named_by_any_of_its_three_paths(tmp_path) -> None:
     run = write_run(tmp_path, "potgan")
     for path in (run, run / "evaluate", run / "evaluate" / "scores.json"):

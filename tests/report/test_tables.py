@@ -291,6 +291,27 @@ def test_a_value_that_is_null_is_no_number(tmp_path):
     assert tables.metrics_tree(tables.collect(Results(benchmark, layout)))["synthetic"]["potgan"]["mask_is"] is None
 
 
+def test_the_warning_of_a_measurement_is_a_footnote_of_its_number(tmp_path):
+    benchmark = a_benchmark(seeds=(0, 1))
+    layout = Layout("trial", tmp_path)
+    few = {"value": 20.0, "protocol": "fid-synthetic", "n": 40, "warning": "FID of 40 images is biased"}
+    for seed in (0, 1):
+        write_run(benchmark, layout, "synthetic", "potgan", seed, {}, changes={"metrics": {"fid": few}})
+    write_run(benchmark, layout, "synthetic", "no-pose-transform", 0, {"fid": 30.0})
+    table = next(table for table in build(benchmark, layout) if any(c.metric == "fid" for c in table.columns))
+    cells = cells_of(table)
+    warned, plain = (cells[m, "synthetic", "fid", False] for m in ("potgan", "no-pose-transform"))
+    assert (warned.warning, plain.warning) == ("FID of 40 images is biased", "")
+    mark = table.reasons["FID of 40 images is biased"]
+    assert f"20.000 ± 0.000**<sup>{mark}</sup>" in tables.markdown(table)
+    assert f"<sup>{mark}</sup> FID of 40 images is biased" in tables.markdown(table)
+    assert rf"\textsuperscript{{{mark}}} FID of 40 images is biased." in tables.latex(table)
+    records = [r for r in tables.table_records(table) if r["metric"] == "fid" and r["dataset"] == "synthetic"]
+    assert {r["method"]: r["warning"] for r in records if r["value"] is not None} == {
+        "potgan": "FID of 40 images is biased", "no-pose-transform": "",
+    }  # fmt: skip
+
+
 def test_only_trained_models_are_ranked(tmp_path):
     models = {"potgan": {}, "b": {"generator": {"width": 8}}, "c": {"generator": {"width": 16}}}
     benchmark = a_benchmark(models=models)
@@ -644,7 +665,7 @@ def test_files_are_complete_and_the_same_every_time(tmp_path):
     frame = pd.read_csv(layout.reports / "tables" / "table1.csv", keep_default_na=False)
     assert list(frame.columns) == [
         *("table", "row_label", "method", "role", "dataset", "metric", "protocol", "paper_value", "value", "sd"),
-        *("n_seeds", "difference", "n_pairs", "mark", "verdict", "reason", "origin"),
+        *("n_seeds", "difference", "n_pairs", "mark", "verdict", "reason", "warning", "origin"),
     ]
     table = build(benchmark, layout)[0]
     assert len(frame) == len(table.rows) * len(table.columns)
