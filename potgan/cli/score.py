@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from potgan.cli.verb import option, options_of, verb
@@ -32,12 +33,17 @@ from potgan.settings.schema import RESULT_LAYOUTS
            help="measure the results, or the sources in strips as if they were results; default: %(default)s"),
     option("--as-they-are", dest="waive", action="store_true",
            help="measure also what a protocol refuses (JPEG files, targets from strips); the id then says so"),
+    option("--no-download", action="store_true",
+           help="fetch no weights of networks: what needs absent ones is not measured, and nothing is waited for"),
     option("--out", type=Path, required=True, help="the folder to write; it appears whole or not at all"),
 )  # fmt: skip
 def score(arguments: argparse.Namespace) -> None:
     from potgan.measure.score import score_folder
 
-    print(score_folder(**options_of(arguments)), end="")
+    options = options_of(arguments)
+    if options.pop("no_download"):
+        os.environ["POTGAN_NO_DOWNLOAD"] = "1"
+    print(score_folder(**options), end="")
 
 
 @verb(

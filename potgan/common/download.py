@@ -66,8 +66,11 @@ def fetch(address: str, path: Path, *, checksum: str | None, size: int | None = 
     by_hand: what a person can do instead, the end of every message.
 
     Raises UserError where the file cannot be fetched. The bytes that came are then kept beside `path` as `<name>........part`,
-    and the next call continues. Raises UserError also where what came is not the published file; it is then thrown away.
+    and the next call continues. Raises UserError also where what came is not the published file; it is then thrown away. With
+    $POTGAN_NO_DOWNLOAD nothing is fetched, and UserError is raised at once.
     """
+    if os.environ.get("POTGAN_NO_DOWNLOAD") and not path.exists():
+        raise UserError(f"{path}: missing, and nothing is fetched (--no-download){f'; {by_hand}' if by_hand else ''}")
     if checksum is not None:
         check_checksum_text(checksum, address)
     hint = f"; {by_hand}" if by_hand else ""

@@ -49,6 +49,13 @@ WEIGHTS = {
         sha256="dcbb9e9d",
         size=None,
     ),
+    # torchvision's AlexNet_Weights.IMAGENET1K_V1, for LPIPS. Only the 8 digits of the SHA-256 in its name are published.
+    "alexnet": WeightFile(
+        file_name="alexnet-owt-7be5be79.pth",
+        url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+        sha256="7be5be79",
+        size=None,
+    ),
     # pytorch-fid's port of TensorFlow's inception-2015-12-05, for IS and FID (docs/decisions.md, D35 and D36).
     "inception-2015-12-05": WeightFile(
         file_name="pt_inception-2015-12-05-6726825d.pth",

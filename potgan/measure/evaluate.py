@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,9 @@ from potgan.methods.potgan.tps import interpolation_matrix, resting_points
 from potgan.settings.protocols import IMAGE_METRICS, MASKED_METRICS, PROTOCOLS, SET_METRICS, Protocol
 from potgan.settings.schema import GeneratorSettings
 
+if TYPE_CHECKING:
+    from potgan.measure.lpips_network import LpipsNetwork
+
 LIBRARIES = ("torch", "torchvision", "numpy", "opencv-contrib-python-headless", "pandas")
 
 
@@ -44,6 +47,7 @@ def evaluate(
     train_images: Iterator[np.ndarray] | None = None,
     absent: str = "",
     cache: Path | None = None,
+    lpips: LpipsNetwork | str = "",
 ) -> tuple[dict[str, dict[str, Any]], pd.DataFrame]:
     """Measure all metrics of a protocol.
 
@@ -53,6 +57,7 @@ def evaluate(
     train_images: parts (n, H, W, 3) of all training images, for protocols whose FID compares with these.
     absent: why there is no feature network.
     cache: the folder in which the features of targets are kept from one row of the table to the next.
+    lpips: the network of LPIPS, or why there is none.
 
     Returns metric -> {value, protocol, n, ...} and the per-pair table. A metric that cannot be measured has the value None and a
     `reason`. The table has the columns `from` and `to`, and one column for each metric that compares an image with its target.
@@ -67,6 +72,8 @@ def evaluate(
     per_pair = pairs[["from", "to"]].copy()
     for name, values in image_metrics(generated, targets, masks, protocol).items():
         per_pair[name] = values
+    if not isinstance(lpips, str):
+        per_pair["lpips"] = lpips.distances(generated, targets)
     metrics = {
         name: _mean_of_pairs(per_pair[name].to_numpy(), name) | {"protocol": protocol.metric_id(name)}
         for name in IMAGE_METRICS
@@ -76,7 +83,8 @@ def evaluate(
         metrics |= measure_distribution(generated, targets, masks, network, protocol, train_images, cache)
     for name in (*IMAGE_METRICS, *SET_METRICS):
         if name not in metrics:
-            reason = (name in MASKED_METRICS and no_masks) or absent or NO_NETWORK
+            without = lpips if name == "lpips" else absent
+            reason = (name in MASKED_METRICS and no_masks) or without or NO_NETWORK
             metrics[name] = {"value": None, "protocol": protocol.metric_id(name), "n": len(pairs), "reason": reason}
     return metrics, per_pair
 

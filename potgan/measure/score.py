@@ -18,6 +18,7 @@ from potgan.data.pixels import CROPPED, MARGIN, WHOLE
 from potgan.data.pose import Keypoints, refuse_other_frame
 from potgan.measure import evaluate as evaluation
 from potgan.measure.inception import FeatureNetwork
+from potgan.measure.lpips_network import LpipsNetwork, load_lpips
 from potgan.measure.released import Results, read_results
 from potgan.measure.released_layouts import layout_of
 from potgan.settings.protocols import METRIC_LABELS, PROTOCOLS, Protocol, as_they_are, unmet_demands
@@ -104,12 +105,13 @@ def score_folder(
     measured: dict[str, tuple[dict[str, Any], pd.DataFrame]] = {}
     refusals = []
     network, absent = _inception()
+    lpips = load_lpips()
     for name in SCORED if protocol == "all" else (protocol,):
         try:
             chosen, real = _targets(PROTOCOLS[name], results, images, waive)
             if id(real) not in measured_with:
                 measured_with[id(real)] = evaluation.measured_with(pairs, real, joints)
-            record, per_pair = _measure(chosen, generated, real, joints, network, absent, pairs)
+            record, per_pair = _measure(chosen, generated, real, joints, network, absent, pairs, lpips)
             record["hashes"] = told["hashes"] | record["hashes"]
             record["origin"] = told["origin"] | {"targets": _targets_origin(results, real)}
             measured[name] = told | record | {"measured_with": measured_with[id(real)]}, per_pair
@@ -180,6 +182,7 @@ def _measure(
     network: FeatureNetwork | None,
     absent: str,
     pairs: pd.DataFrame,
+    lpips: LpipsNetwork | str,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Return what one protocol adds to the record, and the per-pair table."""
     masks = None
@@ -192,12 +195,17 @@ def _measure(
             None,
             f"protocol {protocol.id} wants at least {max(protocol.minimum_n, 10):,} images",
         )
-    metrics, per_pair = evaluation.evaluate(generated, real, masks, pairs, network, protocol, absent=absent)
+    metrics, per_pair = evaluation.evaluate(
+        generated, real, masks, pairs, network, protocol, absent=absent, lpips=lpips
+    )
     record = {
         "protocol": protocol.record,
         "metrics": metrics,
         "mask_area": None if masks is None else float(masks.mean()),
-        "hashes": {"feature_network": None if network is None else network.weights_sha256},
+        "hashes": {
+            "feature_network": None if network is None else network.weights_sha256,
+            "lpips_network": None if isinstance(lpips, str) else lpips.weights_sha256,
+        },
     }
     return record, per_pair
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from potgan.data.pose import Keypoints
     from potgan.data.synthetic.people import Render
     from potgan.measure.inception import FeatureNetwork
+    from potgan.measure.lpips_network import LpipsNetwork
 
 # Imports that bring torch (about 2 s) stand inside the stages that need it.
 
@@ -297,10 +298,11 @@ def evaluate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
     owner = target_joints if protocol.mask_owner == "target" else source_joints
     masks = evaluation.masks_of(owner, data.size, protocol)
     network = _feature_network(benchmark, layout)
+    lpips = _lpips(protocol)
     real = _train_images(layout, dataset, data.size) if protocol.fid_reference == "train" else None
     measured = targets if imported is None else imported
     metrics, per_pair = evaluation.evaluate(
-        generated, measured, masks, test_pairs, network, protocol, real, cache=layout.feature_cache
+        generated, measured, masks, test_pairs, network, protocol, real, cache=layout.feature_cache, lpips=lpips
     )
     under_all = evaluation.sensitivity(generated, measured, source_joints, target_joints, (protocol, per_pair))
     record = GenerationRecord.read(folder / "generate.json")
@@ -326,6 +328,7 @@ def evaluate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
         "hashes": _data_hashes(layout, dataset)
         | {
             "feature_network": network.weights_sha256,
+            "lpips_network": None if isinstance(lpips, str) else lpips.weights_sha256,
             "generated": evaluation.folder_hash(folder),
             "generator": record.generator_sha256,
         },
@@ -461,6 +464,15 @@ def _data_hashes(layout: Layout, dataset: str, parsing: bool = False) -> dict[st
 
 def _parsing_hash(layout: Layout, dataset: str) -> str:
     return read_json(layout.parsing(dataset) / "parsing.json", "run `potgan parsing` first")["sha256"]
+
+
+def _lpips(protocol: Protocol) -> LpipsNetwork | str:
+    """The network of LPIPS, or why there is none."""
+    if protocol.feature_network == "synthetic-classifier":
+        return f"{protocol.id} measures through no network that was trained on photographs"
+    from potgan.measure.lpips_network import load_lpips
+
+    return load_lpips()
 
 
 def _feature_network(benchmark: Benchmark, layout: Layout) -> FeatureNetwork:

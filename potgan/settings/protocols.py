@@ -24,6 +24,7 @@ METRICS = {
     "foreground_ssim": "higher",
     "psnr": "higher",
     "kid": "lower",
+    "lpips": "lower",
 }
 METRIC_LABELS = {
     "ssim": "SSIM",
@@ -36,9 +37,10 @@ METRIC_LABELS = {
     "foreground_ssim": "SSIM inside the mask",
     "psnr": "PSNR",
     "kid": "KID",
+    "lpips": "LPIPS",
 }
 #: The metrics that compare an image with its target.
-IMAGE_METRICS = ("ssim", "mask_ssim", "foreground_ssim", "l1", "psnr")
+IMAGE_METRICS = ("ssim", "mask_ssim", "foreground_ssim", "l1", "psnr", "lpips")
 #: The metrics of a whole set of images through a feature network.
 SET_METRICS = ("is", "mask_is", "fid", "mask_fid", "kid")
 #: The metrics that need masks.
@@ -100,6 +102,8 @@ class Protocol:
             parts.append(self.ssim_id if _SSIM_IDS.get(self.ssim_id) == self.ssim else _spelled(self.ssim))
         elif metric in ("l1", "psnr"):
             parts.append("255")
+        elif metric == "lpips":
+            parts.append("alex")
         else:
             named = _FEATURE_IDS.get(self.feature_id) == self.feature_network
             parts.append(self.feature_id if named else self.feature_network)

@@ -152,7 +152,7 @@ def test_a_folder_that_cannot_be_made_is_a_user_error(tmp_path):
 
 
 def test_an_unknown_name_is_a_user_error(tmp_path):
-    assert "there are vgg16, vgg19, inception-2015-12-05" in _message(lambda: weight_file("vgg11", tmp_path))
+    assert "there are vgg16, vgg19, alexnet, inception-2015-12-05" in _message(lambda: weight_file("vgg11", tmp_path))
 
 
 def test_the_default_folder_is_data_weights(monkeypatch, tmp_path):

@@ -323,3 +323,14 @@ def test_scores_name_the_content_of_targets_pairs_and_joints(tmp_path) -> None:
     head, *rows = (tmp_path / "pairs.csv").read_text().splitlines()
     (tmp_path / "pairs.csv").write_text("\n".join([head, *reversed(rows)]) + "\n")
     assert changed() == {"pairs", "targets"}  # all poses are equal
+
+
+def test_without_downloads_nothing_is_asked_for_and_the_rest_is_measured(tmp_path) -> None:
+    strips(tmp_path / "results")
+    run = score(tmp_path, "--no-download")
+    assert run.returncode == 0, run.stderr
+    assert run.stderr.count("missing, and nothing is fetched (--no-download); download it on another machine") == 2
+    assert "cannot be fetched" not in run.stderr
+    metrics = json.loads((tmp_path / "out" / "scores.json").read_text())["metrics"]
+    assert metrics["ssim"]["value"] is not None
+    assert metrics["lpips"]["reason"] == "the weights of AlexNet are not here"

@@ -23,7 +23,7 @@ def decides(protocol, metric: str) -> tuple:
     own = [protocol.frame, protocol.file_format, protocol.targets if metric not in ("is", "mask_is") else ""]
     if metric.endswith("ssim"):
         own.append(protocol.ssim)
-    elif metric not in ("l1", "psnr"):
+    elif metric not in ("l1", "psnr", "lpips"):
         own.append(protocol.feature_network)
     if "mask" in metric or metric == "foreground_ssim":
         own += [protocol.mask_id, protocol.mask_owner]
