@@ -6,8 +6,8 @@ Usage:
     python benchmarks/rates.py results/embedded-rates results/embedded-rates-full [--out benchmarks/rates.csv]
 
 Each row: a method, one of its learning rates, the length of the training, and the mean scores of the validation pairs at its end.
-A rate whose training exploded has none. Of the longest trainings of a method, the one with the highest SSIM is chosen. No test
-pair is looked at.
+A rate whose training exploded has none; so has one that was not run, which nothing here can tell from it. Of the longest trainings
+of a method, the one with the highest SSIM is chosen. No test pair is looked at.
 """
 
 import argparse
@@ -56,8 +56,11 @@ def main() -> None:
     rows = [row for results in arguments.results for row in tries(results)]
     table = pd.DataFrame(rows).sort_values(["method", "iterations", "learning_rate"], ignore_index=True)
     longest = table["iterations"] == table.groupby("method")["iterations"].transform("max")
-    best = table[longest].groupby("method")["validation_ssim"].idxmax()
-    table["chosen"] = table.index.isin(best)
+    judged = table[longest & table["validation_ssim"].notna()]
+    without = sorted(set(table["method"]) - set(judged["method"]))
+    if without:
+        raise SystemExit(f"rates.py: none of the longest trainings of {', '.join(without)} is finished; run them first")
+    table["chosen"] = table.index.isin(judged.groupby("method")["validation_ssim"].idxmax())
     write_text(arguments.out, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     print(table.to_string(index=False))
 

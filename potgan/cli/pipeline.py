@@ -117,7 +117,7 @@ def stale(arguments: argparse.Namespace) -> None:
 @verb(
     "dvc-stages",
     "write dvc.yaml's lists of results and settings from a configuration",
-    CONFIG,
+    option("--config", type=Path, default=Path("config/config.yaml"), help="default: %(default)s"),
     option("--out", type=Path, default=Path("dvc.yaml"), help="default: %(default)s"),
 )
 def dvc_stages(arguments: argparse.Namespace) -> None:

@@ -46,7 +46,8 @@ def verb(name: str, description: str, *options: Option) -> Callable[[Call], Verb
     return lambda call: Verb(name, description, options, call)
 
 
-CONFIG = option("--config", type=Path, default=Path("config/config.yaml"), help="default: %(default)s")
+CONFIG = option("--config", type=Path, nargs="+", default=[Path("config/config.yaml")], metavar="FILE",
+                help="the configuration, and files that are laid over it; default: config/config.yaml")  # fmt: skip
 ROOT = option(
     "--root", type=Path, default=Path(), help="the folder of results/ and reports/; default: the current folder"
 )

@@ -26,15 +26,17 @@ def setting(
     below: float | None = None,
     multiple_of: int | None = None,
     unit: str | None = None,
+    follows: str | None = None,
 ) -> typing.Any:
     """A field of a dataclass that `build` checks and `potgan.settings.describe` describes.
 
     default: REQUIRED for none; the type `dict` for an empty one of its own. choices and range are those of the value, or of each
-    value of a list; None, where the type allows it, is always allowed.
+    value of a list; None, where the type allows it, is always allowed. follows: of an option of a compared method, the setting of
+    the benchmark that it follows where it is left out (`settings.schema.options_beside`).
     """
     limits = {"at_least": at_least, "above": above, "at_most": at_most, "below": below, "multiple_of": multiple_of}
     limits = {name: limit for name, limit in limits.items() if limit is not None}
-    metadata = {"meaning": meaning, "choices": choices, "limits": limits, "unit": unit}
+    metadata = {"meaning": meaning, "choices": choices, "limits": limits, "unit": unit, "follows": follows}
     if default is dict:
         return dataclasses.field(default_factory=dict, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)

@@ -143,10 +143,14 @@ class PairData:
     def gather(self, positions: np.ndarray | range, needs: frozenset[str] | None = None) -> Gathered:
         """The same pairs as they lie in memory, before their ranges are converted and heat maps are made."""
         needs = self.parts if needs is None else needs
+        unknown = needs - set(PARTS)
+        if unknown:
+            raise UserError(f"the method needs {', '.join(sorted(unknown))}; a batch has the parts {', '.join(PARTS)}")
         if not needs <= self.parts:
             raise UserError(
                 "this method reads the parsing of the source image (a class for each pixel), and the data set has none: name a "
-                "folder of label images with datasets.<name>.parsing, or leave the model out"
+                "folder of label images with datasets.<name>.parsing, or leave the model out (a new method sets reads_parsing in "
+                "its options)"
             )
         picked = torch.as_tensor(np.asarray(positions))
         if self.device.type == "cuda":

@@ -192,6 +192,8 @@ class Package:
         if key not in self._written:
             module = self.module(key[0])
             assert module is not None, f"{key[0]}: is no module of {self.folder.name}"
+            if key[1] and key[1] not in module.definitions:
+                raise UserError(f"{module.path}: binds no {key[1]}; docs/architecture.md tells how to add a method")
             statements = module.definitions[key[1]] if key[1] else module.effects
             self._written[key] = [part for node in statements for part in _Writer(module).write(node)]
         return self._written[key]

@@ -27,6 +27,11 @@ def present(benchmark: Benchmark, data: Path, made: Path | None = None) -> Bench
     """
     reasons = dict(benchmark.absent)
     for name, dataset in benchmark.datasets.items():
+        if dataset.parsing and not Path(dataset.parsing).is_dir():
+            raise UserError(
+                f"datasets.{name}.parsing: {dataset.parsing} is no folder; name the folder of the label images, or leave out "
+                "parsing and parsing_classes"
+            )
         if made is not None and dataset.source and Path(dataset.source).is_relative_to(made):
             continue
         reason = why_absent(dataset, name, data)

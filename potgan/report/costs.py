@@ -1,6 +1,7 @@
 """What each trained row costs beside what it reaches: parameters, arithmetic, inputs, images seen and time.
 
-Rows of one benchmark have one budget: the same pairs, the same number of images. What they differ in stands here.
+Rows of one benchmark have one budget, unless its configuration says otherwise: the same pairs, and as many of them. What differs
+stands here.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ class Cost:
     """One model on one data set.
 
     parameters: of the generator that is kept. all_parameters: with all networks of the training. multiply_adds: of one image at
-    test time, in convolutions and matrix products. inputs: parts of a batch that the generator reads. images_seen: pairs, or
-    single images, that the training went through. seconds: wall time of a training, the mean over seeds; None where it is
-    another model's training.
+    test time, in convolutions and matrix products. inputs: parts of a batch that the generator reads. pairs_seen: pairs that the
+    training went through. single_images: whether it read nothing but the target images of these pairs. seconds: wall time of a
+    training, the mean over seeds; None where it is another model's training.
     """
 
     dataset: str
@@ -53,13 +54,18 @@ class Cost:
     all_parameters: int
     multiply_adds: float
     inputs: tuple[str, ...]
-    images_seen: int
+    pairs_seen: int
+    single_images: bool
     seconds: float | None
     device: str
 
     @property
     def inputs_text(self) -> str:
         return ", ".join(name for part, name in INPUTS.items() if part in self.inputs)
+
+    @property
+    def seen_text(self) -> str:
+        return f"{self.pairs_seen:,}{' (targets alone)' if self.single_images else ''}"
 
 
 def costs(results: Results) -> list[Cost]:
@@ -86,7 +92,8 @@ def costs(results: Results) -> list[Cost]:
                     all_parameters=sum(records[0].parameters.values()),
                     multiply_adds=multiply_adds,
                     inputs=tuple(sorted(inputs)),
-                    images_seen=settings.training.iterations * settings.training.batch_size,
+                    pairs_seen=settings.training.iterations * settings.training.batch_size,
+                    single_images="source_image" not in method_class(settings.method).needs,
                     seconds=float(np.mean([record.wall_seconds for record in records])) if own == model else None,
                     device=records[0].device,
                 )
@@ -131,15 +138,14 @@ def markdown(results: Results, found: list[Cost]) -> str:
     """The costs as Markdown, one table per data set, with what each model reaches."""
     benchmark = results.benchmark
     lines = [
-        "**Costs.** All models of a data set are trained on the same pairs and for the same number of images. Multiply-adds are of "
-        "one image at test time, in convolutions and matrix products.",
+        f"**Costs.** {budgets_text(found)} Multiply-adds are of one image at test time, in convolutions and matrix products.",
         "",
     ]
     for dataset in dict.fromkeys(cost.dataset for cost in found):
         lines += [
             tables.group_label(benchmark, dataset),
             "",
-            "| Model | Parameters of G (M) | Multiply-adds (G) | Images seen | Training | Inputs at test time |",
+            "| Model | Parameters of G (M) | Multiply-adds (G) | Pairs seen | Training | Inputs at test time |",
             "|---|---:|---:|---:|---:|---|",
         ]
         for cost in found:
@@ -148,13 +154,21 @@ def markdown(results: Results, found: list[Cost]) -> str:
                     cost.model,
                     f"{cost.parameters / 1e6:.2f}",
                     f"{cost.multiply_adds / 1e9:.3g}",
-                    f"{cost.images_seen:,}",
+                    cost.seen_text,
                     "–" if cost.seconds is None else duration(cost.seconds),
                     cost.inputs_text,
                 )
                 lines.append("| " + " | ".join(cells) + " |")
         lines.append("")
     return "\n".join(lines)
+
+
+def budgets_text(found: list[Cost]) -> str:
+    """One sentence: whether all models of a data set have the same budget."""
+    budgets = {(cost.dataset, cost.pairs_seen) for cost in found}
+    if len(budgets) == len({cost.dataset for cost in found}):
+        return "All models of a data set are trained on the same list of pairs, and see as many of them."
+    return "The models of a data set did not see as many pairs as each other, so that they do not compare under equal conditions."
 
 
 def duration(seconds: float) -> str:

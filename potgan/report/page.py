@@ -21,7 +21,7 @@ from potgan.common.files import write_text
 from potgan.common.paths import TEMPLATES
 from potgan.common.typed import flattened
 from potgan.report import environment, figures, tables
-from potgan.report.costs import costs, duration
+from potgan.report.costs import budgets_text, costs, duration
 from potgan.report.data_section import datasheets
 from potgan.report.pair_browser import STRIP_HEIGHT, Browser, write_pairs
 from potgan.report.sensitivity import sensitivities
@@ -46,6 +46,7 @@ def write_report(results: Results, published: str | Path = tables.PUBLISHED) -> 
         "datasets": dataset_summary(results),
         "datasheets": datasheets(results),
         "models": model_summary(results),
+        "budgets": budgets_text(costs(results)),
         "externals": external_summary(results),
         "findings": findings(results, scores, comparisons),
         "sensitivity": sensitivities(results),
@@ -199,7 +200,7 @@ def model_summary(results: Results) -> list[dict[str, object]]:
                     "parameters": _parameters(trainings[0].parameters) if trainings else "–",
                     "multiply_adds": f"{cost.multiply_adds / 1e9:.3g} G" if cost else "–",
                     "inputs": cost.inputs_text if cost else "–",
-                    "images_seen": f"{settings.training.iterations * settings.training.batch_size:,}",
+                    "pairs_seen": cost.seen_text if cost else "–",
                     "seeds": ", ".join(map(str, benchmark.seeds)),
                     "wall": duration(float(np.mean(walls))) if walls and trained_as == model else "–",
                     "shared": trained_as if trained_as != model else "",

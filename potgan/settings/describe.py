@@ -29,7 +29,8 @@ def tables() -> str:
     parts.append(_model_table())
     options = {name: cls for name in method_names() if (cls := options_class(name)) is not None}
     parts += [
-        _table(f"`models.<name>.options` of `{name}`", _first_sentence(cls), cls) for name, cls in options.items()
+        _table(f"`models.<name>.options` of `{name}`", f"{_first_sentence(cls)}{_rates(cls)}", cls)
+        for name, cls in options.items()
     ]
     return "\n".join(parts)
 
@@ -45,6 +46,8 @@ def _model_table() -> str:
             "",
             "| key | type | default | allowed | meaning |",
             "|---|---|---|---|---|",
+            "| `training` | section | that section, with the authors' learning rate and betas (below) | "
+            "| what differs for this model |",
             f'| `method` | text | `"potgan"` | {", ".join(f"`{name}`" for name in method_names())} | the training method '
             "(docs/methods.md) |",
             "| `options` | section | the authors' |  | of a method other than PoT-GAN, as below; a width that is left out is the "
@@ -59,6 +62,13 @@ def insert(text: str) -> str:
     if BEGIN not in text or END not in text:
         raise UserError(f"the document has no {BEGIN!r} or no {END!r}; put both where the tables belong")
     return text.split(BEGIN)[0] + f"{BEGIN}\n\n{tables()}\n{END}" + text.split(END, 1)[1]
+
+
+def _rates(options: type) -> str:
+    """The authors' settings of `training`, as a sentence, or "" without them."""
+    found = getattr(options, "training", {})
+    named = ", ".join(f"`training.{key}: {list(v) if isinstance(v, tuple) else v}`" for key, v in found.items())
+    return f" Unless its entry says otherwise: {named}." if named else ""
 
 
 def _sections(cls: type, place: str) -> Iterator[tuple[str, type]]:
@@ -120,7 +130,10 @@ def _default(field: dataclasses.Field) -> str:
         return "none" if field.default_factory is dataclasses.MISSING else ""
     if dataclasses.is_dataclass(field.default):
         return ""
-    return f"`{json.dumps(field.default)}`"
+    follows = field.metadata.get("follows")
+    if follows == "generator.width":
+        return f"`{json.dumps(field.default)}` x `{follows}` / 64"
+    return f"`{follows}`" if follows else f"`{json.dumps(field.default)}`"
 
 
 if __name__ == "__main__":

@@ -4,13 +4,22 @@ A method is a folder `methods/<name>/` of the package, found by its name. `metho
 `methods.method.Method`. `options.py` binds `OPTIONS`, the dataclass of `models.<name>.options`, or None for a method that has none.
 It imports no torch, so that reading a configuration takes no time. A method of one file binds `OPTIONS` in its `method.py`.
 
-Of the options of the compared methods: the number of iterations, the batch and the learning rate are those of the section
-`training`, as for PoT-GAN. Stages and schedules are shares of the iterations. `unread` names settings of a run that this method
-never reads, so that a change of them trains nothing again. `reads_parsing` says that it reads the parsing of the source image.
+The number of iterations and the batch are those of the section `training`, as for PoT-GAN. Stages and schedules are shares of the
+iterations. Beside its settings, the dataclass of a method's options may have:
+
+    training: ClassVar[dict]       the authors' values of settings of the section `training`, such as the learning rate
+    unread: ClassVar[tuple]        settings of a run, as "section.key", that this method never reads. A change of them trains
+                                   nothing again, and an entry that sets one of them is refused
+    reads_parsing: ClassVar[bool]  whether it reads the parsing of the source image, which only some data sets have
+    problem(iterations) -> str     why its settings do not fit each other, in words; "" if they do
+
+A setting with `follows="generator.width"` is multiplied by PoT-GAN's share of the paper's width where an entry leaves it out, and
+one with `follows="training.perceptual_network"` has that value.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 
@@ -45,9 +54,14 @@ def options_place(name: str) -> str:
 def options_class(name: str) -> type | None:
     """Return the dataclass of the options of a method, or None if it has none.
 
-    Raises UserError for a name that no method has, and for a method that does not bind its options.
+    Raises UserError for a name that no method has, and for a method that does not bind its options, or binds no dataclass.
     """
-    return bound(options_place(name), "OPTIONS")
+    place = options_place(name)
+    found = bound(place, "OPTIONS")
+    if found is not None and not dataclasses.is_dataclass(found):
+        path = PACKAGE.joinpath(*place.split(".")).with_suffix(".py")
+        raise UserError(f"{path}: OPTIONS is no dataclass; write @dataclass(frozen=True) above it")
+    return found
 
 
 def bound(module: str, name: str) -> type | None:

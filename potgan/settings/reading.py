@@ -14,6 +14,7 @@ from potgan.common.download import check_checksum_text
 from potgan.common.errors import UserError
 from potgan.common.paths import CONFIGURATIONS, at_home
 from potgan.common.typed import build
+from potgan.settings.methods import method_names
 from potgan.settings.precision import check_precisions
 from potgan.settings.protocols import PROTOCOLS
 from potgan.settings.schema import (
@@ -33,13 +34,27 @@ REMOVABLE = ("datasets", "models", "external_methods")
 RESERVED_ENDINGS = (FIRST_CHECKPOINT_SUFFIX, *(f"-{kind}" for kind in INTERVENTIONS))
 
 
-def load(source: str | Path | dict[str, typing.Any]) -> Benchmark:
-    """Read and check a configuration from a YAML file or from a mapping.
+def load(source: str | Path | list[Path] | dict[str, typing.Any]) -> Benchmark:
+    """Read and check a configuration from a YAML file, from several that are laid over each other, or from a mapping.
 
-    If it has the key `base`, it is laid over the configuration that this key names. Raises UserError for a file that is missing
-    or is not YAML, an unknown key, a wrong type or an impossible value.
+    If the (first) file has the key `base`, it is laid over the configuration that this key names. Raises UserError for a file that
+    is missing or is not YAML, an unknown key, a wrong type or an impossible value.
     """
-    where = "configuration" if isinstance(source, dict) else str(source)
+    where = "configuration" if isinstance(source, dict) else " + ".join(map(str, _files(source)))
+    try:
+        return _load(source, where)
+    except UserError as error:
+        told = str(error)
+        if not isinstance(source, dict) and not any(told.startswith(f"{path}:") for path, _ in layers(source)):
+            told = told if told.startswith(where) else f"{where}: {told}"
+        raise UserError(told) from None
+
+
+def _files(source: str | Path | list[Path]) -> list[Path]:
+    return [Path(path) for path in source] if isinstance(source, list) else [Path(source)]
+
+
+def _load(source: str | Path | list[Path] | dict[str, typing.Any], where: str) -> Benchmark:
     tree: dict[str, typing.Any] = {}
     for path, settings in layers(source):
         for section in REMOVABLE:
@@ -47,7 +62,7 @@ def load(source: str | Path | dict[str, typing.Any]) -> Benchmark:
             for name in [n for n, entry in entries.items() if entry is False] if isinstance(entries, dict) else ():
                 if path is not None and name not in (tree.get(section) or {}):
                     raise UserError(
-                        f"{path}: {section}.{name}: false removes an entry, and there is none of this name below"
+                        f"{path}: {section}.{name}: false removes an entry, and there is none of this name below{_LAID_OVER}"
                     )
         tree = _laid_over(tree, settings)
     tree.pop("base", None)
@@ -56,18 +71,29 @@ def load(source: str | Path | dict[str, typing.Any]) -> Benchmark:
         if isinstance(tree.get(section), dict):
             # A file that is laid over another can remove an entry of it with `name: false`.
             tree[section] = {name: entry for name, entry in tree[section].items() if entry is not False}
+    if "benchmark" not in tree and not isinstance(source, dict):
+        raise UserError(f"{where}: key 'benchmark' is missing{_LAID_OVER}")
     benchmark = build(Benchmark, tree, where, root=True)
     _check(benchmark, where)
     check_precisions(benchmark, where)
     return benchmark
 
 
-def layers(source: str | Path | dict[str, typing.Any]) -> list[tuple[Path | None, dict[str, typing.Any]]]:
+#: What helps where a file is no whole configuration.
+_LAID_OVER = "; a file that is laid over others is named behind them (--config config/config.yaml FILE)"
+
+
+def layers(
+    source: str | Path | list[Path] | dict[str, typing.Any],
+) -> list[tuple[Path | None, dict[str, typing.Any]]]:
     """Return (file, its settings) for a configuration and for each one that it is laid over, the lowest first.
 
     The file is None if `source` is a mapping. Raises UserError for a file that is missing or is no YAML mapping, and for a
     configuration that is laid over itself.
     """
+    if isinstance(source, list):
+        first, *others = source
+        return [*layers(first), *((Path(path), _read(Path(path))) for path in others)]
     found: list[tuple[Path | None, dict[str, typing.Any]]] = []
     path = None if isinstance(source, dict) else Path(source)
     tree = source if isinstance(source, dict) else _read(Path(source))
@@ -148,6 +174,11 @@ def _check(benchmark: Benchmark, where: str) -> None:
     reserved = {*STAGES, *REFERENCE_METHODS}
     for name in benchmark.models:
         require(name not in reserved and not name.endswith(RESERVED_ENDINGS), f"model name {name!r} is reserved")
+        require(
+            name not in method_names() or name == "potgan" or "method" in benchmark.models[name],
+            f"models.{name}: has the name of a method, and would be trained as PoT-GAN; write method: {name} (or lay the file over "
+            "config/methods.yaml)",
+        )
     _check_external(benchmark, reserved, require, one_of)
     require(bool(benchmark.datasets), "datasets is empty")
     require(bool(benchmark.models), "models is empty")
@@ -232,6 +263,8 @@ def _check(benchmark: Benchmark, where: str) -> None:
                 f"{at}: training.ema is {run.training.ema}, and {run.method} averages no weights; set ema in the models of PoT-GAN "
                 "alone",
             )
+            problem = getattr(run.options, "problem", lambda _: "")(run.training.iterations)
+            require(not problem, f"{at}.options: {problem}")
             for key in ("checkpoints", *(["decay_from"] if run.method == "potgan" else [])):
                 require(
                     getattr(run.training, key) <= run.training.iterations,

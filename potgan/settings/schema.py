@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from potgan.common.errors import UserError
 from potgan.common.files import fingerprint
-from potgan.common.typed import REQUIRED, build, merge, setting
+from potgan.common.typed import REQUIRED, build, merge, setting, unknown_key
 from potgan.settings.methods import method_names, options_class
 
 STAGES = ("images", "keypoints", "masks", "pairs", "parsing", "train", "generate", "evaluate", "tabulate")
@@ -468,14 +468,14 @@ class Benchmark:
         if model not in self.models:
             raise UserError(f"configuration: no model {model!r}; there are {', '.join(self.models)}")
         settings = self.datasets[dataset]
-        own = dict(self.models[model])
+        at, own = f"models.{model}", dict(self.models[model])
         method = own.pop("method", "potgan")
         if method not in method_names():
             raise UserError(f"models.{model}.method: must be one of {', '.join(method_names())}, and is {method!r}")
         sections = {name: dataclasses.asdict(getattr(self, name)) for name in (*POTGAN_SECTIONS, "masks", "training")}
         where = f"datasets.{dataset}.overrides"
         overrides = dict(settings.overrides)
-        of_methods = overrides.pop("options", None) or {}
+        of_methods = _mapping(overrides.pop("options", None), f"{where}.options")
         for name in of_methods:
             if name not in method_names() or options_class(name) is None:
                 known = ", ".join(known for known in method_names() if options_class(known) is not None)
@@ -483,22 +483,24 @@ class Benchmark:
         sections = merge(sections, overrides, where)
         options = options_class(method)
         if options is not None:
-            # The sections of PoT-GAN are no settings of this method, so an entry that sets one of them is a mistake.
-            for name in POTGAN_TRAINING:
-                if name in (own.get("training") or {}):
-                    raise UserError(
-                        f"models.{model}.training.{name}: is read by PoT-GAN's training only, and not by {method}; remove it"
-                    )
+            # What this method does not read is no setting of it, so an entry that sets it is a mistake.
+            for name in (*POTGAN_SECTIONS, *(f"training.{key}" for key in POTGAN_TRAINING), *_unread(options)):
+                section, _, key = name.partition(".")
+                if section in own and (not key or key in _mapping(own[section], f"{at}.{section}")):
+                    raise UserError(f"{at}.{name}: is not read by {method}, so that nothing would change; remove it")
             others = {name: sections.pop(name) for name in POTGAN_SECTIONS}
-            training = sections["training"] | (own.get("training") or {})
+            sections["training"] |= getattr(options, "training", {})
+            training = sections["training"] | _mapping(own.get("training"), f"{at}.training")
             defaults = options_beside(options, training, others["generator"]["width"])
-            defaults = merge(defaults, of_methods.get(method) or {}, f"{where}.options.{method}")
-            sections = others | merge(sections | {"options": defaults}, own, f"models.{model}")
-            sections["options"] = build(options, sections["options"], f"models.{model}.options")
+            defaults = merge(
+                defaults, _mapping(of_methods.get(method), f"{where}.options.{method}"), f"{where}.options.{method}"
+            )
+            sections = others | merge(sections | {"options": defaults}, own, at)
+            sections["options"] = build(options, sections["options"], f"{at}.options")
         else:
-            sections = merge(sections, own, f"models.{model}")
+            sections = merge(sections, own, at)
         of = {"dataset": dataset, "seed": seed, "image_size": settings.image_size, "method": method}
-        return build(RunSettings, sections | of, f"models.{model}")
+        return build(RunSettings, sections | of, at)
 
     def trained_as(self, dataset: str, model: str) -> str:
         """Return the model whose training `model` uses, which is the first one with the same training fingerprint.
@@ -517,18 +519,40 @@ class Benchmark:
 def options_beside(options: type, training: dict[str, typing.Any], generator_width: int) -> dict[str, typing.Any]:
     """Return the options of a method where an entry names none, as a tree.
 
-    They are the authors', apart from two kinds that make all methods of a benchmark alike. Widths are the authors' times PoT-GAN's
-    share of the paper's width, `generator.width` / 64. A frozen network of features is of the kind of
+    They are the authors', apart from two kinds that make all methods of a benchmark alike, and say what they follow. Widths are the
+    authors' times PoT-GAN's share of the paper's width, `generator.width` / 64. A frozen network of features is of the kind of
     `training.perceptual_network`.
     """
     found = dataclasses.asdict(options())
     share = generator_width / GeneratorSettings().width
-    for name, value in found.items():
-        if name.endswith("width"):
-            found[name] = max(1, round(value * share))
-        elif name.endswith("network"):
-            found[name] = training["perceptual_network"]
+    for field in dataclasses.fields(options):
+        follows = field.metadata.get("follows")
+        if follows == "generator.width":
+            found[field.name] = max(1, round(found[field.name] * share))
+        elif follows == "training.perceptual_network":
+            found[field.name] = training["perceptual_network"]
     return found
+
+
+def _unread(options: type) -> tuple[str, ...]:
+    """Return the settings, as "section.key", that the method with these options never reads.
+
+    Raises UserError for a name that is no setting.
+    """
+    sections = {"training": TrainingSettings, "masks": MaskSettings}
+    known = {f"{section}.{field.name}" for section, cls in sections.items() for field in dataclasses.fields(cls)}
+    names = tuple(getattr(options, "unread", ()))
+    for name in names:
+        if name not in known:
+            raise UserError(unknown_key(name, known, f"{options.__name__}.unread"))
+    return names
+
+
+def _mapping(entry: typing.Any, where: str) -> dict[str, typing.Any]:
+    """Return the settings below a key, which are none where it has no value. Raises UserError for what is no mapping."""
+    if entry is not None and not isinstance(entry, dict):
+        raise UserError(f"{where}: must be a mapping, and is {entry!r}")
+    return entry or {}
 
 
 #: The settings of a training that do not decide what is trained. They say how it is watched and what it runs on.
@@ -561,7 +585,7 @@ class RunSettings:
         for name in POTGAN_SECTIONS if self.options is not None else ("options",):
             del tree[name]
         if self.options is not None:
-            for name in (*(f"training.{name}" for name in POTGAN_TRAINING), *getattr(self.options, "unread", ())):
+            for name in (*(f"training.{name}" for name in POTGAN_TRAINING), *_unread(type(self.options))):
                 section, _, key = name.partition(".")
                 del tree[section][key]
             # Batch statistics, dropout, noise and image pools are of each part of a batch, and of each process.

@@ -209,11 +209,16 @@ def distinct_trainings(
     for name in [dataset] if dataset is not None else benchmark.datasets:
         for one in [model] if model is not None else benchmark.models:
             benchmark.run_settings(name, one, benchmark.seeds[0])  # raises UserError for an unknown name
-            if benchmark.why_left_out(name, one):
+            left_out = benchmark.why_left_out(name, one)
+            if left_out and dataset is not None and model is not None:
+                raise UserError(f"{name} has no {one}: {left_out}")
+            if left_out:
                 continue
             training = (name, benchmark.trained_as(name, one))
             if training not in found:
                 found.append(training)
+    if not found:
+        raise UserError(f"no data set has {model}: {next(iter(benchmark.left_out.values()))}")
     return found
 
 

@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from potgan.common.device import autocast
+from potgan.common.errors import UserError
 from potgan.data.batches import Batch
 from potgan.data.pose import JOINT
 from potgan.methods.perceptual import IMAGENET_DEVIATION, IMAGENET_MEAN
@@ -566,6 +567,13 @@ def test_the_start_is_the_same_whatever_was_drawn_before_and_whatever_the_gains_
     torch.rand(11)
     theirs.prepare([batch()] * 4)
     assert equal(ours.generator.state_dict(), theirs.generator.state_dict())
+
+
+def test_a_start_from_images_without_any_pose_is_refused() -> None:
+    nobody = batch()
+    nobody.target_joints = torch.full_like(nobody.target_joints, float("nan"))
+    with pytest.raises(UserError, match="these hold no image with a pose; check the key points"):
+        method().prepare([nobody] * 4)
 
 
 def test_several_processes_agree_on_the_start() -> None:

@@ -18,10 +18,12 @@ from potgan.data.synthetic.imitations import write_archive
 from potgan.methods.registry import method_class
 from potgan.pipeline import jobs, plan, stages
 from potgan.pipeline.records import stale
+from potgan.pipeline.start import present
 from potgan.settings.layout import Layout
 from potgan.settings.methods import method_names, options_class
 from potgan.settings.reading import load
 from potgan.settings.schema import SyntheticSettings
+from potgan.training.estimate import distinct_trainings
 
 SMALL = {"width": 4, "texture_width": 4, "blocks": 1}
 WITH_ADGAN = TINY | {
@@ -77,6 +79,21 @@ def test_a_data_set_without_a_parsing_is_run_without_the_model_and_the_plan_says
     assert found["parsing", "market"].given == ("labels",)
     assert ("evaluate", "market", "adgan", 0) in found
     assert given.left_out == {}
+
+
+def test_a_folder_of_labels_that_is_not_there_stops_before_anything_is_made(tmp_path) -> None:
+    source = str(tmp_path)
+    given = load(with_market(source=source, parsing=str(tmp_path / "labels"), parsing_classes="lip"))
+    with pytest.raises(UserError, match=r"datasets.market.parsing: .*labels is no folder; name the folder"):
+        present(given, tmp_path)
+    (tmp_path / "labels").mkdir()
+    assert present(given, tmp_path).datasets["market"] == given.datasets["market"]
+
+
+def test_the_time_of_a_model_that_a_data_set_has_not_is_not_asked_for() -> None:
+    with pytest.raises(UserError, match=r"market has no adgan: adgan reads a parsing, and this data set has none"):
+        distinct_trainings(load(with_market()), "market", "adgan")
+    assert ("market", "adgan") not in distinct_trainings(load(with_market()))
 
 
 def test_the_workflow_leaves_it_out_and_says_so(repository, tmp_path) -> None:

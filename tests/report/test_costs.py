@@ -8,7 +8,7 @@ from test_reading import laid_over
 from test_tables import a_benchmark, build, cells_of, write_all
 
 from potgan.report import tables
-from potgan.report.costs import arithmetic, duration
+from potgan.report.costs import Cost, arithmetic, budgets_text, duration
 from potgan.settings.layout import Layout
 from potgan.settings.reading import load
 
@@ -43,6 +43,18 @@ def test_durations_are_in_the_unit_that_is_read_easily() -> None:
         "120 min",
         "2.5 h",
     ]
+
+
+def test_unequal_budgets_are_said(tmp_path: Path) -> None:
+    def cost(model: str, dataset: str, seen: int, single: bool = False) -> Cost:
+        return Cost(dataset, model, "potgan", 1, 1, 1.0, (), seen, single, None, "CPU")
+
+    equal = [cost("a", "one", 600), cost("b", "one", 600, single=True), cost("a", "two", 90)]
+    assert budgets_text(equal).startswith(
+        "All models of a data set are trained on the same list of pairs, and see as many"
+    )
+    assert budgets_text([*equal, cost("c", "two", 91)]).startswith("The models of a data set did not see as many pairs")
+    assert [c.seen_text for c in equal[:2]] == ["600", "600 (targets alone)"]
 
 
 def test_a_retrained_method_stands_under_the_name_that_the_table_has_for_it(tmp_path: Path) -> None:

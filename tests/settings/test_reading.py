@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 
 import pandas as pd
 import pytest
@@ -15,7 +16,7 @@ from potgan.settings import reading
 from potgan.settings.describe import insert
 from potgan.settings.methods import method_names
 from potgan.settings.reading import as_tree, dump, load
-from potgan.settings.schema import INTERVENTIONS, Benchmark, Dataset, ExternalMethod
+from potgan.settings.schema import INTERVENTIONS, Benchmark, Dataset, ExternalMethod, TrainingSettings
 
 MINIMAL = {
     "benchmark": "tiny",
@@ -356,12 +357,98 @@ def test_the_rates_of_the_embedded_benchmark_are_those_that_the_search_chose(rep
     assert found == best.to_dict()
 
 
+ONE_DATA_SET = {
+    "benchmark": "x",
+    "description": "x",
+    "protocol": "potgan-synthetic",
+    "datasets": {"people": {"kind": "synthetic", "label": "People"}},
+    "training": {"iterations": 600, "decay_from": 300},
+}
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"method": "pg2", "masks": {"heatmap_sigma": 2}}, "models.b.masks.heatmap_sigma: is not read by pg2"),
+        (
+            {"method": "pg2", "training": {"perceptual_width": 8}},
+            "models.b.training.perceptual_width: is not read by pg2",
+        ),
+        ({"method": "dpig", "masks": {"levels": "grey"}}, "models.b.masks.levels: is not read by dpig"),
+        ({"method": "adgan", "masks": {"limb_radius": 2}}, "models.b.masks.limb_radius: is not read by adgan"),
+        ({"method": "patn", "generator": {"width": 2}}, "models.b.generator: is not read by patn"),
+        ({"method": "pg2", "training": [1]}, r"models.b.training: must be a mapping, and is \[1\]"),
+        ({"method": "pg2", "training": 5}, "models.b.training: must be a mapping, and is 5"),
+        (
+            {"method": "pg2", "options": {"first_stage": 0.9999}},
+            "models.b.options: first_stage 1 of 600 iterations leaves none",
+        ),
+        ({"method": "deformable", "options": {"window": 4}}, "models.b.options: window must be odd"),
+    ],
+)
+def test_what_a_method_does_not_read_or_cannot_take_is_refused(entry, message) -> None:
+    """A row that would be a copy of another is no ablation, and a stage without an iteration no training."""
+    with pytest.raises(UserError, match=message):
+        load(ONE_DATA_SET | {"models": {"a": {}, "b": entry}})
+
+
+def test_options_of_methods_on_a_data_set_are_a_mapping() -> None:
+    tree = json.loads(json.dumps(ONE_DATA_SET)) | {"models": {"a": {}}}
+    for options in ("pg2", ["pg2"], {"pg2": 3}):
+        tree["datasets"]["people"]["overrides"] = {"options": options}
+        with pytest.raises(UserError, match=r"datasets.people.overrides.options(.pg2)?: must be a mapping"):
+            load(tree | {"models": {"a": {}, "b": {"method": "pg2"}}})
+
+
+def test_the_name_of_a_method_is_not_given_to_a_model_of_another() -> None:
+    """methods-embedded.yaml without methods.yaml gave six PoT-GANs the names and the rates of the other methods."""
+    with pytest.raises(UserError, match=r"models.vunet: has the name of a method, and would be trained as PoT-GAN"):
+        load(ONE_DATA_SET | {"models": {"a": {}, "vunet": {"training": {"learning_rate": 1e-3}}}})
+
+
+def test_a_method_has_its_authors_rate_and_betas_unless_its_entry_names_others() -> None:
+    models = {"a": {}, "v": {"method": "vunet"}, "w": {"method": "vunet", "training": {"learning_rate": 5e-3}}}
+    benchmark = load(ONE_DATA_SET | {"models": models})
+    training = {model: benchmark.run_settings("people", model, 0).training for model in models}
+    assert (training["v"].learning_rate, training["v"].adam_betas) == (1e-3, (0.5, 0.9))
+    assert (training["w"].learning_rate, training["w"].adam_betas) == (5e-3, (0.5, 0.9))
+    assert training["a"].learning_rate == TrainingSettings().learning_rate
+
+
+def test_the_width_of_a_network_with_published_weights_is_theirs() -> None:
+    options = {"texture_network": "vgg16"}
+    models = {
+        "a": {},
+        "b": {"method": "adgan", "options": options},
+        "c": {"method": "adgan", "options": options | {"texture_width": 3}},
+    }
+    benchmark = load(ONE_DATA_SET | {"generator": {"width": 16}, "models": models})
+    assert benchmark.trainings("people")["c"] == "b"
+    assert benchmark.run_settings("people", "c", 0).options.texture_width == 64
+
+
+def test_files_are_laid_over_each_other_and_messages_name_them(repository, tmp_path) -> None:
+    config = repository / "config"
+    files = [config / name for name in ("config.yaml", "methods.yaml", "methods-embedded.yaml")]
+    trees = [yaml.safe_load(path.read_text()) for path in files]
+    assert load(files) == load(functools.reduce(laid_over, trees))
+    for alone in (files[1], files[2]):
+        with pytest.raises(
+            UserError, match=r"laid over others is named behind them \(--config config/config.yaml FILE\)"
+        ):
+            load(alone)
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("models: { mine: { method: pg2, options: { widht: 3 } } }")
+    with pytest.raises(UserError, match=r"config.yaml \+ .*mine.yaml: models.mine.options: unknown key 'widht'"):
+        load([files[0], mine])
+
+
 def test_settings_of_potgans_training_are_no_settings_of_another_method() -> None:
     tree = {"benchmark": "x", "description": "x", "protocol": "potgan-synthetic"}
     tree |= {"datasets": {"people": {"kind": "synthetic", "label": "People"}}}
     model = {"method": "patn", "training": {"decay_from": 3}}
     with pytest.raises(
-        UserError, match=r"models.b.training.decay_from: is read by PoT-GAN's training only, and not by patn"
+        UserError, match=r"models.b.training.decay_from: is not read by patn, so that nothing would change; remove it"
     ):
         load(tree | {"models": {"a": {}, "b": model}})
     # Neither does a change of such a setting train the other method again.

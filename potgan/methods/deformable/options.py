@@ -12,9 +12,10 @@ from potgan.common.typed import setting
 class DeformableOptions:
     """Deformable GAN (Siarohin et al. 2018): skip connections deformed by one affine warp per body part."""
 
+    training: ClassVar[dict[str, object]] = {"learning_rate": 2e-4, "adam_betas": (0.5, 0.999)}
     unread: ClassVar[tuple[str, ...]] = ("masks.limb_radius", "masks.levels")
 
-    width: int = setting(64, "channels of the first level", at_least=1)
+    width: int = setting(64, "channels of the first level", at_least=1, follows="generator.width")
     normalization: str = setting(
         "layer",
         "`layer`: over channels, rows and columns of each sample, with one scale and shift per layer, as the authors' code "
@@ -27,7 +28,7 @@ class DeformableOptions:
     )
     nearest_neighbour: float = setting(0.01, "weight of the nearest-neighbour loss", at_least=0)
     window: int = setting(
-        3, "side of that loss's window; 3 for Market-1501, 5 for DeepFashion", unit="pixels", at_least=1
+        3, "side of that loss's window, an odd number; 3 for Market-1501, 5 for DeepFashion", unit="pixels", at_least=1
     )
     feature_scale: float = setting(
         57.6,
@@ -35,6 +36,9 @@ class DeformableOptions:
         "images in [0, 255]",
         above=0,
     )
+
+    def problem(self, _: int) -> str:
+        return "" if self.window % 2 else f"window must be odd, so that it has a middle, and is {self.window}"
 
 
 OPTIONS = DeformableOptions

@@ -12,6 +12,7 @@ from potgan.common.typed import setting
 class DPIGOptions:
     """DPIG (Ma et al. 2018), its first stage: codes of seven body regions and the background, trained by reconstruction."""
 
+    training: ClassVar[dict[str, object]] = {"learning_rate": 2e-5, "adam_betas": (0.5, 0.999)}
     unread: ClassVar[tuple[str, ...]] = (
         "training.perceptual_network",
         "training.perceptual_width",
@@ -19,8 +20,12 @@ class DPIGOptions:
         "masks.levels",
     )
 
-    width: int = setting(128, "channels of the first level of encoders and decoder", at_least=1)
-    discriminator_width: int = setting(64, "channels of the discriminator's first layer", at_least=1)
+    width: int = setting(
+        128, "channels of the first level of encoders and decoder", at_least=1, follows="generator.width"
+    )
+    discriminator_width: int = setting(
+        64, "channels of the discriminator's first layer", at_least=1, follows="generator.width"
+    )
     reconstruction: float = setting(20.0, "weight of L1 beside the adversarial loss", at_least=0)
     background: bool = setting(
         True,

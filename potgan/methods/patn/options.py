@@ -12,9 +12,15 @@ from potgan.common.typed import setting
 class PATNOptions:
     """PATN (Zhu et al. 2019): nine blocks that attend to what the pose moves."""
 
+    training: ClassVar[dict[str, object]] = {"learning_rate": 2e-4, "adam_betas": (0.5, 0.999)}
     unread: ClassVar[tuple[str, ...]] = ("masks.limb_radius", "masks.levels")
 
-    width: int = setting(64, "channels of the first layer of the generator and of both discriminators", at_least=1)
+    width: int = setting(
+        64,
+        "channels of the first layer of the generator and of both discriminators",
+        at_least=1,
+        follows="generator.width",
+    )
     blocks: int = setting(9, "attention blocks", at_least=1)
     normalization: str = setting(
         "batch", "`batch` on Market-1501, `instance` on DeepFashion", choices=("batch", "instance")

@@ -52,7 +52,7 @@ class PG2(ComparedMethod):
 
     def phase(self, iteration: int) -> int:
         """Return 0 in stage 1 and 1 in stage 2. The paper changes at 22,000 of 36,000 iterations."""
-        return int(iteration >= round(self.options.first_stage * self.settings.training.iterations))
+        return int(iteration >= self.options.refinement_from(self.settings.training.iterations))
 
     def set_rates(self, iteration: int) -> None:
         super().set_rates(iteration)

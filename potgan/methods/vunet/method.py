@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from potgan.common.device import compile_in_place
+from potgan.common.errors import UserError
 from potgan.common.processes import Processes
 from potgan.data.batches import Batch
 from potgan.methods.blocks import at_least_fp32
@@ -116,7 +117,7 @@ class VUNetMethod(ComparedMethod):
         """Start the weights from the target images of all batches together, as `VUNet.start_from` says.
 
         Processes have the same batches and draw the same dropout and noise. But two GPUs may round differently, and so all take
-        the means of what they found.
+        the means of what they found. Raises UserError if no image has a joint.
         """
         generator: VUNet = self.networks["generator"]
         numbers = np.random.SeedSequence([self.settings.seed])
@@ -125,6 +126,10 @@ class VUNetMethod(ComparedMethod):
             target_image=torch.cat([batch.target_image for batch in batches]),
             target_joints=torch.cat([batch.target_joints for batch in batches]),
         )
+        if not joined.target_joints.isfinite().any():  # the weights would grow beyond all bounds
+            raise UserError(
+                "VUNet starts its weights from the first batches, and these hold no image with a pose; check the key points"
+            )
         _, crops, stick_men = self.example(joined)
         generator.start_from(crops, stick_men)
         if self.processes.count > 1:
