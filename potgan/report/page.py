@@ -249,7 +249,10 @@ def _leaves(tree: dict, prefix: str = "") -> list[tuple[str, str]]:
 
 
 def findings(results: Results, scores: pd.DataFrame, comparisons: list[tables.Comparison]) -> list[dict[str, object]]:
-    """Sentences computed from the scores: groups of {label, items}, an item being {effect, text}."""
+    """Sentences computed from the scores: groups of {label, items}, an item being {effect, label, text}.
+
+    The models of other methods are no parts of the main one, so that they have a group of their own.
+    """
     benchmark = results.benchmark
     main = benchmark.main_model
     baselines = {
@@ -264,16 +267,23 @@ def findings(results: Results, scores: pd.DataFrame, comparisons: list[tables.Co
         for other, words in baselines.items():
             comparison = tables.compare(results, scores, dataset, main, other, "ssim")
             if comparison is not None:
-                learned.append({"effect": comparison.effect, "text": _sentence(comparison, words)})
+                learned.append(_finding(comparison, words))
         learned += _warp_findings(results, dataset)
-        parts = [
-            {"effect": c.effect, "text": _sentence(c, c.against)}
-            for c in comparisons
-            if c.dataset == dataset and c.metric in ("ssim", "mask_ssim")
-        ]
+        shown = [c for c in comparisons if c.dataset == dataset and c.metric in ("ssim", "mask_ssim")]
+        others = [c for c in shown if c.method in benchmark.models and benchmark.method_of(c.method) != "potgan"]
+        parts = [_finding(c, c.against) for c in shown if c not in others]
         groups.append({"label": f"{label}: does the generator learn?", "items": learned})
         groups.append({"label": f"{label}: do its parts matter?", "items": parts})
+        if others:
+            words = {"helps": "better", "hurts": "worse"}
+            found = [_finding(c, c.against) for c in others]
+            found = [finding | {"label": words.get(finding["effect"], finding["effect"])} for finding in found]
+            groups.append({"label": f"{label}: how do other methods compare?", "items": found})
     return groups
+
+
+def _finding(c: tables.Comparison, against: str) -> dict[str, str]:
+    return {"effect": c.effect, "label": c.effect, "text": _sentence(c, against)}
 
 
 def _sentence(c: tables.Comparison, against: str) -> str:
@@ -301,7 +311,7 @@ def _warp_findings(results: Results, dataset: str) -> list[dict[str, str]]:
         f"{int(best['stride'])}: {best['end_point_error']:.2f} px against {best['identity_end_point_error']:.2f} px; "
         f"at the worst, stride {int(worst['stride'])}: {worst['end_point_error']:.2f} px ({seeds}, no interval)."
     )
-    return [{"effect": "not judged", "text": text}]
+    return [{"effect": "not judged", "label": "not judged", "text": text}]
 
 
 def warp_table(results: Results) -> list[dict[str, object]]:

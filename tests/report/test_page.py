@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from made_records import images_record, training_record
+from test_tables import PAIRS as MANY_PAIRS
 from test_tables import a_benchmark, write_all, write_run
 
 from potgan.common.errors import UserError
@@ -267,6 +268,21 @@ def test_findings_are_those_of_the_numbers(made):
     assert ssim == {"no-pose-transform": "not judged", "no-guided-filter": "none shown"}
     page = Page(made[2].read_text())
     assert all(text in page.text for _, text in texts)
+
+
+def test_other_methods_are_compared_and_are_no_parts(tmp_path):
+    models = {"potgan": {}, "no-recon": {"loss_weights": {"reconstruction": 0}}, "patn": {"method": "patn"}}
+    benchmark, layout = a_benchmark(models=models), Layout("trial", tmp_path)
+    for model, value in (("potgan", 0.5), ("no-recon", 0.4), ("patn", 0.3)):
+        ssim = np.full(len(MANY_PAIRS), value)
+        write_run(benchmark, layout, "synthetic", model, 0, {"ssim": value}, {"ssim": ssim}, MANY_PAIRS)
+    results = Results(benchmark, layout)
+    scores = tables.collect(results)
+    _, parts, others = report_page.findings(results, scores, tables.ablations(results, scores))
+    assert others["label"] == "Synthetic people: how do other methods compare?"
+    assert [(item["effect"], item["label"]) for item in others["items"]] == [("hurts", "worse")]
+    assert others["items"][0]["text"].startswith("patn against potgan: SSIM 0.300 against 0.500")
+    assert [(item["label"], item["text"].split()[0]) for item in parts["items"]] == [("hurts", "no-recon")]
 
 
 def test_tables_of_the_page_hold_the_scores(made):
