@@ -40,21 +40,8 @@ def load(source: str | Path | list[Path] | dict[str, typing.Any]) -> Benchmark:
     If the (first) file has the key `base`, it is laid over the configuration that this key names. Raises UserError for a file that
     is missing or is not YAML, an unknown key, a wrong type or an impossible value.
     """
-    where = "configuration" if isinstance(source, dict) else " + ".join(map(str, _files(source)))
-    try:
-        return _load(source, where)
-    except UserError as error:
-        told = str(error)
-        if not isinstance(source, dict) and not any(told.startswith(f"{path}:") for path, _ in layers(source)):
-            told = told if told.startswith(where) else f"{where}: {told}"
-        raise UserError(told) from None
-
-
-def _files(source: str | Path | list[Path]) -> list[Path]:
-    return [Path(path) for path in source] if isinstance(source, list) else [Path(source)]
-
-
-def _load(source: str | Path | list[Path] | dict[str, typing.Any], where: str) -> Benchmark:
+    files = source if isinstance(source, list) else [source]
+    where = "configuration" if isinstance(source, dict) else " + ".join(map(str, files))
     tree: dict[str, typing.Any] = {}
     for path, settings in layers(source):
         for section in REMOVABLE:
@@ -74,8 +61,13 @@ def _load(source: str | Path | list[Path] | dict[str, typing.Any], where: str) -
     if "benchmark" not in tree and not isinstance(source, dict):
         raise UserError(f"{where}: key 'benchmark' is missing{_LAID_OVER}")
     benchmark = build(Benchmark, tree, where, root=True)
-    _check(benchmark, where)
-    check_precisions(benchmark, where)
+    try:
+        _check(benchmark, where)
+        check_precisions(benchmark, where)
+    except UserError as error:
+        # What one model's settings say names its place alone, because it is also said where no file is known.
+        named = isinstance(source, dict) or str(error).startswith(where)
+        raise UserError(str(error) if named else f"{where}: {error}") from None
     return benchmark
 
 

@@ -9,6 +9,7 @@ results are identified by the fingerprint of these settings.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import typing
 from dataclasses import dataclass
@@ -534,6 +535,7 @@ def options_beside(options: type, training: dict[str, typing.Any], generator_wid
     return found
 
 
+@functools.cache  # a plan asks for each training
 def _unread(options: type) -> tuple[str, ...]:
     """Return the settings, as "section.key", that the method with these options never reads.
 
