@@ -74,6 +74,7 @@ def generators(theirs, monkeypatch) -> tuple[nn.Module, Generator]:
     monkeypatch.undo()
     random_weights(network, 1)
     ours = Generator(ADGANOptions(width=WIDTH, texture_width=WIDTH), SIZE)
+    ours.component_encoder.scales.fill_(1)  # as with ImageNet's weights, which the authors have
     copy_generator(network, ours)
     return network, ours
 
@@ -185,6 +186,7 @@ def test_a_training_step_is_theirs(monkeypatch) -> None:
     cpu = torch.device("cpu")
     settings = speed.paper_settings(SIZE, 3, width=WIDTH, method="adgan", perceptual_width=64, learning_rate=1e-3)
     ours = build_method(settings, cpu)
+    ours.networks["generator"].component_encoder.scales.fill_(1)
     with imported_from(CHECKOUT):
         side = speed.build_side("adgan", settings, cpu, checkout=CHECKOUT)
     # At the weights that a training begins with, the style has gradients of rounding's size only.

@@ -32,9 +32,10 @@ def parameters(network: nn.Module) -> int:
 
 
 def multiply_adds(network: nn.Module, *shapes: tuple[int, ...]) -> float:
-    """Of one pass over inputs of these shapes, on the meta device, in thousand millions."""
+    """Of one pass over inputs of these shapes, on the network's device, in thousand millions."""
+    device = next(network.parameters()).device
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(*(torch.empty(1, *shape, device="meta") for shape in shapes))
+        network(*(torch.empty(1, *shape, device=device) for shape in shapes))
     return counter.get_total_flops() / 2 / 1e9
 
 
