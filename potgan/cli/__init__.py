@@ -16,7 +16,16 @@ from potgan.common.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, Interrupted, 
 
 #: The order in which `potgan --help` lists them.
 VERBS = (
-    *(pipeline.configure, data.images, data.verify, pipeline.keypoints, data.convert, data.masks, data.pairs),
+    *(
+        pipeline.configure,
+        pipeline.published,
+        data.images,
+        data.verify,
+        pipeline.keypoints,
+        data.convert,
+        data.masks,
+        data.pairs,
+    ),
     *(pipeline.parsing, data.prepare, data.imitate, pipeline.feature_network, pipeline.train, pipeline.estimate),
     *(pipeline.generate, pipeline.evaluate, pipeline.tabulate, pipeline.pack, pipeline.unpack, pipeline.plan),
     *(pipeline.stale, pipeline.dvc_stages, score.score, score.compare, generator.export, generator.transfer),

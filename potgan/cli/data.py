@@ -43,7 +43,7 @@ def _copy_options(optional: bool) -> tuple[Option, ...]:
 
 def _copy_of(arguments: argparse.Namespace, **settings: object) -> tuple[Dataset, str, Path]:
     """The data set that `_copy_options` name, its name, and the data folder."""
-    from potgan.data.archives import facts_of
+    from potgan.data.sources.archives import facts_of
 
     kind = arguments.kind
     lists = dict(zip(("train", "test"), map(str, arguments.splits), strict=True)) if arguments.splits else {}
@@ -105,7 +105,7 @@ def verify(arguments: argparse.Namespace) -> int:
     import dataclasses
 
     from potgan.common.files import write_json
-    from potgan.data.verification import verify
+    from potgan.data.sources.verification import verify
 
     dataset, name, data = _copy_of(arguments)
     if arguments.out:
@@ -199,9 +199,9 @@ def pairs(arguments: argparse.Namespace) -> None:
         return
     from potgan.common.files import write_text
     from potgan.common.progress import say
-    from potgan.data.archives import kind_of_names
     from potgan.data.keypoint_files import read_keypoints
     from potgan.data.pairs import PAIR_RULES, pairs_csv, refuse_none
+    from potgan.data.sources.archives import kind_of_names
 
     if arguments.out is None:
         raise UserError("pairs: --out is missing; name the pair list to write")

@@ -27,6 +27,9 @@ def _stage(name: str, description: str, *options: Option) -> Verb:
 
 
 configure = _stage("configure", "check a configuration and write it, resolved, beside the results")
+published = _stage(
+    "published", "collect the published tables and lists of a data set, and decide whose key points it has", DATASET
+)
 keypoints = _stage("keypoints", "collect the key points of a data set's images", DATASET)
 parsing = _stage(
     "parsing", "collect the class of each pixel of a data set's images, for the models that read it", DATASET

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -22,8 +23,13 @@ from potgan.common.progress import TransferProgress
 RETRIES = int(os.environ.get("POTGAN_DOWNLOAD_RETRIES", "5"))
 TIMEOUT = (10.0, 60.0)  # seconds to wait for a connection, and for the next piece of an answer
 _BUSY = (429, 500, 502, 503, 504)
+_ATTEMPTS_TO_LOCK = 100
 _NO_RANGES = "the connection broke off, and the server cannot continue a broken transfer"
 _ALGORITHMS = {"md5": 32, "sha1": 40, "sha256": 64}
+
+
+class Unreachable(UserError):
+    """A server gave no answer, so that its other files need not be asked for now."""
 
 
 def is_address(source: str) -> bool:
@@ -74,18 +80,12 @@ def fetch(address: str, path: Path, *, checksum: str | None, size: int | None = 
     if checksum is not None:
         check_checksum_text(checksum, address)
     hint = f"; {by_hand}" if by_hand else ""
-    made = [parent for parent in path.parents if not parent.exists()]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with _one_at_a_time(path.parent):
             if not path.exists():
                 _fetch(address, path, checksum, size, hint)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error}){hint}") from None
-    finally:
-        with contextlib.suppress(OSError):  # only folders that this call made are removed, and only empty ones
-            for parent in made:
-                parent.rmdir()
 
 
 def _fetch(address: str, path: Path, checksum: str | None, size: int | None, hint: str) -> None:
@@ -162,7 +162,8 @@ def _transfer(address: str, arrived: Path, size: int | None, hint: str) -> None:
             part.unlink()
         got = 0
     again = f"; the first {got:,} bytes are kept, and the same command continues" if got else ""
-    raise UserError(f"{address}: cannot be fetched ({reason}){again}{hint}")
+    kind = Unreachable if keep and not got and reason is not _NO_RANGES else UserError
+    raise kind(f"{address}: cannot be fetched ({reason}){again}{hint}")
 
 
 def _url_of(address: str) -> str:
@@ -226,10 +227,30 @@ def web_page(path: Path) -> str:
 
 @contextlib.contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Only one process at a time runs this block for a folder. A second one waits, and then finds what the first has fetched."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+    """Only one process at a time runs this block for a folder. A second one waits, and then finds what the first has fetched.
+
+    The folder is made. Where the block has put nothing into it, the folders that were made are removed again.
+    """
+    made: set[Path] = set()
+    for attempt in itertools.count():
+        try:
+            made |= {parent for parent in (folder, *folder.parents) if not parent.exists()}
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:  # another process, which fetched nothing, has just removed it
+            if attempt == _ATTEMPTS_TO_LOCK:
+                raise
+            continue
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if not (folder.is_dir() and os.path.samestat(os.fstat(handle), folder.stat())):
+                continue  # removed by the one that had it before
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):  # those that are not empty stay
+                    for parent in sorted(made, reverse=True):
+                        parent.rmdir()
+            return
+        finally:
+            os.close(handle)

@@ -23,11 +23,11 @@ from potgan.common.files import new_folder, write_text
 from potgan.common.progress import progress, say
 from potgan.common.records import JsonRecord
 from potgan.common.typed import build
-from potgan.data.acquisition import Copy, acquire
-from potgan.data.archives import SPLITS, Facts, Locked, Source, Survey, facts_of, lists_of, password_of, survey
 from potgan.data.keypoint_files import keypoints_csv
 from potgan.data.pixels import crop, decode_image, read_image
 from potgan.data.pose import Keypoints
+from potgan.data.sources.acquisition import Copy, acquire
+from potgan.data.sources.archives import SPLITS, Facts, Locked, Source, Survey, facts_of, lists_of, password_of, survey
 from potgan.settings.schema import Dataset, SyntheticSettings
 
 #: Quality of the synthetic images, which are JPEG files because Market-1501's images are.

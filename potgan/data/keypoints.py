@@ -19,10 +19,10 @@ from potgan.common.paths import openpifpaf_environment
 from potgan.common.progress import say
 from potgan.common.weights import WEIGHTS, weight_file
 from potgan.data import detection
-from potgan.data.archives import SPLITS, facts_of
 from potgan.data.images import ImageFolder
 from potgan.data.keypoint_files import keypoints_csv, match_names, read_keypoints
 from potgan.data.pose import JOINTS, Keypoints, refuse_other_frame
+from potgan.data.sources.archives import SPLITS, facts_of
 from potgan.settings.schema import Dataset, OpenPifPafSettings
 
 #: Distances up to which two joints agree, in lengths of the torso.
@@ -40,8 +40,9 @@ class _Found:
 def prepare_keypoints(dataset: Dataset, name: str, images: Path, out: Path) -> dict[str, Json]:
     """The stage `keypoints`: collect the key points of a data set's images into the folder `out`. Returns the record.
 
-    name: the data set's name in the configuration. images: the folder of the stage `images`. The rows of published tables keep
-    their order, because the published test pairs depend on it. A detection that was killed goes on after its last finished shard;
+    dataset: with paths in place of `published` (`potgan.data.sources.published.resolved`). name: the data set's name in the
+    configuration. images: the folder of the stage `images`. The rows of published tables keep their order, because the published
+    test pairs depend on it. A detection that was killed goes on after its last finished shard;
     shards lie in `.<out>.shards` until all is done.
 
     Raises UserError if a table names images that are not there (unless `allow_partial`), if its joints do not lie in the images as
@@ -50,7 +51,7 @@ def prepare_keypoints(dataset: Dataset, name: str, images: Path, out: Path) -> d
     folder = ImageFolder(images)
     settings = dataset.keypoints
     published = _exact(images, folder) if dataset.kind == "synthetic" else None
-    if dataset.kind != "synthetic" and (settings.tables or settings.estimator == "table"):
+    if dataset.kind != "synthetic" and (settings.tables or settings.estimator != "openpifpaf"):
         published = _from_tables(dataset, name, folder)
     shards = out.with_name(f".{out.name}.shards")
     found, agreement = published, None
@@ -58,7 +59,7 @@ def prepare_keypoints(dataset: Dataset, name: str, images: Path, out: Path) -> d
         found = _detected(settings.openpifpaf, name, folder, shards)
         if published is not None:
             agreement = _agreement(found.keypoints, published)
-    _gate(found.keypoints, settings.minimum_detection_rate, settings.estimator, name)
+    _gate(found.keypoints, settings.minimum_detection_rate, settings.estimator == "openpifpaf", name)
     record = {
         "dataset": name,
         **found.record,
@@ -204,20 +205,21 @@ def checkpoint_of(settings: OpenPifPafSettings, name: str) -> tuple[Path, str]:
 # Numbers for the record
 
 
-def _gate(keypoints: Keypoints, minimum: float, estimator: str, name: str) -> None:
+def _gate(keypoints: Keypoints, minimum: float, detected: bool, name: str) -> None:
     """Raise UserError where so few images have any joint that the table is wrong or the detector broken."""
     rate = float(keypoints.present.any(axis=1).mean()) if len(keypoints) else 0.0
     if rate >= minimum and rate > 0:
         return
     found = int(keypoints.present.any(axis=1).sum())
-    causes = {
-        "openpifpaf": f"set datasets.{name}.keypoints.openpifpaf.scale higher for small people, and check that the "
-        "checkpoint is one for COCO key points that this build of torch loads",
-        "table": "the tables belong to other images, or their detector was broken",
-    }
+    cause = (
+        f"set datasets.{name}.keypoints.openpifpaf.scale higher for small people, and check that the checkpoint is one for COCO "
+        "key points that this build of torch loads"
+        if detected
+        else "the tables belong to other images, or their detector was broken"
+    )
     raise UserError(
         f"{name}: only {found:,} of {len(keypoints):,} images have any joint ({rate:.0%}, and "
-        f"keypoints.minimum_detection_rate is {minimum:.0%}); {causes[estimator]}"
+        f"keypoints.minimum_detection_rate is {minimum:.0%}); {cause}"
     )
 
 

@@ -30,6 +30,7 @@ from potgan.settings.methods import method_place, options_place
 #: Stage -> where its code begins, as "module:definition": its function, the settings whose defaults it depends on, and what it
 #: runs in a process of its own.
 ENTRIES = {
+    "published": ("pipeline.stages:published", "settings.schema:Dataset"),
     "images": ("pipeline.stages:images", "settings.schema:Dataset"),
     "keypoints": ("pipeline.stages:keypoints", "settings.schema:Dataset", "data.openpifpaf_worker:main"),
     "pairs": ("pipeline.stages:pairs", "settings.schema:Dataset"),
@@ -42,9 +43,11 @@ ENTRIES = {
     "tabulate": ("pipeline.stages:tabulate", "settings.schema:Benchmark", "settings.protocols:PROTOCOLS"),
     "imitate": ("data.synthetic.imitations:write_archive", "settings.schema:SyntheticSettings"),
 }
+FACTS = ("benchmarks/market1501.yaml", "benchmarks/dukemtmc.yaml", "benchmarks/deepfashion.yaml")
 #: Stage -> files beside the code that decide its result.
 STAGE_FILES = {
-    "images": ("benchmarks/market1501.yaml", "benchmarks/dukemtmc.yaml", "benchmarks/deepfashion.yaml"),
+    "published": FACTS,
+    "images": FACTS,
     "tabulate": ("benchmarks/published.csv", "benchmarks/precision.csv", "potgan/report/templates/*"),
 }
 #: Functions and classes that change no result by what they do -> how many of their arguments decide something. They speak to

@@ -83,7 +83,7 @@ def stages(benchmark: Benchmark, settings: dict[str, dict[str, Any]]) -> dict[st
         found = [job for job in made if job.stage in names]
         return [(archive_of(job.folder) if job.stage in PACKED else job.folder).as_posix() for job in found]
 
-    data = outs("images", "keypoints", "masks", "pairs", "parsing")
+    data = outs("published", "images", "keypoints", "masks", "pairs", "parsing")
     trained = folders["feature_network"] + folders["train"]
     scored = outs("generate", "evaluate")
     reports = layout.reports.as_posix()

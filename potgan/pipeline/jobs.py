@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from potgan.common.download import is_address
+from potgan.data.sources.published import PublishedFile, places, wanted
 from potgan.pipeline.code import code_fingerprint
 from potgan.settings.layout import Layout
 from potgan.settings.protocols import PROTOCOLS
 from potgan.settings.reading import as_tree
-from potgan.settings.schema import FIRST_CHECKPOINT_SUFFIX, REFERENCE_METHODS, Benchmark, RunSettings
+from potgan.settings.schema import FIRST_CHECKPOINT_SUFFIX, PUBLISHED, REFERENCE_METHODS, Benchmark, RunSettings
 
 #: Per stage: what its rule declares as outputs, the record first.
 OUTPUTS = {
+    "published": ("published.json",),
     "images": ("images.json", "images.csv"),
     "keypoints": ("keypoints.json", "keypoints.csv"),
     "pairs": ("pairs.json", "pairs-train.csv", "pairs-validation.csv", "pairs-test.csv"),
@@ -93,14 +96,21 @@ def jobs(benchmark: Benchmark, layout: Layout) -> dict[Key, Job]:
         network = (add(("feature_network",), layout.feature_network, tree["feature_network"], ()),)
     for dataset, settings in tree["datasets"].items():
         given = benchmark.datasets[dataset]
-        sources = (given.source, *given.splits.values())
-        tables = tuple(given.keypoints.tables.values())
-        lists = (given.pairs.train, given.pairs.test)
-        images = add(("images", dataset), layout.images(dataset), _images_settings(settings), (), sources)
-        keypoints = add(
-            ("keypoints", dataset), layout.keypoints(dataset), _keypoint_settings(settings), (images,), tables
-        )
-        pairs = add(("pairs", dataset), layout.pairs(dataset), _pair_settings(settings), (images, keypoints), lists)
+        sources = (given.source, *named_paths(given.splits.values()))
+        tables = named_paths(given.keypoints.tables.values())
+        lists = named_paths((given.pairs.train, given.pairs.test))
+        files = wanted(given)
+        published: tuple[Key, ...] = ()
+        if files:
+            decided = _published_settings(settings, files)
+            where = tuple(places(given, layout.data))
+            published = (add(("published", dataset), layout.published(dataset), decided, (), where),)
+        with_lists = published if any(setting.startswith("splits.") for setting in files) else ()
+        images = add(("images", dataset), layout.images(dataset), _images_settings(settings), with_lists, sources)
+        decided = _keypoint_settings(settings)
+        keypoints = add(("keypoints", dataset), layout.keypoints(dataset), decided, (*published, images), tables)
+        decided = _pair_settings(settings)
+        pairs = add(("pairs", dataset), layout.pairs(dataset), decided, (*published, images, keypoints), lists)
         data = (images, keypoints, pairs)
         parsing: tuple[Key, ...] = ()
         if any(benchmark.reads_parsing(m) for m in benchmark.models if m in benchmark.methods_of(dataset)):
@@ -155,6 +165,16 @@ def _report_files(benchmark: Benchmark, layout: Layout) -> tuple[Path, ...]:
     return tuple(
         layout.reports / name for name in ("tables/record.json", "index.html", "metrics.json", *tables, *figures)
     )
+
+
+def named_paths(values: Iterable[str | None]) -> tuple[str, ...]:
+    """The paths among the values of settings that name a file, or ask for the published one."""
+    return tuple(value for value in values if value is not None and value != PUBLISHED)
+
+
+def _published_settings(dataset: dict, files: dict[str, PublishedFile]) -> dict:
+    return {"files": {setting: dataclasses.asdict(file) for setting, file in files.items()},
+            "estimator": dataset["keypoints"]["estimator"], **_only(dataset, "kind", "published")}  # fmt: skip
 
 
 def _images_settings(dataset: dict) -> dict:

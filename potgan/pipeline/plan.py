@@ -15,7 +15,8 @@ from typing import Any
 
 from potgan.common.errors import UserError
 from potgan.common.files import free_bytes
-from potgan.data.archives import facts_of
+from potgan.data.sources.archives import facts_of
+from potgan.data.sources.published import outlook
 from potgan.pipeline.jobs import jobs
 from potgan.pipeline.records import stale, to_do
 from potgan.settings.layout import Layout
@@ -44,13 +45,14 @@ class Stage:
 @dataclass(frozen=True)
 class Plan:
     """stages in the pipeline's order; free: bytes on the disk of the results; unknown: what could not be told, and why; left_out:
-    models that a data set has not, and why."""
+    models that a data set has not, and why; keypoints: where the key points of each real data set come from."""
 
     benchmark: str
     stages: tuple[Stage, ...]
     free: int
     unknown: tuple[str, ...]
     left_out: tuple[str, ...] = ()
+    keypoints: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -101,7 +103,14 @@ def plan(benchmark: Benchmark, layout: Layout) -> Plan:
         for stage in order
     )
     without = tuple(f"{row}: {why}" for row, why in benchmark.left_out.items())
-    return Plan(benchmark.benchmark, stages, free_bytes(layout.results), tuple(dict.fromkeys(unknown)), without)
+    keypoints = tuple(
+        outlook(dataset, name, layout.data, layout.published(name))
+        for name, dataset in benchmark.datasets.items()
+        if dataset.kind != "synthetic"
+    )
+    return Plan(
+        benchmark.benchmark, stages, free_bytes(layout.results), tuple(dict.fromkeys(unknown)), without, keypoints
+    )
 
 
 def image_bytes(dataset: Dataset) -> int:
@@ -189,6 +198,7 @@ def text(found: Plan) -> str:
         lines.append(
             "WARNING: that does not fit. Free some space, or put results/ on another disk (snakemake --directory)."
         )
+    lines += [f"Key points of {sentence}." for sentence in found.keypoints]
     lines += [f"Not known: {what}." for what in found.unknown]
     lines += [f"Without {what}." for what in found.left_out]
     return "\n".join([*lines, DISK, ""])

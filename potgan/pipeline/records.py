@@ -36,7 +36,7 @@ _CONTENT = {
     "evaluate": ("scores.json",),
     "tabulate": (),  # nothing is made from it
 }
-_NO_CONTENT = ("decided_by", "training")
+_NO_CONTENT = ("decided_by", "training", "origins", "missing")
 _DECIDED_BY = {"settings", "code", "inputs", "result"}
 
 Record = dict[str, Any]  # a job's JSON file, of whichever stage
@@ -206,6 +206,9 @@ def _missing_file(job: Job, record: Record) -> str | None:
     if job.stage == "train":
         generators = record.get("generators")
         wanted_files += generators if isinstance(generators, dict) else []
+    elif job.stage == "published":
+        files = record.get("files")
+        wanted_files += [entry["file"] for entry in files.values()] if isinstance(files, dict) else []
     elif job.stage == "feature_network":
         wanted_files.append("network.pt")
     elif job.stage == "pairs" and json.loads(job.settings)["kind"] == "synthetic":

@@ -23,6 +23,7 @@ from potgan.data.images import ImageFolder, ImagesRecord, prepare_images
 from potgan.data.keypoint_files import read_keypoints
 from potgan.data.keypoints import prepare_keypoints, split_keypoints
 from potgan.data.pixels import resize
+from potgan.data.sources.published import prepare_published, resolved, wanted
 from potgan.pipeline.code import code_fingerprint
 from potgan.pipeline.records import recorded, refuse_strangers
 from potgan.pipeline.start import configure
@@ -44,14 +45,28 @@ if TYPE_CHECKING:
 
 
 @recorded
+def published(benchmark: Benchmark, layout: Layout, dataset: str) -> None:
+    """The published tables and lists that a data set asks for, and whose key points it will have."""
+    if not wanted(_dataset(benchmark, dataset)):
+        raise UserError(f"{dataset}: asks for no published file; its settings name others, or need none")
+    record = prepare_published(benchmark.datasets[dataset], dataset, layout.data, layout.published(dataset))
+    for setting, origin in record["origins"].items():
+        say(f"{dataset}: {record['files'][setting]['file']} ({origin})")
+
+
+@recorded
 def images(benchmark: Benchmark, layout: Layout, dataset: str) -> None:
-    record = prepare_images(_dataset(benchmark, dataset), dataset, layout.images(dataset), layout.data)
+    settings = _dataset(benchmark, dataset)
+    if any(setting.startswith("splits.") for setting in wanted(settings)):
+        settings = _resolved(benchmark, layout, dataset)
+    record = prepare_images(settings, dataset, layout.images(dataset), layout.data)
     say(f"{dataset}: {record['images']['train']} train and {record['images']['test']} test images")
 
 
 @recorded
 def keypoints(benchmark: Benchmark, layout: Layout, dataset: str) -> None:
-    record = prepare_keypoints(_dataset(benchmark, dataset), dataset, layout.images(dataset), layout.keypoints(dataset))
+    settings = _resolved(benchmark, layout, dataset)
+    record = prepare_keypoints(settings, dataset, layout.images(dataset), layout.keypoints(dataset))
     say(f"{dataset}: key points of {record['images']} images, {record['detection_rate']:.1%} with a pose")
 
 
@@ -60,7 +75,7 @@ def pairs(benchmark: Benchmark, layout: Layout, dataset: str) -> None:
     """Pair lists, their record, and for synthetic data the true flow of the test pairs."""
     from potgan.data.pairs import build, pairs_csv
 
-    settings = _dataset(benchmark, dataset)
+    settings = _resolved(benchmark, layout, dataset)
     tables = split_keypoints(_keypoints(layout, dataset), layout.images(dataset))
     skipped = ImageFolder(layout.images(dataset)).skipped
     lists, record = build(tables["train"], tables["test"], settings.pairs, settings.kind, skipped)
@@ -391,6 +406,11 @@ def _dataset(benchmark: Benchmark, dataset: str) -> Dataset:
             f"no data set {dataset!r} in benchmark {benchmark.benchmark}; it has {', '.join(benchmark.datasets)}"
         )
     return benchmark.datasets[dataset]
+
+
+def _resolved(benchmark: Benchmark, layout: Layout, dataset: str) -> Dataset:
+    """The data set with the files and the estimator that the stage `published` has found."""
+    return resolved(_dataset(benchmark, dataset), dataset, layout.published(dataset))
 
 
 def _keypoints(layout: Layout, dataset: str) -> Keypoints:

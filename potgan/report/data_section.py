@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from potgan.data import pose_rendering
-from potgan.data.archives import facts_of
 from potgan.data.images import ImageFolder, ImagesRecord
 from potgan.data.pixels import scale_joints
 from potgan.data.pose import JOINTS, Keypoints
+from potgan.data.sources.archives import facts_of
+from potgan.data.sources.published import why_detected
 from potgan.results import Results
 from potgan.settings.schema import Benchmark
 
@@ -47,7 +48,7 @@ def _datasheet(results: Results, name: str) -> Datasheet:
     rows = [
         ("Images", _images_text(benchmark, name, images)),
         ("Sizes", _sizes_text(benchmark, name, folder)),
-        ("Key points", _keypoints_text(found)),
+        ("Key points", _keypoints_text(found, why_detected(results.layout.published(name)))),
         ("Pairs", _pairs_text(pairs)),
         *((f"Pairs, {split}", _split_text(counts)) for split, counts in pairs["splits"].items() if counts["pairs"]),
         ("Masks", _masks_text(benchmark, name, folder, keypoints)),
@@ -95,8 +96,9 @@ def _sizes_text(benchmark: Benchmark, name: str, folder: ImageFolder) -> str:
     return f"{size}{f', columns {crop[0]} to {crop[1] - 1} of the files' if crop else ''}; {used}"
 
 
-def _keypoints_text(record: dict[str, Any]) -> str:
-    text = f"{record['estimator']}; {record['detection_rate']:.1%} of {record['images']:,} images have a pose"
+def _keypoints_text(record: dict[str, Any], why: str = "") -> str:
+    origin = f"{record['estimator']}, because {why}" if why else record["estimator"]
+    text = f"{origin}; {record['detection_rate']:.1%} of {record['images']:,} images have a pose"
     if record.get("weights_sha256"):
         text += f"; images enlarged {record['input_scale']:g} times, weights {record['weights_sha256'][:12]}"
     lowest = sorted((rate, joint) for joint, rate in (record.get("joint_rate") or {}).items())[:2]

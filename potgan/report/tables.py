@@ -263,7 +263,19 @@ def build_tables(results: Results, published: pd.DataFrame) -> list[Table]:
                 f"external_methods.{name}.table_row: no literature row {entry.table_row!r}; there are {', '.join(known)}"
             )
     scores = collect(results)
-    return [_build_table(number, benchmark, scores, published) for number in _COLUMNS]
+    detected = _detected(results)
+    return [_build_table(number, benchmark, scores, published, detected) for number in _COLUMNS]
+
+
+def _detected(results: Results) -> dict[str, str]:
+    """Data set -> the estimator of its key points, for those on which it is another than the literature's OpenPose."""
+    found = {}
+    for name, dataset in results.benchmark.datasets.items():
+        if dataset.kind != "synthetic" and (results.layout.keypoints(name) / "keypoints.json").exists():
+            estimator = results.keypoints_record(name)["estimator"]
+            if "OpenPifPaf" in estimator:
+                found[name] = estimator
+    return found
 
 
 def is_comparable(benchmark: Benchmark, dataset: str) -> bool:
@@ -366,7 +378,9 @@ def _has_columns(number: int, benchmark: Benchmark, dataset: str) -> bool:
     return ("market1501" if kind == "synthetic" else kind) in _COLUMNS[number]
 
 
-def _build_table(number: int, benchmark: Benchmark, scores: pd.DataFrame, published: pd.DataFrame) -> Table:
+def _build_table(
+    number: int, benchmark: Benchmark, scores: pd.DataFrame, published: pd.DataFrame, detected: dict[str, str]
+) -> Table:
     columns = _table_columns(number, benchmark)
     rows = _table_rows(number, benchmark, published)
     printed = {
@@ -387,7 +401,7 @@ def _build_table(number: int, benchmark: Benchmark, scores: pd.DataFrame, publis
         columns=columns,
         rows=rows,
         cells=tuple(map(tuple, cells)),
-        notes=_notes(columns, cells, benchmark),
+        notes=_notes(columns, cells, benchmark, detected),
         reading=_reading(number, benchmark),
     )
 
@@ -487,7 +501,9 @@ def _ranks(values: dict[int, float], direction: str) -> dict[int, str]:
     return {key: marks[value] for key, value in rounded.items() if value in marks}
 
 
-def _notes(columns: tuple[Column, ...], cells: list[list[Cell]], benchmark: Benchmark) -> tuple[str, ...]:
+def _notes(
+    columns: tuple[Column, ...], cells: list[list[Cell]], benchmark: Benchmark, detected: dict[str, str]
+) -> tuple[str, ...]:
     notes = []
     for dataset in dict.fromkeys(c.dataset for c in columns if c.dataset in benchmark.datasets):
         ours = [j for j, c in enumerate(columns) if c.dataset == dataset]
@@ -499,6 +515,11 @@ def _notes(columns: tuple[Column, ...], cells: list[list[Cell]], benchmark: Benc
         )
         pairs = " or ".join(f"{n:,}" for n in counts)
         notes.append(f"{group_label(benchmark, dataset)}: N = {pairs} test pairs; {ids}.")
+        if dataset in detected:
+            notes.append(
+                f"{group_label(benchmark, dataset)}: key points of the rows measured here by {detected[dataset]}, and of the "
+                "literature's rows by OpenPose."
+            )
     return (*notes, *precision.notes(benchmark))
 
 

@@ -48,6 +48,10 @@ class Layout:
         """The file that gets one line each time that test pairs are scored."""
         return self.results / "test-set.log"
 
+    def published(self, dataset: str) -> Path:
+        """The folder of the published tables and lists that a data set asks for, and of `published.json`."""
+        return self.results / dataset / "published"
+
     def images(self, dataset: str) -> Path:
         """The folder of the image files and of `images.csv`."""
         return self.results / dataset / "images"

@@ -19,7 +19,7 @@ from potgan.common.files import fingerprint
 from potgan.common.typed import REQUIRED, build, merge, setting, unknown_key
 from potgan.settings.methods import method_names, options_class
 
-STAGES = ("images", "keypoints", "masks", "pairs", "parsing", "train", "generate", "evaluate", "tabulate")
+STAGES = ("published", "images", "keypoints", "masks", "pairs", "parsing", "train", "generate", "evaluate", "tabulate")
 #: The methods that need no training. Every table shows them, so that a reader knows where the scale begins and ends.
 REFERENCE_METHODS = ("copy-source", "mean-image", "real-data")
 FIRST_CHECKPOINT_SUFFIX = "-first-checkpoint"
@@ -28,6 +28,8 @@ INTERVENTIONS = ("identity-warps", "mean-warp", "other-warps", "true-flow")
 #: Data sets that have a published archive (`benchmarks/<kind>.yaml` holds its facts).
 PUBLISHED_KINDS = ("market1501", "dukemtmc", "deepfashion")
 SPLITS = ("train", "test")
+#: What stands in a setting in place of a path, for the file that others have published.
+PUBLISHED = "published"
 #: The methods whose results stand side by side in a file of PIDM's comparison, in the order of the panels.
 PIDM_PANELS = ("ADGAN", "PISE", "GFLA", "DPTN", "CASD", "NTED", "PIDM")
 #: The layouts of released result folders. `potgan/measure/released_layouts.py` describes them.
@@ -69,8 +71,11 @@ class PairSettings:
     test_seed: int = setting(0, "seed of that draw", at_least=0, at_most=LARGEST_SEED)
     validation_identities: int = setting(0, "training people held out for every choice of a setting", at_least=0)
     validation_sample: int | None = setting(None, "validation pairs that are drawn; null: all", at_least=1)
-    train: str | None = setting(None, "a published list of training pairs, used instead of the rule")
-    test: str | None = setting(None, "a published list of test pairs, used instead of the rule")
+    train: str | None = setting(
+        None,
+        "a list of training pairs, used instead of the rule; `published`: the published one, and the rule where it cannot be had",
+    )
+    test: str | None = setting(None, "the same of the test pairs")
 
 
 @dataclass(frozen=True)
@@ -93,13 +98,15 @@ class KeypointSettings:
     """Where the key points come from, and when they are too bad to go on."""
 
     estimator: str = setting(
-        "table",
-        "`table`: the files `train` and `test`, and for synthetic people the exact joints; `openpifpaf`: they are detected",
-        choices=("table", "openpifpaf"),
+        "auto",
+        "`table`: the files `train` and `test`, and for synthetic people the exact joints; `openpifpaf`: they are detected; "
+        "`auto`: `table` where the tables can be had, and else `openpifpaf`",
+        choices=("auto", "table", "openpifpaf"),
     )
     train: str | None = setting(
         None,
-        "a published table, COCO or OpenPose JSON of the training images; with `openpifpaf`, what it is compared with",
+        "a table, COCO or OpenPose JSON of the training images; `published`: the published table; null: the same, but with "
+        "`openpifpaf` none. With `openpifpaf`, detected joints are compared with it",
     )
     test: str | None = setting(None, "the same of the test images")
     frame: str = setting(
@@ -143,7 +150,14 @@ class Dataset:
     crop_columns: tuple[int, int] | None = setting(
         None, "first column that is kept, and one past the last; PATN's DeepFashion is `[40, 216]`", at_least=0
     )
-    splits: dict[str, str] = setting(dict, "split -> list of image names (DeepFashion only)")
+    published: str | None = setting(
+        None,
+        "folder or address (`https://...`, `drive:<folder id>`) of the published tables and lists; null: what lies in the data "
+        "folder, else where `benchmarks/<kind>.yaml` says",
+    )
+    splits: dict[str, str] = setting(
+        dict, "split -> list of image names (DeepFashion only); those that are not named are the published ones"
+    )
     keypoints: KeypointSettings = setting(KeypointSettings(), "where its key points come from")
     parsing: str | None = setting(
         None,

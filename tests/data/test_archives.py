@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 
 from potgan.common.errors import UserError
-from potgan.data import archives, keypoints
 from potgan.data import images as images_stage
+from potgan.data import keypoints
 from potgan.data.pixels import decode_image, resize
+from potgan.data.sources import archives
 from potgan.settings.schema import Dataset, KeypointSettings
 
 TRAIN = ["0002_c1s1_000451_03.jpg", "0002_c2s1_000301_01.jpg", "0007_c3s3_077419_03.jpg"]

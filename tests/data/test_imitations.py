@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 
 from potgan.common.errors import UserError
-from potgan.data import archives, pairs
-from potgan.data.acquisition import Copy
+from potgan.data import pairs
 from potgan.data.images import prepare_images
 from potgan.data.keypoint_files import read_keypoints
 from potgan.data.keypoints import prepare_keypoints, split_keypoints
 from potgan.data.pose import JOINT, TORSO
+from potgan.data.sources import archives
+from potgan.data.sources.acquisition import Copy
 from potgan.data.synthetic import imitations
 from potgan.settings.schema import Dataset, KeypointSettings, PairSettings, SyntheticSettings
 

@@ -9,7 +9,8 @@ from test_acquisition import potgan
 from test_archives import FASHION, TEST, TRAIN, jpeg, market
 from test_imitations import encrypt
 
-from potgan.data import archives, images, verification
+from potgan.data import images
+from potgan.data.sources import archives, verification
 from potgan.settings.schema import Dataset
 
 

@@ -77,7 +77,7 @@ EDITS = [
     ("settings/schema.py", '"updates of the generator"', '"steps of the generator"', set(), set(STAGES)),
     ("data/synthetic/imitations.py", "def write_archive(", "A = 1\n\n\ndef write_archive(", set(), set(STAGES)),  # used by nobody
     ("common/progress.py", "interval: float = 10.0", "interval: float = 20.0", set(), set(STAGES)),
-    ("data/archives.py", 'raise UserError(f"', 'raise UserError(f"Sorry: ', set(), set(STAGES)),
+    ("data/sources/archives.py", 'raise UserError(f"', 'raise UserError(f"Sorry: ', set(), set(STAGES)),
     ("methods/method.py", '"""The contract between a method', '"""Other words', set(), set(STAGES)),
     ("training/loop.py", "# -- resume ---", "# -- another comment ---", set(), set(STAGES)),
     ("methods/method.py", "return 1.0\n", "return (1.0)\n", set(), set(STAGES)),
@@ -93,10 +93,10 @@ def test_an_edit_changes_the_stages_that_it_means_something_to(copy, before, mod
     assert not no & found
 
 
-def test_an_edit_of_published_counts_changes_images(copy, before) -> None:
+def test_an_edit_of_a_data_sets_facts_changes_what_is_fetched(copy, before) -> None:
     with open(copy.parent / "benchmarks" / "market1501.yaml", "a") as file:
         file.write("# more\n")
-    assert changed(copy, before) == {"images"}
+    assert changed(copy, before) == {"published", "images"}
 
 
 def test_every_data_file_exists(repository) -> None:

@@ -61,7 +61,7 @@ def with_(path: str, value: object) -> dict:
         (
             "datasets",
             {"m": {"kind": "market1501", "label": "M", "keypoints": {"estimator": "openpose"}}},
-            "datasets.m.keypoints.estimator must be one of table, openpifpaf",
+            "datasets.m.keypoints.estimator must be one of auto, table, openpifpaf",
         ),
         (
             "datasets",

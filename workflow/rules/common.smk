@@ -13,7 +13,8 @@ from potgan.common.errors import UserError
 from potgan.common.files import sha256_of
 from potgan.common.paths import OPENPIFPAF_RECIPE, openpifpaf_environment
 from potgan.pipeline.code import code_fingerprint
-from potgan.pipeline.jobs import TABULATE, jobs
+from potgan.data.sources.published import decided_estimator
+from potgan.pipeline.jobs import TABULATE, jobs, named_paths
 from potgan.pipeline.packing import unpack
 from potgan.pipeline.snakemake import prefer_this_python, show, write_stamps
 from potgan.pipeline.start import IMITATIONS, configure, present
@@ -103,32 +104,51 @@ def source_files(wildcards):
     """The archive and lists that the configuration names. What lies in the data folder or is fetched is not tracked:
     its place is not known before it is there."""
     settings = BENCHMARK.datasets[wildcards.dataset]
-    return files_of_the_user([settings.source, *settings.splits.values()])
+    return files_of_the_user([settings.source, *named_paths(settings.splits.values())])
+
+
+def published_files(wildcards):
+    """The record of the published tables and lists, for a data set that asks for such files."""
+    key = ("published", wildcards.dataset)
+    return [str(JOBS[key].record)] if key in JOBS else []
+
+
+def published_lists(wildcards):
+    """The same before the images: first it is known whose key points a data set will have, and then archives are fetched. Only
+    lists of the splits decide what the images are."""
+    job = JOBS["images", wildcards.dataset]
+    files = published_files(wildcards)
+    return files if job.before else [ancient(path) for path in files]
 
 
 def keypoint_tables(wildcards):
-    return files_of_the_user(
-        BENCHMARK.datasets[wildcards.dataset].keypoints.tables.values()
-    )
+    settings = BENCHMARK.datasets[wildcards.dataset].keypoints
+    return files_of_the_user(named_paths(settings.tables.values()))
 
 
 def detector(wildcards):
     """What OpenPifPaf needs, where it is asked for: its environment, and a checkpoint that the workflow trains."""
-    settings = BENCHMARK.datasets[wildcards.dataset].keypoints
-    if settings.estimator != "openpifpaf":
+    dataset = BENCHMARK.datasets[wildcards.dataset]
+    if ("published", wildcards.dataset) in JOBS:
+        # Until the published tables were looked for, Snakemake does not know what the key points need.
+        checkpoints.published.get(dataset=wildcards.dataset)
+    folder = LAYOUT.published(wildcards.dataset)
+    if decided_estimator(dataset, folder) != "openpifpaf":
         return []
+    settings = dataset.keypoints
     trained = settings.openpifpaf.checkpoint == SYNTHETIC_CHECKPOINT
     return [OPENPIFPAF, *([SYNTHETIC_CHECKPOINT] if trained else [])]
 
 
 def detection_threads(wildcards):
-    settings = BENCHMARK.datasets[wildcards.dataset].keypoints
-    return settings.openpifpaf.workers if settings.estimator == "openpifpaf" else 1
+    dataset = BENCHMARK.datasets[wildcards.dataset]
+    estimator = decided_estimator(dataset, LAYOUT.published(wildcards.dataset))
+    return dataset.keypoints.openpifpaf.workers if estimator == "openpifpaf" else 1
 
 
 def pair_lists(wildcards):
     settings = BENCHMARK.datasets[wildcards.dataset].pairs
-    return files_of_the_user([settings.train, settings.test])
+    return files_of_the_user(named_paths([settings.train, settings.test]))
 
 
 def training_threads(wildcards):
@@ -164,7 +184,7 @@ def stamp(stage):
     return path
 
 
-def checkpoint(wildcards):
+def trained_checkpoint(wildcards):
     """The finished training that a method generates with; references and external methods need none."""
     key = ("generate", wildcards.dataset, wildcards.method, int(wildcards.seed))
     return [

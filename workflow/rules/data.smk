@@ -20,10 +20,31 @@ rule imitate:
         "python -m potgan imitate {wildcards.kind} --out {params.folder} 2>&1 | tee {log}"
 
 
+# A checkpoint, because the key points need OpenPifPaf only where the tables cannot be had.
+checkpoint published:
+    input:
+        decided=stamp("published"),
+    output:
+        f"{RESULTS}/{{dataset}}/published/published.json",
+    log:
+        f"{LOGS}/published/{{dataset}}.log",
+    benchmark:
+        f"{BENCHMARKS}/published/{{dataset}}.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        configuration=CONFIGURATION,
+    message:
+        "Published tables and lists of {wildcards.dataset}"
+    shell:
+        "python -m potgan published --config {params.configuration} --dataset {wildcards.dataset} 2>&1 | tee {log}"
+
+
 rule images:
     input:
         decided=stamp("images"),
         source=source_files,
+        published=published_lists,
     output:
         f"{RESULTS}/{{dataset}}/images/images.csv",
         f"{RESULTS}/{{dataset}}/images/images.json",
@@ -85,6 +106,7 @@ rule keypoints:
     input:
         decided=stamp("keypoints"),
         images=rules.images.output,
+        published=published_files,
         tables=keypoint_tables,
         detector=detector,
     output:
@@ -132,6 +154,7 @@ rule pairs:
     input:
         decided=stamp("pairs"),
         keypoints=rules.keypoints.output,
+        published=published_files,
         lists=pair_lists,
     output:
         f"{RESULTS}/{{dataset}}/pairs/pairs.json",

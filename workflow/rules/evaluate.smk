@@ -1,7 +1,7 @@
 rule generate:
     input:
         decided=stamp("generate"),
-        checkpoint=checkpoint,
+        checkpoint=trained_checkpoint,
         pairs=rules.pairs.output,
         parsing=parsing_for("generate"),
     output:

@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import yaml
 
@@ -128,6 +128,7 @@ class Facts(TypedDict):
     tree_pattern: NotRequired[str]
     example: str
     tables_page: str
+    published: NotRequired[dict[str, Any]]
 
 
 def facts_of(kind: str) -> Facts:

@@ -18,8 +18,10 @@ import pandas as pd
 from potgan.common.download import check_checksum_text, digest_of
 from potgan.common.errors import UserError
 from potgan.common.progress import progress
-from potgan.data.acquisition import locate, why_absent
-from potgan.data.archives import (
+from potgan.data.keypoint_files import match_names
+from potgan.data.pixels import decode_image
+from potgan.data.sources.acquisition import locate, why_absent
+from potgan.data.sources.archives import (
     Entry,
     Facts,
     ListsMissing,
@@ -33,8 +35,6 @@ from potgan.data.archives import (
     password_of,
     survey,
 )
-from potgan.data.keypoint_files import match_names
-from potgan.data.pixels import decode_image
 from potgan.settings.schema import Dataset
 
 STATES = ("ok", "partial", "wrong version", "encrypted", "absent")

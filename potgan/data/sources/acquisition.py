@@ -12,7 +12,7 @@ from pathlib import Path
 from potgan.common.download import fetch, file_name_of, is_address
 from potgan.common.errors import UserError
 from potgan.common.progress import say
-from potgan.data.archives import Facts, facts_of, password_hint, password_of
+from potgan.data.sources.archives import Facts, facts_of, password_hint, password_of
 from potgan.settings.schema import Dataset
 
 
