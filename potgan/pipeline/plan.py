@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,8 +45,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """stages in the pipeline's order; free: bytes on the disk of the results; unknown: what could not be told, and why; left_out:
-    models that a data set has not, and why; keypoints: where the key points of each real data set come from."""
+    """What is to be done.
+
+    stages: in the pipeline's order. free: bytes on the disk of the results. unknown: what could not be told, and why. left_out:
+    models that a data set has not, and why. keypoints: where the key points of each real data set come from. unequal: for each
+    data set whose models do not see as many pairs as each other, how many each sees.
+    """
 
     benchmark: str
     stages: tuple[Stage, ...]
@@ -53,6 +58,7 @@ class Plan:
     unknown: tuple[str, ...]
     left_out: tuple[str, ...] = ()
     keypoints: tuple[str, ...] = ()
+    unequal: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -108,9 +114,20 @@ def plan(benchmark: Benchmark, layout: Layout) -> Plan:
         for name, dataset in benchmark.datasets.items()
         if dataset.kind != "synthetic"
     )
-    return Plan(
-        benchmark.benchmark, stages, free_bytes(layout.results), tuple(dict.fromkeys(unknown)), without, keypoints
-    )
+    free, unequal = free_bytes(layout.results), tuple(unequal_budgets(benchmark))
+    return Plan(benchmark.benchmark, stages, free, tuple(dict.fromkeys(unknown)), without, keypoints, unequal)
+
+
+def unequal_budgets(benchmark: Benchmark) -> Iterator[str]:
+    """One phrase for each data set whose models are not all trained on as many pairs."""
+    for dataset in benchmark.datasets:
+        seen = {}
+        for model in benchmark.models:
+            if not benchmark.why_left_out(dataset, model):
+                training = benchmark.run_settings(dataset, model, benchmark.seeds[0]).training
+                seen[model] = training.iterations * training.batch_size
+        if len(set(seen.values())) > 1:
+            yield f"{dataset}: {', '.join(f'{model} {count:,}' for model, count in seen.items())}"
 
 
 def image_bytes(dataset: Dataset) -> int:
@@ -199,6 +216,7 @@ def text(found: Plan) -> str:
             "WARNING: that does not fit. Free some space, or put results/ on another disk (snakemake --directory)."
         )
     lines += [f"Key points of {sentence}." for sentence in found.keypoints]
+    lines += [f"Pairs that each model sees, which are not the same on {sentence}." for sentence in found.unequal]
     lines += [f"Not known: {what}." for what in found.unknown]
     lines += [f"Without {what}." for what in found.left_out]
     return "\n".join([*lines, DISK, ""])

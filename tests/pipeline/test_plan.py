@@ -77,6 +77,16 @@ def test_hours_come_from_finished_trainings_of_the_same_shape_on_this_device_onl
     assert train.hours == pytest.approx(3 * iterations * batch / 2.0 / 3600)
 
 
+def test_models_that_do_not_see_as_many_pairs_as_each_other_are_named() -> None:
+    assert plan.plan(load(TINY), Layout("tiny")).unequal == ()
+    shorter = TINY | {"models": TINY["models"] | {"short": {"training": {"batch_size": 1}}}}
+    found = plan.plan(load(shorter), Layout("tiny"))
+    assert len(found.unequal) == 1
+    assert found.unequal[0].startswith("synthetic: potgan 18, ")
+    assert found.unequal[0].endswith("short 9")
+    assert "not the same on synthetic: potgan 18" in plan.text(found)
+
+
 def test_too_little_disk_is_a_warning(tmp_path) -> None:
     found = plan.plan(load(TINY), Layout("tiny", tmp_path))
     assert "WARNING" not in plan.text(found)

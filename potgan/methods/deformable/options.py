@@ -28,7 +28,11 @@ class DeformableOptions:
     )
     nearest_neighbour: float = setting(0.01, "weight of the nearest-neighbour loss", at_least=0)
     window: int = setting(
-        3, "side of that loss's window, an odd number; 3 for Market-1501, 5 for DeepFashion", unit="pixels", at_least=1
+        3,
+        "side of that loss's window, an odd number; 3 for Market-1501, 5 for DeepFashion",
+        unit="pixels",
+        at_least=1,
+        at_most=31,
     )
     feature_scale: float = setting(
         57.6,
