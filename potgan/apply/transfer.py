@@ -165,9 +165,11 @@ def row_of(table: Keypoints, name: str, path: Path) -> np.ndarray:
 
 
 def joints_of_images(
-    paths: Sequence[Path], tables: Sequence[Path], detector: OpenPifPafSettings = DETECTOR
+    paths: Sequence[Path], tables: Sequence[Path], detector: OpenPifPafSettings = DETECTOR, person: str = "score"
 ) -> dict[Path, np.ndarray]:
     """Path -> (18, 2) joints in the image's own pixels: by file name from the tables where any are named, else by OpenPifPaf.
+
+    person: as in `read_keypoints`, for the tables.
 
     Raises UserError for an image that no table has, and where neither tables nor OpenPifPaf's environment are there.
     """
@@ -176,7 +178,7 @@ def joints_of_images(
         return {}
     if not tables:
         return _detected(paths, detector)
-    read = [(table, read_keypoints(table)) for table in tables]
+    read = [(table, read_keypoints(table, person)) for table in tables]
     found = {}
     for path in paths:
         fitting = next(((table, k) for table, k in read if match_names([path.name], k.names)), None)
@@ -229,12 +231,15 @@ def read_inputs(
     tables: Sequence[Path] = (),
     pose_size: tuple[int, int] | None = None,
     detector: OpenPifPafSettings = DETECTOR,
+    person: str = "score",
 ) -> tuple[np.ndarray, Pose, list[Pose]]:
     """(source image in the frame, its pose, the target poses), from what a person named.
 
     words: as in the head of this module. source_word: a table or TABLE:NAME with the source's pose, in its pixels. tables:
     key points of images, by file name. pose_size: (height, width) of the images whose pixels the rows of pose tables count;
-    None: the generator's frame. Raises UserError for whatever is wrong with any of them; a pose without any joint is.
+    None: the generator's frame. person: which of several people in an image of a table is meant (`read_keypoints`).
+
+    Raises UserError for whatever is wrong with any of them; a pose without any joint is.
     """
     image = read_picture(source)
     targets = [split_word(word) for word in words]
@@ -242,8 +247,8 @@ def read_inputs(
         if name is not None and is_image(path):
             raise UserError(f"{path}:{name}: an image has one pose; only a table has names")
     sizes = {path: read_picture(path).shape[:2] for path, _ in targets if is_image(path)}
-    found = joints_of_images([*sizes, *([] if source_word else [source])], tables, detector)
-    joints = _source_row(source_word, source) if source_word else found[source]
+    found = joints_of_images([*sizes, *([] if source_word else [source])], tables, detector, person)
+    joints = _source_row(source_word, source, person) if source_word else found[source]
     if np.isnan(joints[:, 0]).all():
         raise UserError(f"{source}: has no person whose joints are known; its pose decides what is moved")
     source_pose = fitted(source.name, joints, image.shape[:2], frame)
@@ -253,7 +258,7 @@ def read_inputs(
         if is_image(path):
             poses.append(fitted(path.name, found[path], sizes[path], frame))
             continue
-        table = read_keypoints(path)
+        table = read_keypoints(path, person)
         rows = [(n, table.of(n)) for n in table.names] if name is None else [(name, row_of(table, name, path))]
         if not rows:
             raise UserError(f"{path}: has no rows; name a table with at least one pose")
@@ -264,11 +269,11 @@ def read_inputs(
     return resize(image, frame), source_pose, poses
 
 
-def _source_row(word: str, source: Path) -> np.ndarray:
+def _source_row(word: str, source: Path, person: str) -> np.ndarray:
     path, name = split_word(word)
     if is_image(path):
         raise UserError(f"{path}: is an image; --source-pose names a key-point table, or TABLE:NAME")
-    table = read_keypoints(path)
+    table = read_keypoints(path, person)
     if name is None and len(table) == 1:
         return table.joints[0]
     return row_of(table, name or source.name, path)
@@ -438,6 +443,7 @@ def transfer_files(
     *,
     source_word: str | None,
     tables: Sequence[Path],
+    person: str,
     pose_size: Sequence[int] | None,
     overlay: bool,
     batch_size: int,
@@ -455,7 +461,9 @@ def transfer_files(
     where = _device(device)
     trained = open_generator(checkpoint, where)
     detector = dataclasses.replace(DETECTOR, device="cpu" if device == "cpu" else "auto")
-    image, source_pose, poses = read_inputs(source, words, trained.image_size, source_word, tables, pose_size, detector)
+    image, source_pose, poses = read_inputs(
+        source, words, trained.image_size, source_word, tables, pose_size, detector, person
+    )
     for line in doubts(trained, source_pose, poses):
         say(f"potgan transfer: warning: {line}")
     torch.set_num_threads(1)  # sums must not depend on how many cores a machine has

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from potgan.cli.pipeline import run_stage
-from potgan.cli.verb import CONFIG, ROOT, Option, configured, option, verb
+from potgan.cli.verb import CONFIG, PERSON, ROOT, Option, configured, option, verb
 from potgan.common.errors import EXIT_BAD_INPUT, UserError
 from potgan.common.files import refuse_to_overwrite
 from potgan.common.paths import at_home
@@ -129,6 +129,7 @@ def verify(arguments: argparse.Namespace) -> int:
         type=Path,
         help="folder of the stage `images`: joints must fit its images, and coco17 gets their sizes",
     ),
+    PERSON,
 )
 def convert(arguments: argparse.Namespace) -> None:
     from potgan.common.progress import say
@@ -137,7 +138,7 @@ def convert(arguments: argparse.Namespace) -> None:
     from potgan.data.pose import refuse_other_frame
 
     refuse_to_overwrite(arguments.out, [arguments.table])
-    keypoints = read_keypoints(arguments.table)
+    keypoints = read_keypoints(arguments.table, arguments.person)
     sizes = None
     if arguments.images:
         folder = ImageFolder(arguments.images)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from potgan.cli.verb import option, options_of, verb
+from potgan.cli.verb import PERSON, option, options_of, verb
 
 
 @verb(
@@ -40,6 +40,7 @@ def export(arguments: argparse.Namespace) -> None:
            "points (each row is a pose, in the generator's pixels; also COCO's and OpenPose's JSON), or TABLE:NAME for one row"),
     option("--keypoints", dest="tables", type=Path, nargs="+", default=[], metavar="TABLE",
            help="key points of the images, by file name; without them OpenPifPaf finds them"),
+    PERSON,
     option("--pose-size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"),
            help="size of the images to which the rows of pose tables belong; default: the generator's"),
     option("--out", type=Path, required=True, help=".png: the picture, or a strip of several; .gif: an animation"),

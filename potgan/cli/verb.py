@@ -58,6 +58,13 @@ METHOD = option(
     required=True,
     help="a model, <main model>-first-checkpoint or -<intervention>, copy-source, mean-image, real-data or an external method",
 )
+PERSON = option(
+    "--person",
+    default="score",
+    metavar="score|largest|NUMBER",
+    help="which of several people in an image: that of the highest score, the largest one, or their number in the file; "
+    "default: %(default)s",
+)
 SEED = option("--seed", type=int, default=0, help="default: %(default)s")
 
 

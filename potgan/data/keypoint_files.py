@@ -97,24 +97,27 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # Reading
 
 
-def read_keypoints(path: str | Path) -> Keypoints:
+def read_keypoints(path: str | Path, person: str = "score") -> Keypoints:
     """Read a table of key points in any format of this module. The content tells the format.
 
     Rows keep their order in the file. For COCO this is the order of `images`. For OpenPose it is the order that `write_keypoints`
     has recorded, or else that of the sorted names. For a list of results it is the order in which the images come first.
 
-    Of several people in an image, the one with the highest score is taken, as by the programs that write the published tables, and
-    the first of those with equal scores. A line on standard error says how many are left out. The score is COCO's `score` where all
-    people in the image have one, and else the sum of the confidences.
+    person: which of several people in an image is taken. `score` is the one with the highest score, as in the programs that write
+    the published tables, and the first of those with equal scores. The score is COCO's `score` where all people in the image have
+    one, and else the sum of the confidences. `largest` is the one whose joints lie in the largest box. A number counts the people
+    of an image from 1, in the order of the file. A line on standard error says how many are left out.
 
     Raises UserError, which names the file and the line or the place in the JSON tree, for: a missing file, an unknown header, JSON
     of another kind, another number of joints than 18 (17 and 25 in their formats), a value that is no number, NaN, a name that is
-    empty, has a folder or stands twice, a line that is too long, text that is not UTF-8, and joints that count shares of the image
-    or the pixels of another one.
+    empty, has a folder or stands twice, a line that is too long, text that is not UTF-8, joints that count shares of the image or
+    the pixels of another one, and a number of a person that an image with people does not have.
     """
     path = Path(path)
+    if person not in ("score", "largest") and not re.fullmatch(r"[1-9][0-9]{0,3}", person):
+        raise UserError(f"--person must be score, largest or a number from 1 on, and is {person[:80]!r}")
     try:
-        keypoints = _read_any(path)
+        keypoints = _read_any(path, person)
     except FileNotFoundError:
         raise UserError(f"{path}: no such key-point table") from None
     except OSError as error:
@@ -123,12 +126,12 @@ def read_keypoints(path: str | Path) -> Keypoints:
     return keypoints
 
 
-def _read_any(path: Path) -> Keypoints:
-    """The table at a path. The first character of a file tells JSON from a table of lines."""
+def _read_any(path: Path, person: str) -> Keypoints:
+    """The table at a path. The first character of a file tells JSON from a table of lines, which have one person per image."""
     if path.is_dir():
-        return _read_folder(path)
+        return _read_folder(path, person)
     if path.name.endswith(_OPENPIFPAF_ENDING):
-        return _read_openpifpaf([path], path)
+        return _read_openpifpaf([path], path, person)
     with open(path, "rb") as file:
         start = file.peek(4096).removeprefix(_BYTE_ORDER_MARK).lstrip()[:1]
         if start not in (b"{", b"["):
@@ -136,8 +139,8 @@ def _read_any(path: Path) -> Keypoints:
         tree = _json_tree(file, path)
         one_image = type(tree) is dict and "people" in tree
         if one_image:
-            return _read_openpose([path], path)
-        return _read_results(tree, path) if type(tree) is list else _read_coco(tree, path)
+            return _read_openpose([path], path, person)
+        return _read_results(tree, path, person) if type(tree) is list else _read_coco(tree, path, person)
 
 
 def _read_table(file: BinaryIO, path: Path) -> Keypoints:
@@ -384,7 +387,7 @@ def _check_confidence(confidence: np.ndarray, where: Callable[[int], str]) -> No
         )
 
 
-def _read_coco(tree: Json, path: Path) -> Keypoints:
+def _read_coco(tree: Json, path: Path, person: str) -> Keypoints:
     """The key points in COCO's JSON. They must lie in their images where it says how large these are."""
     images = _item(tree, "images", list, f"{path}, JSON of another kind")
     annotations = _item(tree, "annotations", list, f"{path}, JSON of another kind")
@@ -410,14 +413,14 @@ def _read_coco(tree: Json, path: Path) -> Keypoints:
         if type(owner) not in (int, str) or owner not in row_of:
             raise UserError(f"{where}: image_id {_shown(owner)} is not in 'images'; add the image or remove the entry")
         people.append((row_of[owner], annotation, where))
-    keypoints = _best_people(list(names), people, path)
+    keypoints = _one_of_each(list(names), people, path, person)
     sizes = [(image.get("height"), image.get("width")) for image in images]
     if all(type(length) is int and length > 0 for size in sizes for length in size):
         refuse_outside(keypoints, sizes, str(path))
     return keypoints
 
 
-def _read_results(results: list[Json], path: Path) -> Keypoints:
+def _read_results(results: list[Json], path: Path, person: str) -> Keypoints:
     """The key points in a list of results whose `image_id` is the name of a file, as AlphaPose writes it."""
     if not results or any(type(result) is dict and type(result.get("image_id")) is int for result in results):
         raise UserError(
@@ -431,10 +434,10 @@ def _read_results(results: list[Json], path: Path) -> Keypoints:
         _item(result, "keypoints", list, where)
         _check_name(result.get("image_id"), where)
         people.append((names.setdefault(result["image_id"], len(names)), result, where))
-    return _best_people(list(names), people, path)
+    return _one_of_each(list(names), people, path, person)
 
 
-def _read_openpifpaf(paths: list[Path], source: Path) -> Keypoints:
+def _read_openpifpaf(paths: list[Path], source: Path, person: str) -> Keypoints:
     """The key points in files of OpenPifPaf's predictions (`--json-output`), one per image. source: their folder, or the file."""
     people: _People = []
     for row, path in enumerate(paths):
@@ -447,23 +450,23 @@ def _read_openpifpaf(paths: list[Path], source: Path) -> Keypoints:
     names = [path.name.removesuffix(_OPENPIFPAF_ENDING) for path in paths]
     for name, path in zip(names, paths, strict=True):
         _check_name(name, str(path))
-    return _best_people(names, people, source)
+    return _one_of_each(names, people, source, person)
 
 
-def _best_people(names: list[str], people: _People, source: Path) -> Keypoints:
-    """A table of the images `names` with the person of the highest score in each. people have COCO's 17 key points.
+def _one_of_each(names: list[str], people: _People, source: Path, person: str) -> Keypoints:
+    """A table of the images `names` with one of the people in each, who have COCO's 17 key points.
 
     The third number of a joint is its visibility: 0 for missing, 1 for hidden (confidence 0.5), 2 for visible (confidence 1). If it
     has a fraction anywhere in the file, it is the confidence, as detectors write it. The neck stands under the key `potgan`. Where
     that is missing, it is the middle of the shoulders where both are there, with the lower of their confidences.
     """
     raw, extras = [], []
-    for _, person, where in people:
-        raw.append(_numbers(person["keypoints"], f"{where}.keypoints", {51: "x, y, v of COCO's 17 key points"}))
-        score = person.get("score")
-        if "score" in person and (type(score) not in (int, float) or not abs(score) <= _LARGEST):
+    for _, found, where in people:
+        raw.append(_numbers(found["keypoints"], f"{where}.keypoints", {51: "x, y, v of COCO's 17 key points"}))
+        score = found.get("score")
+        if "score" in found and (type(score) not in (int, float) or not abs(score) <= _LARGEST):
             raise UserError(f"{where}.score: {_shown(score)} is no number; correct or remove it")
-        extras.append((score, _coco_extra(person.get("potgan"), f"{where}.potgan")))
+        extras.append((score, _coco_extra(found.get("potgan"), f"{where}.potgan")))
 
     points = np.zeros((len(raw), len(JOINTS), 3))
     given = np.array(raw, np.float64).reshape(len(raw), len(COCO_JOINTS), 3)
@@ -483,26 +486,42 @@ def _best_people(names: list[str], people: _People, source: Path) -> Keypoints:
             points[i, :, 2] = np.where(points[i, :, 2] == 0, 0, confidence)
             points[i, JOINT["neck"], 2] = 0 if neck is None else confidence[JOINT["neck"]]
 
-    best: dict[int, list[int]] = {}
+    together: dict[int, list[int]] = {}
     for i, (row, _, _) in enumerate(people):
-        best.setdefault(row, []).append(i)
+        together.setdefault(row, []).append(i)
     chosen = np.zeros((len(names), len(JOINTS), 3))
-    for row, rivals in best.items():
+    for row, rivals in together.items():
         scores = [extras[i][0] for i in rivals]
-        if None in scores:
-            scores = [points[i, :, 2].sum() for i in rivals]
-        chosen[row] = points[rivals[int(np.argmax(scores))]]
-    _say_left_out([len(rivals) for rivals in best.values()], source)
+        place = _place_of(person, points[rivals], None if None in scores else scores, f"{source}: {names[row]}")
+        chosen[row] = points[rivals[place]]
+    _say_left_out([len(rivals) for rivals in together.values()], source, person)
     return Keypoints(names, *_joints_of(chosen))
 
 
-def _say_left_out(people: list[int], source: Path) -> None:
+def _place_of(person: str, points: np.ndarray, scores: list[float] | None, where: str) -> int:
+    """Which of the people in an image is meant by `person`, counted from 0. points: (P, 18, 3). scores: of a file that has them."""
+    if person.isdigit():
+        if int(person) > len(points):
+            raise UserError(
+                f"{where}: shows {len(points)} people, so that --person {person} is none; name a smaller number"
+            )
+        return int(person) - 1
+    if person == "largest":
+        there = points[:, :, 2:] > 0
+        low = np.where(there, points[:, :, :2], np.inf).min(axis=1)
+        high = np.where(there, points[:, :, :2], -np.inf).max(axis=1)
+        return int(np.argmax(np.where(there.any(axis=(1, 2)), np.prod(high - low, axis=1), -1)))
+    return int(np.argmax(points[:, :, 2].sum(axis=1) if scores is None else scores))
+
+
+def _say_left_out(people: list[int], source: Path, person: str) -> None:
     """Say how many people are left out. people: how many there are in each image."""
     several = [count for count in people if count > 1]
+    taken = {"score": "the one of the highest score", "largest": "the largest one"}.get(person, f"number {person}")
     if several:
         say(
-            f"{source}: {len(several):,} images show several people; the one of the highest score is taken, and "
-            f"{sum(several) - len(several):,} people are left out"
+            f"{source}: {len(several):,} images show several people; {taken} is taken, and {sum(several) - len(several):,} people "
+            "are left out"
         )
 
 
@@ -529,7 +548,7 @@ def _coco_extra(extra: Json, where: str) -> tuple[list[float] | None, list[float
     return None if neck is None else _numbers(neck, f"{where}.neck", {2: "x, y"}), confidence
 
 
-def _read_folder(folder: Path) -> Keypoints:
+def _read_folder(folder: Path, person: str) -> Keypoints:
     """The key points in a folder of OpenPose's or OpenPifPaf's files."""
     inside = sorted(path for path in folder.iterdir() if not is_of_macos(path.name))
     openpose = [path for path in inside if path.name.endswith(_OPENPOSE_ENDING)]
@@ -537,16 +556,16 @@ def _read_folder(folder: Path) -> Keypoints:
     if openpose and openpifpaf:
         raise UserError(f"{folder}: has files of OpenPose and of OpenPifPaf; name a folder with those of one of them")
     if openpifpaf:
-        return _read_openpifpaf(openpifpaf, folder)
+        return _read_openpifpaf(openpifpaf, folder, person)
     if not openpose:
         raise UserError(
             f"{folder}: has no *{_OPENPOSE_ENDING}; expected a folder of OpenPose's files (--write_json), or of OpenPifPaf's "
             f"*{_OPENPIFPAF_ENDING} (--json-output)"
         )
-    return _read_openpose(openpose, folder)
+    return _read_openpose(openpose, folder, person)
 
 
-def _read_openpose(paths: list[Path], source: Path) -> Keypoints:
+def _read_openpose(paths: list[Path], source: Path, person: str) -> Keypoints:
     """The key points in files of OpenPose's JSON (OpenPose, doc/02_output.md). source: their folder, or the file.
 
     A joint with confidence 0 is missing. The files hold no score of a person, so it is the sum of the confidences. The file
@@ -558,9 +577,9 @@ def _read_openpose(paths: list[Path], source: Path) -> Keypoints:
     for i, path in enumerate(paths):
         tree = _json_of(path)
         people = []
-        for k, person in enumerate(_item(tree, "people", list, str(path))):
+        for k, found in enumerate(_item(tree, "people", list, str(path))):
             where = f"{path}, people[{k}]"
-            values = _item(person, "pose_keypoints_2d", list, where)
+            values = _item(found, "pose_keypoints_2d", list, where)
             values = _numbers(values, f"{where}.pose_keypoints_2d", expected)
             points = np.array(values, np.float64).reshape(-1, 3)
             people.append(points[list(BODY_25_PLACES)] if len(points) == 25 else points)
@@ -569,7 +588,7 @@ def _read_openpose(paths: list[Path], source: Path) -> Keypoints:
             people = np.array(people)
             _check_confidence(people[:, :, 2], lambda k, p=path: f"{p}, people[{k}].pose_keypoints_2d")
             people[:, :, 2] = np.minimum(people[:, :, 2], 1)
-            chosen[i] = people[int(np.argmax(people[:, :, 2].sum(axis=1)))]
+            chosen[i] = people[_place_of(person, people, None, str(path))]
         extra = tree.get("potgan")
         extra = extra if type(extra) is dict else {}
         stem = path.name.removesuffix(_OPENPOSE_ENDING if path.name.endswith(_OPENPOSE_ENDING) else ".json")
@@ -581,7 +600,7 @@ def _read_openpose(paths: list[Path], source: Path) -> Keypoints:
             )
         names[name] = path
         rows.append(extra.get("row"))
-    _say_left_out(counts, source)
+    _say_left_out(counts, source, person)
     joints, confidence = _joints_of(chosen)
     order = np.arange(len(paths))
     if all(type(row) is int and abs(row) <= _LARGEST for row in rows):

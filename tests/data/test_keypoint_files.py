@@ -323,6 +323,37 @@ def test_alphaposes_results_by_hand(tmp_path, capsys) -> None:
     )
 
 
+def test_which_of_several_people_is_taken_can_be_chosen(tmp_path) -> None:
+    """Three people: the surest one is small, the largest one is unsure, and a third has one joint."""
+
+    def flat(points: list[tuple[float, float, float]], count: int) -> list[float]:
+        return [value for point in points + [(0, 0, 0)] * (count - len(points)) for value in point]
+
+    sure = [(10, 10, 0.9), (12, 10, 0.9), (10, 14, 0.9)]
+    large = [(50, 5, 0.4), (60, 90, 0.4)]
+    one = [(99, 99, 0.8)]
+    openpose = tmp_path / "a_keypoints.json"
+    people = [{"pose_keypoints_2d": flat(points, 18)} for points in (one, sure, large)]
+    written(openpose, {"version": 1.3, "people": people})
+    results = [{"image_id": "a.jpg", "keypoints": flat(points, 17)} for points in (one, sure, large)]
+    alphapose = written(tmp_path / "results.json", results)
+    for path in (openpose, alphapose):
+        nose = {
+            choice: read_keypoints(path, choice).of("a.jpg")[0].tolist() for choice in ("score", "largest", "1", "3")
+        }
+        assert nose == {"score": [10, 10], "largest": [50, 5], "1": [99, 99], "3": [50, 5]}
+        with pytest.raises(UserError, match=r"shows 3 people, so that --person 4 is none"):
+            read_keypoints(path, "4")
+    with pytest.raises(UserError, match="--person must be score, largest or a number from 1 on, and is '0'"):
+        read_keypoints(alphapose, "0")
+
+
+def test_an_image_of_nobody_has_no_largest_person(tmp_path) -> None:
+    nobody = [{"pose_keypoints_2d": [0.0] * 54}, {"pose_keypoints_2d": [0.0] * 54}]
+    path = written(tmp_path / "a_keypoints.json", {"version": 1.3, "people": nobody})
+    assert not read_keypoints(path, "largest").present.any()
+
+
 def pifpaf(x: int, score: float) -> dict:
     return {"keypoints": [v for k in range(17) for v in (x + k, 3.5, 0.0 if k == 9 else 0.75)], "bbox": [0, 0, 9, 9],
             "score": score, "category_id": 1}  # fmt: skip
