@@ -170,14 +170,16 @@ def masks(arguments: argparse.Namespace) -> None:
     from potgan.common.progress import say
     from potgan.data.exports.masks import WRITTEN, write_masks
     from potgan.data.keypoint_files import read_keypoints
+    from potgan.data.pose import refuse_other_frame
 
     if arguments.out is None or arguments.size is None:
         raise UserError(f"masks: --{'out' if arguments.out is None else 'size'} is missing; name it beside --keypoints")
     if min(*arguments.size, arguments.limb_radius) < 1:
         raise UserError("masks: --size and --limb-radius must be at least 1")
     refuse_to_replace(arguments.out, "drawing masks", lambda path: path.name in WRITTEN)
-    table = read_keypoints(arguments.keypoints)
-    record = write_masks(table, tuple(arguments.size), arguments.limb_radius, arguments.out)
+    table, size = read_keypoints(arguments.keypoints), tuple(arguments.size)
+    refuse_other_frame(table, [size] * len(table), str(arguments.keypoints))
+    record = write_masks(table, size, arguments.limb_radius, arguments.out)
     say(f"{arguments.out}: masks of {record['images']:,} images; {record['images_without_pose']:,} images have no pose")
 
 

@@ -116,6 +116,10 @@ def test_all_published_poses_of_market1501(shared, tmp_path, capsys) -> None:
     (out / "mine.txt").write_text("mine")
     assert cli.main(command) == 2
     assert "holds mine.txt, which drawing masks did not write" in capsys.readouterr().err
+    for size in (("256", "256"), ("64", "32")):  # images of other sizes than those of the table
+        assert cli.main([*command[:4], *size, "--out", str(tmp_path / "other")]) == 2
+        assert str(published) in capsys.readouterr().err
+        assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(
