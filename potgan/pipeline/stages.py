@@ -119,6 +119,7 @@ def prepare(benchmark: Benchmark, layout: Layout, dataset: str, peer: str, out: 
         _keypoints(layout, dataset),
         pairs,
         out,
+        layout.parsing(dataset) if _dataset(benchmark, dataset).has_parsing else None,
     )
     counts = (
         f"{record['images'][split]:,} images and {record['pairs'][split]:,} pairs to {split}" for split in peers.SPLITS

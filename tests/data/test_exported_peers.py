@@ -1,7 +1,8 @@
 """Data sets in the form of other projects, read by the loaders of those projects where a checkout is named.
 
-PATN_CHECKOUT names a copy of github.com/tengteng95/Pose-Transfer, and GFLA_CHECKOUT one of
-github.com/RenYurui/Global-Flow-Local-Attention.
+PATN_CHECKOUT names a copy of github.com/tengteng95/Pose-Transfer, GFLA_CHECKOUT one of
+github.com/RenYurui/Global-Flow-Local-Attention, POSE_GAN_CHECKOUT one of github.com/AliaksandrSiarohin/pose-gan, and ADGAN_CHECKOUT
+one of github.com/menyifang/ADGAN.
 """
 
 import importlib
@@ -9,9 +10,12 @@ import inspect
 import io
 import json
 import os
+import re
+import subprocess
 import sys
 import types
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -30,9 +34,11 @@ from potgan.data.exports.peers import PEERS, prepare
 from potgan.data.keypoint_files import read_keypoints
 from potgan.data.pixels import decode_image
 from potgan.data.pose_rendering import heatmaps
+from potgan.data.synthetic.imitations import write_archive
 from potgan.pipeline import stages
 from potgan.settings.layout import Layout
 from potgan.settings.reading import load
+from potgan.settings.schema import SyntheticSettings
 
 CPU = torch.device("cpu")
 SIZE, SIGMA = (64, 32), load(TINY).masks.heatmap_sigma
@@ -59,8 +65,10 @@ def ours(layout: Layout, split: str, size: tuple[int, int]) -> PairData:
     return load_pairs(images, keypoints, pairs[split], size, load(TINY).masks)
 
 
-@pytest.mark.parametrize("size", [SIZE, (96, 64)])
-@pytest.mark.parametrize("peer", PEERS)
+@pytest.mark.parametrize(
+    ("peer", "size"),
+    [(peer, size) for peer in ("patn", "gfla") for size in (SIZE, (96, 64))] + [("pose-gan", (128, 64))],
+)
 def test_the_files_hold_what_a_training_here_is_given(people, tmp_path, peer, size) -> None:
     """Read by Pillow, NumPy and pandas, as the loaders do. In the second case images are resized."""
     record = prepare(peer, "market1501", size, SIGMA, *inputs(people), tmp_path / "out")
@@ -69,12 +77,13 @@ def test_the_files_hold_what_a_training_here_is_given(people, tmp_path, peer, si
         pairs = pd.read_csv(root / f"market-pairs-{split}.csv")
         assert record["pairs"][split] == len(pairs) == len(data)
         table = pd.read_csv(root / f"market-annotation-{split}.csv", sep=":").set_index("name")
-        assert sorted(path.name for path in (root / split).iterdir()) == data.names == table.index.tolist()
+        images = root / PEERS[peer].images.format(set="market", split=split)
+        assert sorted(path.name for path in images.iterdir()) == data.names == table.index.tolist()
         assert (root / f"{split}K").exists() == PEERS[peer].heat_maps
         for i in range(0, len(data), 7):
             batch = data.batch(np.array([i]), CPU)
             for side, name in (("source", pairs["from"][i]), ("target", pairs["to"][i])):
-                picture = np.asarray(Image.open(root / split / name).convert("RGB"))
+                picture = np.asarray(Image.open(images / name).convert("RGB"))
                 wanted = getattr(batch, f"{side}_image")[0].permute(1, 2, 0).numpy()
                 assert np.abs(picture / 127.5 - 1 - wanted).max() < 1e-6
                 joints = data.joints[data.names.index(name)].numpy()
@@ -114,13 +123,67 @@ def test_the_verb_writes_them_and_removes_nothing_of_the_user(people, tmp_path, 
 
 def test_what_is_missing_is_one_line_and_nothing_is_written(people, tmp_path) -> None:
     images, keypoints, pairs = inputs(people)
-    with pytest.raises(UserError, match="no project 'pise'; there are patn, gfla"):
+    with pytest.raises(UserError, match="no project 'pise'; there are patn, gfla, pose-gan, adgan"):
         prepare("pise", "market1501", SIZE, SIGMA, images, keypoints, pairs, tmp_path / "out")
     less = keypoints.rows(range(1, len(keypoints)))
     wanted = pairs | {"test": pd.DataFrame({"from": [keypoints.names[0]], "to": [keypoints.names[1]]})}
     with pytest.raises(UserError, match=f"{keypoints.names[0]}: is in a pair and has no image or no key points"):
         prepare("patn", "market1501", SIZE, SIGMA, images, less, wanted, tmp_path / "out")
+    with pytest.raises(
+        UserError, match="Deformable GAN takes images of 128 x 64 here, and those of this data set are 64 x 32"
+    ):
+        prepare("pose-gan", "market1501", SIZE, SIGMA, images, keypoints, pairs, tmp_path / "out")
+    with pytest.raises(UserError, match="ADGAN reads deepfashion only, and not market1501"):
+        prepare("adgan", "market1501", SIZE, SIGMA, images, keypoints, pairs, tmp_path / "out")
+    with pytest.raises(UserError, match="ADGAN reads a class for each pixel, and the data set has no parsing"):
+        prepare("adgan", "deepfashion", (256, 176), SIGMA, images, keypoints, pairs, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+# -- DeepFashion, with a parsing ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fashion(tmp_path_factory) -> tuple[Layout, Path]:
+    """Images of synthetic people under DeepFashion's names, cropped as PATN crops them, with random labels of 8 classes."""
+    folder = tmp_path_factory.mktemp("fashion")
+    write_archive("deepfashion", folder / "made", SyntheticSettings(4, 3, 4), 0)
+    (folder / "labels").mkdir()
+    draw = np.random.default_rng(0)
+    for path in (folder / "made").glob("*.lst"):
+        for name in path.read_text().split():
+            labels = np.kron(draw.integers(0, 8, (16, 16)), np.ones((16, 16))).astype(np.uint8)
+            Image.fromarray(labels).save(folder / "labels" / f"{name.removesuffix('.jpg')}.png")
+    made = {split: str(folder / "made" / f"fasion-annotation-{split}.csv") for split in ("train", "test")}
+    entry = {
+        "kind": "deepfashion", "label": "D", "image_size": [256, 176], "crop_columns": [40, 216], "allow_partial": True,
+        "source": str(folder / "made" / "Img" / "img.zip"), "parsing": str(folder / "labels"), "parsing_classes": "adgan",
+        "splits": {split: str(folder / "made" / f"{split}.lst") for split in ("train", "test")}, "keypoints": made,
+        "pairs": {split: str(folder / "made" / f"fasion-pairs-{split}.csv") for split in ("train", "test")},
+    }  # fmt: skip
+    benchmark, layout = load(TINY | {"datasets": {"d": entry}}), Layout("tiny", folder)
+    for stage in (stages.images, stages.keypoints, stages.pairs, stages.parsing):
+        stage(benchmark, layout, "d")
+    stages.prepare(benchmark, layout, "d", "adgan", folder / "out")
+    return layout, folder / "out"
+
+
+def fashion_data(layout: Layout) -> PairData:
+    pairs = pd.read_csv(layout.pairs("d") / "pairs-test.csv")
+    keypoints = read_keypoints(layout.keypoints("d") / "keypoints.csv")
+    masks = load(TINY).masks
+    return load_pairs(layout.images("d"), keypoints, pairs, (256, 176), masks, parsing_folder=layout.parsing("d"))
+
+
+def test_labels_lie_where_adgans_loader_makes_of_a_name(fashion) -> None:
+    layout, out = fashion
+    data = fashion_data(layout)
+    assert (out / "fashion-resize-pairs-test.csv").read_text() == (layout.pairs("d") / "pairs-test.csv").read_text()
+    for i, name in enumerate(data.names):
+        gender = "WOMEN" if name.startswith("fashionWOMEN") else "MEN"
+        category, item, pose, view = re.fullmatch(r"(.+)id(\d{8})(\d\d_\d)(.+)\.jpg", name[7 + len(gender) :]).groups()
+        path = out / "semantic_merge3" / gender / category / f"id_{item}" / f"{pose}_{view}.npy"
+        assert np.array_equal(np.load(path), data.parsing[i].numpy())
 
 
 # -- the loaders of the projects themselves -------------------------------------------------------------------------------
@@ -146,7 +209,15 @@ def checkout(monkeypatch, request) -> str:
         monkeypatch.setattr(torchvision.transforms.functional, "affine", with_old_names)
     yield folder
     for name in set(sys.modules) - before:
-        if name.partition(".")[0] in ("data", "util", "models", "options"):
+        if name.partition(".")[0] in (
+            "data",
+            "util",
+            "models",
+            "options",
+            "pose_dataset",
+            "pose_utils",
+            "pose_transform",
+        ):
             del sys.modules[name]
 
 
@@ -188,6 +259,66 @@ def test_gflas_own_data_set_gives_what_a_training_here_is_given(checkout, people
             assert (theirs[f"P{key}"] - getattr(batch, f"{side}_image")[0]).abs().max() < 1e-6
             maps = heatmaps(getattr(batch, f"{side}_joints").trunc(), *SIZE, sigma=6)[0]
             assert (theirs[f"BP{key}"] - maps).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("checkout", ["ADGAN_CHECKOUT"], indirect=True)
+def test_adgans_own_data_set_gives_what_a_training_here_is_given(checkout, fashion) -> None:
+    layout, out = fashion
+    data_set = importlib.import_module("data.keypoint").KeyDataset()
+    options = {"dataroot": str(out), "dirSem": str(out), "SP_input_nc": 8, "phase": "test", "resize_or_crop": "no"}
+    pairs = str(out / "fashion-resize-pairs-test.csv")
+    data_set.initialize(types.SimpleNamespace(**options, use_flip=0, pairLst=pairs))
+    data = fashion_data(layout)
+    assert len(data_set) == len(data) > 0
+    for i in range(min(20, len(data))):
+        theirs, batch = data_set[i], data.batch(np.array([i]), CPU)
+        parts = {"P1": "source_image", "P2": "target_image", "BP1": "source_heatmaps", "BP2": "target_heatmaps"}
+        for key, part in parts.items():
+            assert (theirs[key] - getattr(batch, part)[0]).abs().max() < 1e-6
+        assert np.array_equal(theirs["SP1"], batch.source_parsing[0].numpy())
+
+
+@pytest.mark.parametrize("checkout", ["POSE_GAN_CHECKOUT"], indirect=True)
+def test_deformable_gans_own_data_set_gives_what_a_training_here_is_given(
+    checkout, people, tmp_path, monkeypatch
+) -> None:
+    """Its code is of Python 2, and is translated. Its base class is in a submodule, and has a stand-in. Joints are truncated."""
+    size = (128, 64)
+    pytest.importorskip("lib2to3", reason="this Python has no lib2to3, which translates Deformable GAN's code")
+    names = ("pose_dataset.py", "pose_utils.py")
+    translate = [sys.executable, "-W", "ignore", "-m", "lib2to3", "-w", "-n", "-o", str(tmp_path / "code")]
+    subprocess.run([*translate, *(f"{checkout}/{name}" for name in names)], check=True, capture_output=True)
+    monkeypatch.syspath_prepend(tmp_path / "code")
+    prepare("pose-gan", "market1501", size, SIGMA, *inputs(people), tmp_path / "out")
+    monkeypatch.setitem(sys.modules, "pose_transform", types.ModuleType("pose_transform"))  # of Keras, for stick men
+    monkeypatch.setitem(sys.modules, "gan", types.ModuleType("gan"))
+    base = types.ModuleType("gan.dataset")
+    base.UGANDataset = type("UGANDataset", (), {"__init__": lambda self, *_: None})
+    monkeypatch.setitem(sys.modules, "gan.dataset", base)
+    monkeypatch.setattr(np, "float", float, raising=False)
+    root = tmp_path / "out"
+    words = {
+        f"{what}_{split}": str(root / place.format(split=split))
+        for split in ("train", "test")
+        for what, place in {
+            "images_dir": "market-dataset/{split}",
+            "bg_images_dir": "none",
+            "pairs_file": "market-pairs-{split}.csv",
+            "annotations_file": "market-annotation-{split}.csv",
+        }.items()
+    }
+    words |= {"tmp_pose_dir": f"{tmp_path / 'poses'}/", "cache_pose_rep": 0, "pose_rep_type": "hm", "use_bg": 0}
+    words |= {"batch_size": 1, "image_size": size, "use_input_pose": 1, "warp_skip": "none", "disc_type": "call"}
+    data_set = importlib.import_module("pose_dataset").PoseHMDataset(test_phase=True, **words)
+    data = ours(people, "test", size)
+    for i in range(min(100, len(data))):
+        pair, batch = data_set._pairs_file_test[i : i + 1], data.batch(np.array([i]), CPU)
+        for direction, side in (("from", "source"), ("to", "target")):
+            picture = data_set.load_image_batch(pair, direction)[0]
+            wanted = getattr(batch, f"{side}_image")[0].permute(1, 2, 0).numpy()
+            assert np.abs(picture - wanted).max() < 1e-6
+            maps = heatmaps(getattr(batch, f"{side}_joints").trunc(), *size, sigma=6)[0].permute(1, 2, 0).numpy()
+            assert np.abs(data_set.compute_pose_map_batch(pair, direction)[0] - maps).max() < 1e-6
 
 
 def test_the_decoder_of_the_loaders_and_ours_give_the_same_pixels_of_real_files(shared) -> None:

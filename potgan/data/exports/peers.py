@@ -1,7 +1,8 @@
 """A data set as the code of other projects reads it: the same images, key points and pairs, in their folders and formats.
 
 What each project reads is in its loader of data: PATN `data/keypoint.py` (tengteng95/Pose-Transfer), GFLA `data/base_dataset.py`,
-`data/market_dataset.py` and `data/fashion_dataset.py` (RenYurui/Global-Flow-Local-Attention).
+`data/market_dataset.py` and `data/fashion_dataset.py` (RenYurui/Global-Flow-Local-Attention), Deformable GAN `cmd.py` and
+`pose_dataset.py` (AliaksandrSiarohin/pose-gan), ADGAN `data/keypoint.py` (menyifang/ADGAN).
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from potgan.common.progress import progress, say
 from potgan.data.images import ImageFolder
 from potgan.data.keypoint_files import annotation_csv
 from potgan.data.pairs import pairs_csv
-from potgan.data.pixels import keypoints_at, png_bytes, resize
+from potgan.data.parsing.stage import Parsing
+from potgan.data.pixels import keypoints_at, png_bytes, resize, resize_labels
 from potgan.data.pose import JOINTS, Keypoints
 
 if TYPE_CHECKING:
@@ -36,22 +38,38 @@ class Peer:
     """What the code of one project reads.
 
     label: its name. fashion: how its files for DeepFashion begin; those of all other data sets begin with `market`, because no
-    peer has more kinds. heat_maps: whether it reads heat maps from files, `<split>K/<name>.npy`.
+    peer has more kinds. heat_maps: whether it reads heat maps from files, `<split>K/<name>.npy`. images: the folder of a split's
+    images, where `{set}` is `market` or `fashion` as above. sizes: the only (height, width) that its code takes, by kind of data
+    set; a kind that is missing there is none that it knows. None: any. parsing: whether it reads a class for each pixel.
     """
 
     label: str
     fashion: str
-    heat_maps: bool
+    heat_maps: bool = False
+    images: str = "{split}"
+    sizes: Mapping[str, tuple[int, int]] | None = None
+    parsing: bool = False
 
 
+_MARKET, _FASHION = (128, 64), (256, 256)
 PEERS = {
-    "patn": Peer("PATN", "fasion-resize", True),  # spelt as its authors spell it
-    "gfla": Peer("GFLA", "fasion", False),
+    "patn": Peer("PATN", "fasion-resize", heat_maps=True),  # spelt as its authors spell it
+    "gfla": Peer("GFLA", "fasion"),
+    "pose-gan": Peer(
+        "Deformable GAN",
+        "fasion",
+        images="{set}-dataset/{split}",
+        sizes={"synthetic": _MARKET, "market1501": _MARKET, "dukemtmc": _MARKET, "deepfashion": _FASHION},
+    ),
+    "adgan": Peer("ADGAN", "fashion-resize", heat_maps=True, sizes={"deepfashion": (256, 176)}, parsing=True),
 }
+#: ADGAN's folder of labels.
+LABELS = "semantic_merge3"
 
 #: The names of what `prepare` writes into its folder.
 WRITTEN = re.compile(
-    r"(train|test)(K|\.lst)?|(market|fasion|fasion-resize)-(annotation|pairs)-(train|test)\.csv|prepare\.json"
+    r"(train|test)(K|\.lst)?|(market|fasion)-dataset|(market|fasion|fasion-resize|fashion-resize)-(annotation|pairs)-(train|test)"
+    rf"\.csv|{LABELS}|prepare\.json"
 )
 
 
@@ -64,25 +82,31 @@ def prepare(
     keypoints: Keypoints,
     pairs: Mapping[str, pd.DataFrame],
     out: Path,
+    parsing: Path | None = None,
 ) -> dict[str, Json]:
     """Fill the folder `out` with a data set for a peer's code, and return the record `prepare.json`.
 
     peer: a name of PEERS. kind: of the data set. size: (height, width) of the images that a model is given, in pixels. images: the
     folder of the stage `images`. keypoints: in pixels of its images. pairs: split -> the pairs (columns `from` and `to`).
+    parsing: the folder of the stage `parsing`, for a peer that reads it.
 
-    - `<split>/<name>`: the images of all pairs. A file is copied if it has this size already. Else it holds the cropped and resized
-      image as PNG, without loss, under the same name, because loaders look at the content of a file and not at its name.
-    - `<split>K/<name>.npy` (PATN): the 18 heat maps of each image, (height, width, 18) float32, the same that a training here has.
+    - `<split>/<name>` (Deformable GAN: `<prefix>-dataset/<split>/<name>`): the images of all pairs. A file is copied if it has this
+      size already. Else it holds the cropped and resized image as PNG, without loss, under the same name, because loaders look at
+      the content of a file and not at its name.
+    - `<split>K/<name>.npy` (PATN, ADGAN): the 18 heat maps of each image, (height, width, 18) float32, as a training here has them.
     - `<prefix>-annotation-<split>.csv`: joints in pixels of these images, truncated to whole ones as in the published tables.
     - `<prefix>-pairs-<split>.csv`, and for DeepFashion `<split>.lst`, the names of the images.
+    - `semantic_merge3/<path in DeepFashion's tree>.npy` (ADGAN): the class of each pixel, (height, width) uint8, of its 8 classes.
 
-    The folder `out` appears whole or not at all. Raises UserError for an unknown peer, and for a pair whose image or key points
-    are missing.
+    The folder `out` appears whole or not at all. Raises UserError for an unknown peer, for a data set or a size that its code does
+    not take, for a pair whose image or key points are missing, and where a peer reads a parsing and there is none.
     """
     if peer not in PEERS:
         raise UserError(f"prepare: no project {peer!r}; there are {', '.join(PEERS)}")
     reads, folder = PEERS[peer], ImageFolder(images)
+    _refuse_what_it_does_not_take(reads, kind, size, parsing)
     prefix = reads.fashion if kind == "deepfashion" else "market"
+    photographs = {split: reads.images.format(set=prefix, split=split) for split in SPLITS}
     names = {split: sorted({*pairs[split]["from"], *pairs[split]["to"]}) for split in SPLITS}
     for name in (name for split in SPLITS for name in names[split]):
         if name not in folder.table.index or name not in keypoints.row:
@@ -98,9 +122,11 @@ def prepare(
     with new_folder(out) as new:
         for split in SPLITS:
             table = keypoints_at(keypoints, names[split], folder.size, size)
-            (new / split).mkdir()
+            (new / photographs[split]).mkdir(parents=True)
             for name in progress(names[split], len(names[split]), f"images for {reads.label}", "images"):
-                _write_image(folder, name, size, new / split / name)
+                _write_image(folder, name, size, new / photographs[split] / name)
+            if reads.parsing and parsing is not None:
+                _write_labels(Parsing(parsing), names[split], size, new / LABELS)
             if reads.heat_maps:
                 _write_heat_maps(table, size, heatmap_sigma, new / f"{split}K")
             write_text(new / f"{prefix}-annotation-{split}.csv", annotation_csv(table))
@@ -117,6 +143,36 @@ def prepare(
         }
         write_json(new / "prepare.json", record)
     return record
+
+
+def _refuse_what_it_does_not_take(reads: Peer, kind: str, size: tuple[int, int], parsing: Path | None) -> None:
+    if reads.sizes is not None and kind not in reads.sizes:
+        raise UserError(f"prepare: the code of {reads.label} reads {' and '.join(reads.sizes)} only, and not {kind}")
+    if reads.sizes is not None and size != reads.sizes[kind]:
+        height, width = reads.sizes[kind]
+        raise UserError(
+            f"prepare: the code of {reads.label} takes images of {height} x {width} here, and those of this data set are "
+            f"{size[0]} x {size[1]}; set its image_size"
+        )
+    if reads.parsing and parsing is None:
+        raise UserError(
+            f"prepare: the code of {reads.label} reads a class for each pixel, and the data set has no parsing; name a folder of "
+            "label images as its parsing, and run `potgan parsing`"
+        )
+
+
+def _write_labels(parsing: Parsing, names: list[str], size: tuple[int, int], out: Path) -> None:
+    """The labels of images in a folder as deep as DeepFashion's tree, which ADGAN's loader makes of a flat name."""
+    for name in names:
+        path = out / _place_of_labels(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, resize_labels(parsing.of(name), size))
+
+
+def _place_of_labels(name: str) -> Path:
+    """`fashionWOMENTees_Tanksid0000783805_7additional.jpg` -> `WOMEN/Tees_Tanks/id_00007838/05_7_additional.npy`."""
+    gender, category, item, pose = re.fullmatch(r"fashion(WOMEN|MEN)(.+)id(\d{8})(\d\d_\d.+)\.jpg", name).groups()
+    return Path(gender, category, f"id_{item}", f"{pose[:4]}_{pose[4:]}.npy")
 
 
 def _write_image(folder: ImageFolder, name: str, size: tuple[int, int], out: Path) -> None:
