@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from potgan.cli.pipeline import run_stage
@@ -192,7 +193,12 @@ def masks(arguments: argparse.Namespace) -> None:
     option("--keypoints", type=Path, help="instead of a data set: a keypoints.csv or a published annotation table"),
     option("--rule", default="patn", help="the pair rule, patn or pg2; default: %(default)s"),
     option("--kind", choices=PUBLISHED_KINDS, help="whose file names the table has; default: the names tell"),
-    option("--sample", type=int, help="draw so many pairs without replacement, as for the published lists"),
+    option(
+        "--sample",
+        metavar="NUMBER|all",
+        help="draw so many pairs without replacement, as for the published lists; all: every "
+        "pair, in the order of such a draw",
+    ),
     option("--sample-seed", type=int, default=0, help="the seed of that draw; default: %(default)s"),
     option("--out", type=Path, help="the pair list to write (with --keypoints)"),
 )
@@ -208,8 +214,8 @@ def pairs(arguments: argparse.Namespace) -> None:
 
     if arguments.out is None:
         raise UserError("pairs: --out is missing; name the pair list to write")
-    if arguments.sample is not None and arguments.sample < 1:
-        raise UserError(f"pairs: --sample must be at least 1, and is {arguments.sample}")
+    if arguments.sample not in (None, "all") and not re.fullmatch(r"[1-9][0-9]{0,8}", arguments.sample):
+        raise UserError(f"pairs: --sample must be a number from 1 on, or all, and is {arguments.sample}")
     if arguments.rule not in PAIR_RULES:
         raise UserError(f"pairs: no rule {arguments.rule!r}; there are {', '.join(PAIR_RULES)}")
     refuse_to_overwrite(arguments.out, [arguments.keypoints])
@@ -218,7 +224,8 @@ def pairs(arguments: argparse.Namespace) -> None:
     kind = kind_of_names(keypoints.names, str(arguments.keypoints), arguments.kind)
     every = rule.pairs(keypoints, kind)
     refuse_none(every, rule, str(arguments.keypoints))
-    chosen = rule.sample(every, arguments.sample, arguments.sample_seed)
+    count = len(every) if arguments.sample == "all" else arguments.sample and int(arguments.sample)
+    chosen = rule.sample(every, count, arguments.sample_seed)
     write_text(arguments.out, pairs_csv(chosen))
     say(f"{arguments.out}: {len(chosen):,} pairs" + (f" of {len(every):,}" if arguments.sample else ""))
 

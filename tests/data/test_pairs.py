@@ -41,6 +41,22 @@ def test_published_market_test_pairs_byte_for_byte(shared) -> None:
     assert pairs.pairs_csv(pairs.sample(found, 12_000, 0)).encode() == published
 
 
+def test_a_sample_of_all_begins_with_the_published_list(shared, tmp_path, capsys) -> None:
+    """pandas draws without replacement by cutting off a permutation, so a larger sample begins with a smaller one."""
+    table, out = shared / "published" / "market-annotation-test.csv", tmp_path / "pairs.csv"
+    command = ["pairs", "--keypoints", str(table), "--out", str(out), "--sample"]
+    assert cli.main([*command, "all"]) == 0
+    published = (shared / "published" / "market-pairs-test.csv").read_bytes()
+    found = out.read_bytes()
+    assert found.startswith(published)
+    assert len(found) > 10 * len(published)
+    assert cli.main([*command, "12000"]) == 0
+    assert out.read_bytes() == published
+    for wrong in ("0", "-3", "1.5", "every"):
+        assert cli.main([*command, wrong]) == 2
+        assert f"--sample must be a number from 1 on, or all, and is {wrong}" in capsys.readouterr().err
+
+
 @given(st.lists(st.tuples(st.sampled_from(["0001", "0002", "0003", "-1", "0000"]), st.booleans()), max_size=14))
 @settings(max_examples=60, deadline=None)
 def test_rule_equals_brute_force(people) -> None:
