@@ -259,7 +259,9 @@ def _write_real(
         listing = ", ".join(unreadable[:5]) + (" ..." if len(unreadable) > 5 else "")
         message = f"{source}: {len(unreadable)} of {len(found.entries)} images cannot be decoded ({listing})"
         if dataset.unreadable_images == "stop" or not rows:
-            raise UserError(f"{message}; fetch the data set again, or set datasets.{name}.unreadable_images: skip")
+            raise UserError(
+                f"{message}; fetch the data set again, or set datasets.{name}.unreadable_images: skip (--skip-unreadable)"
+            )
         say(f"{message}; skipped")
     return rows, unreadable
 
@@ -311,6 +313,6 @@ def _check_counts(found: Survey, dataset: Dataset, facts: Facts, source: Path) -
         if not dataset.allow_partial or count > expected or not count:
             raise UserError(
                 f"{message}; `potgan verify {dataset.kind} --source {source}` says what differs; fetch it again, or set "
-                "allow_partial: true if a part is what you want"
+                "allow_partial: true (without --complete) if a part is what you want"
             )
         say(f"{message}; going on, since a part is allowed here")

@@ -38,7 +38,7 @@ def locate(dataset: Dataset, name: str, data: Path) -> Copy | None:
         if not path.exists():
             raise UserError(
                 f"{path}: missing; put {facts['archive']} (or its unpacked folder) there, or set "
-                f"datasets.{name}.source to where it lies, or leave it out ({_where_else(facts, data)})"
+                f"datasets.{name}.source (--source) to where it lies, or leave it out ({_where_else(facts, data)})"
             )
         return Copy(path, "user")
     if dataset.source is not None:

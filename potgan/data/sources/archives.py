@@ -480,7 +480,7 @@ def read_lists(lists: dict[str, Path], facts: Facts) -> dict[str, tuple[str, str
             where = f"{path}: missing; " if path else ""
             raise ListsMissing(
                 f"{where}{facts['label']} needs the list of its {split} images, PATN's {split}.lst; name it as "
-                f"splits.{split} ({facts['lists_page']})"
+                f"splits.{split} (--splits; {facts['lists_page']})"
             )
         names = path.read_text(encoding="utf-8-sig").split()
         for name in (_flat_name(plain_path(name), facts) for name in names):
