@@ -32,6 +32,10 @@ class Unreachable(UserError):
     """A server gave no answer, so that its other files need not be asked for now."""
 
 
+class Unwritable(UserError):
+    """A file cannot be written, whoever would send it."""
+
+
 def is_address(source: str) -> bool:
     """Whether `source` is fetched: http(s)://..., drive:<file id> or drive:<folder id>/<path in the folder>."""
     return source.startswith(("http://", "https://", "drive:"))
@@ -85,7 +89,7 @@ def fetch(address: str, path: Path, *, checksum: str | None, size: int | None = 
             if not path.exists():
                 _fetch(address, path, checksum, size, hint)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}){hint}") from None
+        raise Unwritable(f"{path}: cannot be written ({error.strerror or error}){hint}") from None
 
 
 def _fetch(address: str, path: Path, checksum: str | None, size: int | None, hint: str) -> None:

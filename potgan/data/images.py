@@ -28,6 +28,7 @@ from potgan.data.pixels import crop, decode_image, read_image
 from potgan.data.pose import Keypoints
 from potgan.data.sources.acquisition import Copy, acquire
 from potgan.data.sources.archives import SPLITS, Facts, Locked, Source, Survey, facts_of, lists_of, password_of, survey
+from potgan.data.sources.published import kept_in
 from potgan.settings.schema import Dataset, SyntheticSettings
 
 #: Quality of the synthetic images, which are JPEG files because Market-1501's images are.
@@ -142,7 +143,7 @@ def prepare_images(dataset: Dataset, name: str, out: Path, data: Path) -> Known:
     copy = acquire(dataset, name, data)
     record = {"source": copy.path.name, "origin": copy.origin, **_check_archive(dataset, copy)}
     facts = facts_of(dataset.kind)
-    lists = lists_of(dataset.splits, (data, copy.path, copy.path.parent))
+    lists = lists_of(dataset.splits, (data, kept_in(data, dataset.kind), copy.path, copy.path.parent))
     with _open(copy, facts, data) as source:
         found = survey(source, facts, lists)
         _check_counts(found, dataset, facts, copy.path)

@@ -134,6 +134,11 @@ def _from_tables(dataset: Dataset, name: str, folder: ImageFolder) -> _Found:
         hashes[split] = {"file": path.name, "sha256": sha256_of(path)}
         respelled[split] = sum(image_of[table.names[i]] != table.names[i] for i in rows)
         missing = len(wanted) - len(rows)
+        if wanted and not rows:
+            raise UserError(
+                f"{path}: has no row of any of the {missing:,} {split} images; name the table of these images as "
+                f"datasets.{name}.keypoints.{split}, or set keypoints.estimator to openpifpaf"
+            )
         if missing:
             say(f"{path}: {missing} of {len(wanted)} {split} images have no row and cannot form pairs")
     merged = Keypoints(

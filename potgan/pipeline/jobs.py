@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from potgan.common.download import is_address
+from potgan.common.errors import UserError
 from potgan.data.sources.published import PublishedFile, places, wanted
 from potgan.pipeline.code import code_fingerprint
 from potgan.settings.layout import Layout
@@ -99,7 +100,10 @@ def jobs(benchmark: Benchmark, layout: Layout) -> dict[Key, Job]:
         sources = (given.source, *named_paths(given.splits.values()))
         tables = named_paths(given.keypoints.tables.values())
         lists = named_paths((given.pairs.train, given.pairs.test))
-        files = wanted(given)
+        try:
+            files = wanted(given)
+        except UserError as error:
+            raise UserError(f"datasets.{dataset}.{error}") from None
         published: tuple[Key, ...] = ()
         if files:
             decided = _published_settings(settings, files)
@@ -173,8 +177,10 @@ def named_paths(values: Iterable[str | None]) -> tuple[str, ...]:
 
 
 def _published_settings(dataset: dict, files: dict[str, PublishedFile]) -> dict:
+    # Lists of splits may lie beside the images.
+    beside = ["source"] if any(setting.startswith("splits.") for setting in files) else []
     return {"files": {setting: dataclasses.asdict(file) for setting, file in files.items()},
-            "estimator": dataset["keypoints"]["estimator"], **_only(dataset, "kind", "published")}  # fmt: skip
+            "estimator": dataset["keypoints"]["estimator"], **_only(dataset, "kind", "published", *beside)}  # fmt: skip
 
 
 def _images_settings(dataset: dict) -> dict:

@@ -110,7 +110,7 @@ def plan(benchmark: Benchmark, layout: Layout) -> Plan:
     )
     without = tuple(f"{row}: {why}" for row, why in benchmark.left_out.items())
     keypoints = tuple(
-        outlook(dataset, name, layout.data, layout.published(name))
+        outlook(dataset, name, layout.data, None if ("published", name) in waiting else layout.published(name))
         for name, dataset in benchmark.datasets.items()
         if dataset.kind != "synthetic"
     )

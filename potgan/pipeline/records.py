@@ -36,7 +36,7 @@ _CONTENT = {
     "evaluate": ("scores.json",),
     "tabulate": (),  # nothing is made from it
 }
-_NO_CONTENT = ("decided_by", "training", "origins", "missing")
+_NO_CONTENT = ("decided_by", "training")
 _DECIDED_BY = {"settings", "code", "inputs", "result"}
 
 Record = dict[str, Any]  # a job's JSON file, of whichever stage
@@ -116,6 +116,13 @@ def stale(everything: dict[Key, Job], layout: Layout) -> Iterator[tuple[Job, str
             yield job, ", ".join(reasons), more_than_code
 
 
+def made_with_other_settings(job: Job) -> bool:
+    """Whether the job's result is there, and its record says that it was made with other settings than those of now."""
+    record = _record(job)
+    decided = record.get("decided_by") if record else None
+    return isinstance(decided, dict) and decided.get("settings") not in (None, fingerprint(job.settings))
+
+
 def refuse_strangers(benchmark: Benchmark, layout: Layout) -> None:
     """UserError unless every score belongs to the settings, data and protocol of now: results that were copied or pulled
     from another revision must not slip into a table."""
@@ -148,6 +155,12 @@ def _content(job: Job) -> str | None:
         # The record also holds the time that the training took, which is no part of what it found.
         record = _record(job)
         return fingerprint(record.get("generators")) if record else None
+    if job.stage == "published":
+        # The files themselves, because somebody may have edited one.
+        record = _record(job)
+        names = [entry["file"] for entry in record["files"].values()] if record and _names_files(record) else []
+        digests = {name: str(_digest_of_output(job, name)) for name in names}
+        return fingerprint([record.get("estimator"), digests]) if record else None
     if job.stage not in _CONTENT:
         record = _record(job)
         return fingerprint({k: v for k, v in record.items() if k not in _NO_CONTENT}) if record else None
@@ -158,6 +171,12 @@ def _content(job: Job) -> str | None:
             return None
         content.update(found)
     return content.hexdigest()[:12]
+
+
+def _names_files(record: Record) -> bool:
+    """Whether a record of the stage `published` has names of files, as it should."""
+    files = record.get("files")
+    return isinstance(files, dict) and all(isinstance(entry, dict) and "file" in entry for entry in files.values())
 
 
 def _digest_of_output(job: Job, name: str) -> bytes | None:
@@ -207,8 +226,7 @@ def _missing_file(job: Job, record: Record) -> str | None:
         generators = record.get("generators")
         wanted_files += generators if isinstance(generators, dict) else []
     elif job.stage == "published":
-        files = record.get("files")
-        wanted_files += [entry["file"] for entry in files.values()] if isinstance(files, dict) else []
+        wanted_files += [entry["file"] for entry in record["files"].values()] if _names_files(record) else []
     elif job.stage == "feature_network":
         wanted_files.append("network.pt")
     elif job.stage == "pairs" and json.loads(job.settings)["kind"] == "synthetic":

@@ -23,9 +23,10 @@ from potgan.data.images import ImageFolder, ImagesRecord, prepare_images
 from potgan.data.keypoint_files import read_keypoints
 from potgan.data.keypoints import prepare_keypoints, split_keypoints
 from potgan.data.pixels import resize
-from potgan.data.sources.published import prepare_published, resolved, wanted
+from potgan.data.sources.published import origins_of, prepare_published, resolved, wanted
 from potgan.pipeline.code import code_fingerprint
-from potgan.pipeline.records import recorded, refuse_strangers
+from potgan.pipeline.jobs import jobs
+from potgan.pipeline.records import made_with_other_settings, recorded, refuse_strangers
 from potgan.pipeline.start import configure
 from potgan.settings.layout import Layout
 from potgan.settings.protocols import PROTOCOLS, Protocol, unmet_demands
@@ -50,8 +51,9 @@ def published(benchmark: Benchmark, layout: Layout, dataset: str) -> None:
     if not wanted(_dataset(benchmark, dataset)):
         raise UserError(f"{dataset}: asks for no published file; its settings name others, or need none")
     record = prepare_published(benchmark.datasets[dataset], dataset, layout.data, layout.published(dataset))
-    for setting, origin in record["origins"].items():
-        say(f"{dataset}: {record['files'][setting]['file']} ({origin})")
+    origins = origins_of(layout.published(dataset))
+    for setting, entry in record.files.items():
+        say(f"{dataset}: {entry.file} ({origins[setting]['from']})")
 
 
 @recorded
@@ -411,7 +413,11 @@ def _dataset(benchmark: Benchmark, dataset: str) -> Dataset:
 
 def _resolved(benchmark: Benchmark, layout: Layout, dataset: str) -> Dataset:
     """The data set with the files and the estimator that the stage `published` has found."""
-    return resolved(_dataset(benchmark, dataset), dataset, layout.published(dataset))
+    settings = _dataset(benchmark, dataset)
+    job = jobs(benchmark, layout).get(("published", dataset))
+    if job is not None and made_with_other_settings(job):
+        raise UserError(f"{job.record}: was decided with other settings; run `potgan published` again")
+    return resolved(settings, layout.published(dataset))
 
 
 def _keypoints(layout: Layout, dataset: str) -> Keypoints:

@@ -11,7 +11,6 @@ from pathlib import Path
 from potgan.common.errors import UserError
 from potgan.common.files import write_text
 from potgan.data.sources.acquisition import why_absent
-from potgan.data.sources.published import wanted
 from potgan.settings.layout import Layout
 from potgan.settings.reading import dump
 from potgan.settings.schema import Benchmark
@@ -33,10 +32,6 @@ def present(benchmark: Benchmark, data: Path, made: Path | None = None) -> Bench
                 f"datasets.{name}.parsing: {dataset.parsing} is no folder; name the folder of the label images, or leave out "
                 "parsing and parsing_classes"
             )
-        try:
-            wanted(dataset)
-        except UserError as error:
-            raise UserError(f"datasets.{name}.{error}") from None
         if made is not None and dataset.source and Path(dataset.source).is_relative_to(made):
             continue
         reason = why_absent(dataset, name, data)

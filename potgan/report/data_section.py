@@ -48,7 +48,7 @@ def _datasheet(results: Results, name: str) -> Datasheet:
     rows = [
         ("Images", _images_text(benchmark, name, images)),
         ("Sizes", _sizes_text(benchmark, name, folder)),
-        ("Key points", _keypoints_text(found, why_detected(results.layout.published(name)))),
+        ("Key points", _keypoints_text(found, why_detected(benchmark.datasets[name], results.layout.published(name)))),
         ("Pairs", _pairs_text(pairs)),
         *((f"Pairs, {split}", _split_text(counts)) for split, counts in pairs["splits"].items() if counts["pairs"]),
         ("Masks", _masks_text(benchmark, name, folder, keypoints)),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import concurrent.futures
+import copy
 import hashlib
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import servers
 import yaml
@@ -18,14 +20,25 @@ from test_workflow import TINY, jobs, snakemake, snakemake_environment, write
 from potgan.common import download
 from potgan.common.download import Unreachable, fetch
 from potgan.common.errors import UserError
-from potgan.common.files import read_json
 from potgan.data.sources import published
 from potgan.data.sources.archives import facts_of
-from potgan.data.sources.published import estimator_of, outlook, prepare_published, resolved, wanted
+from potgan.data.sources.published import (
+    PublishedRecord,
+    estimator_of,
+    origins_of,
+    outlook,
+    prepare_published,
+    resolved,
+    wanted,
+    why_detected,
+)
 from potgan.data.synthetic.imitations import write_archive
-from potgan.pipeline.start import present
+from potgan.pipeline import stages
+from potgan.pipeline.jobs import jobs as pipeline_jobs
+from potgan.pipeline.records import stale
+from potgan.settings.layout import Layout
 from potgan.settings.reading import load
-from potgan.settings.schema import Dataset, KeypointSettings, PairSettings, SyntheticSettings
+from potgan.settings.schema import Benchmark, Dataset, KeypointSettings, PairSettings, SyntheticSettings
 
 FILES = {
     "market1501": ("market-annotation-train.csv", "market-annotation-test.csv", "market-pairs-test.csv"),
@@ -122,7 +135,7 @@ def test_a_list_that_nobody_has_published_is_refused_before_anything_starts(tmp_
     duke = {"kind": "dukemtmc", "label": "K", "source": str(tmp_path), "pairs": {"test": "published"}}
     benchmark = load(TINY | {"datasets": {"duke": duke}})
     with pytest.raises(UserError, match=r"datasets\.duke\.pairs\.test is published, and no pair list of DukeMTMC-reID"):
-        present(benchmark, tmp_path)
+        pipeline_jobs(benchmark, Layout("tiny", tmp_path))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -134,15 +147,15 @@ def test_what_is_served_is_fetched_whole_and_decides_for_the_tables(served, made
     kind = dataset.kind
     dataset = Dataset(kind, "X", pairs=dataset.pairs, published=served.url(f"/{kind}"))
     record = prepare_published(dataset, "x", tmp_path / "data", tmp_path / "out")
-    assert record["estimator"] == "table"
-    assert record["missing"] == {}
-    assert everything(tmp_path / "out") == sorted([*FILES[kind], "published.json"])
-    for setting, entry in record["files"].items():
-        content = (made / kind / entry["file"]).read_bytes()
-        assert entry["sha256"] == sha256(content)
-        assert (tmp_path / "out" / entry["file"]).read_bytes() == content
-        assert record["origins"][setting] == served.url(f"/{kind}/{entry['file']}")
-    found = resolved(dataset, "x", tmp_path / "out")
+    assert record.estimator == "table"
+    assert record.missing == ()
+    assert everything(tmp_path / "out") == sorted([*FILES[kind], "origins.json", "published.json"])
+    for setting, entry in record.files.items():
+        content = (made / kind / entry.file).read_bytes()
+        assert entry.sha256 == sha256(content)
+        assert (tmp_path / "out" / entry.file).read_bytes() == content
+        assert origins_of(tmp_path / "out")[setting]["from"] == served.url(f"/{kind}/{entry.file}")
+    found = resolved(dataset, tmp_path / "out")
     assert found.keypoints.estimator == "table"
     assert [Path(p).name for p in found.keypoints.tables.values()] == [n for n in FILES[kind] if "annotation" in n]
     assert [Path(p).name for p in (found.pairs.train, found.pairs.test) if p] == [
@@ -160,11 +173,11 @@ def test_one_missing_table_makes_openpifpaf_find_all_key_points(served, tmp_path
     del served.pages[f"/market1501/{lost}"]
     dataset = market(published=served.url("/market1501"))
     record = prepare_published(dataset, "m", tmp_path / "data", tmp_path / "out")
-    assert record["estimator"] == "openpifpaf"
+    assert record.estimator == "openpifpaf"
     said = capsys.readouterr().err
     assert f"m: {served.url(f'/market1501/{lost}')}: cannot be fetched (the server answered 404)" in said
     assert f"m: OpenPifPaf finds the key points, because {lost} cannot be had" in said
-    found = resolved(dataset, "m", tmp_path / "out")
+    found = resolved(dataset, tmp_path / "out")
     assert found.keypoints.estimator == "openpifpaf"
     assert found.keypoints.tables == {}  # half of the images are nothing to compare with
     assert Path(found.pairs.test).name == "market-pairs-test.csv"
@@ -174,10 +187,10 @@ def test_a_missing_pair_list_is_replaced_by_the_rule_and_said(served, tmp_path, 
     del served.pages["/market1501/market-pairs-test.csv"]
     dataset = market(published=served.url("/market1501"))
     record = prepare_published(dataset, "m", tmp_path / "data", tmp_path / "out")
-    assert record["estimator"] == "table"
+    assert record.estimator == "table"
     said = capsys.readouterr().err
     assert "m: without market-pairs-test.csv, test pairs are formed by the rule patn, of which 40 are drawn" in said
-    assert resolved(dataset, "m", tmp_path / "out").pairs == PairSettings(test_sample=40)
+    assert resolved(dataset, tmp_path / "out").pairs == PairSettings(test_sample=40)
 
 
 def test_a_server_without_an_answer_is_asked_once(nobody, tmp_path, capsys) -> None:
@@ -202,7 +215,10 @@ def test_deepfashion_without_its_lists_is_refused_in_one_line(nobody, tmp_path) 
     write(tmp_path, tree)
     run = potgan(tmp_path, "published", "--config", "config.yaml", "--dataset", "d")
     line = one_error(run)
-    assert "without train.lst and test.lst nobody knows which images are for training; put them into data" in line
+    assert (
+        "without train.lst and test.lst nobody knows which images are for training; leave `published` out and put them"
+        in line
+    )
     assert run.stderr.count("\n") == 1
     assert everything(tmp_path) == ["config.yaml"]
 
@@ -211,14 +227,17 @@ def test_lists_beside_the_users_images_are_taken(made, nobody, tmp_path) -> None
     dataset = fashion(published=nobody, source=str(made / "deepfashion" / "Img" / "img.zip"))
     with pytest.raises(UserError, match=r"train\.lst"):
         prepare_published(dataset, "d", tmp_path / "data", tmp_path / "out")
-    copy = tmp_path / "copy"
-    copy.mkdir()
+    folder = tmp_path / "copy"
+    folder.mkdir()
     for name in ("Img/img.zip", "train.lst", "test.lst"):
-        (copy / Path(name).name).write_bytes((made / "deepfashion" / name).read_bytes())
-    dataset = fashion(published=nobody, source=str(copy / "img.zip"))
+        (folder / Path(name).name).write_bytes((made / "deepfashion" / name).read_bytes())
+    dataset = fashion(published=nobody, source=str(folder / "img.zip"))
     record = prepare_published(dataset, "d", tmp_path / "data", tmp_path / "out")
-    assert record["origins"] == {"splits.train": "beside the images", "splits.test": "beside the images"}
-    assert record["estimator"] == "openpifpaf"
+    origins = origins_of(tmp_path / "out")
+    assert {s: origins[s]["from"] for s in record.files} == dict.fromkeys(
+        ("splits.train", "splits.test"), "beside the images"
+    )
+    assert record.estimator == "openpifpaf"
 
 
 def test_a_file_in_the_data_folder_is_taken_and_another_than_the_published_one_is_said(
@@ -230,10 +249,12 @@ def test_a_file_in_the_data_folder_is_taken_and_another_than_the_published_one_i
     for name in FILES["market1501"]:
         (data / name).write_bytes((made / "market1501" / name).read_bytes())
     record = prepare_published(market(), "m", data, tmp_path / "out")
-    assert record["estimator"] == "table"
-    assert record["origins"]["keypoints.train"] == "data folder, and is not the published file"
+    assert record.estimator == "table"
+    origin = origins_of(tmp_path / "out")["keypoints.train"]["from"]
+    assert origin == "data folder, and is not the published file"
     assert f"m: {data / 'market-annotation-train.csv'} is not the published" in capsys.readouterr().err
-    assert "which are here" in outlook(market(), "m", data, tmp_path / "nowhere")
+    names = "market-annotation-train.csv and market-annotation-test.csv"
+    assert outlook(market(), "m", data, None) == f"m: {names}"
 
 
 def test_a_folder_that_the_user_names_is_the_only_one(made, tmp_path) -> None:
@@ -243,16 +264,16 @@ def test_a_folder_that_the_user_names_is_the_only_one(made, tmp_path) -> None:
     dataset = market(published=str(made / "market1501"))
     record = prepare_published(dataset, "m", data, tmp_path / "out")
     content = (made / "market1501" / "market-annotation-train.csv").read_bytes()
-    assert record["files"]["keypoints.train"]["sha256"] == sha256(content)
+    assert record.files["keypoints.train"].sha256 == sha256(content)
+    (tmp_path / "empty").mkdir()
     empty = market(published=str(tmp_path / "empty"))
-    record = prepare_published(empty, "m", data, tmp_path / "other")
-    assert (
-        record["missing"]["keypoints.train"]["why"] == f"{tmp_path / 'empty' / 'market-annotation-train.csv'}: missing"
-    )
+    assert prepare_published(empty, "m", data, tmp_path / "other").estimator == "openpifpaf"
+    why = origins_of(tmp_path / "other")["keypoints.train"]["missing"]
+    assert why == f"{tmp_path / 'empty' / 'market-annotation-train.csv'}: missing"
 
 
 def served_as_the_public_source(monkeypatch, address: str) -> None:
-    facts = facts_of("market1501")
+    facts = copy.deepcopy(facts_of("market1501"))
     facts["published"]["source"] = address
     monkeypatch.setattr(published, "facts_of", lambda kind: facts)
 
@@ -260,7 +281,7 @@ def served_as_the_public_source(monkeypatch, address: str) -> None:
 def test_other_bytes_from_the_public_source_are_refused(served, tmp_path, monkeypatch, capsys) -> None:
     served_as_the_public_source(monkeypatch, served.url("/market1501"))
     record = prepare_published(market(), "m", tmp_path / "data", tmp_path / "out")
-    assert record["estimator"] == "openpifpaf"
+    assert record.estimator == "openpifpaf"
     assert capsys.readouterr().err.count("that are not the published market-") == 3
     assert not (tmp_path / "data").exists()
 
@@ -270,8 +291,8 @@ def test_the_published_tables_have_the_known_checksums(server, shared, tmp_path,
         server.pages[f"/{name}"] = servers.whole((shared / "published" / name).read_bytes())
     served_as_the_public_source(monkeypatch, server.url(""))
     record = prepare_published(market(), "m", tmp_path / "data", tmp_path / "out")
-    assert record["estimator"] == "table"
-    assert len(record["files"]) == 3
+    assert record.estimator == "table"
+    assert len(record.files) == 3
 
 
 def test_four_that_fetch_in_vain_at_once_all_say_why(nobody, tmp_path, monkeypatch) -> None:
@@ -285,6 +306,127 @@ def test_four_that_fetch_in_vain_at_once_all_say_why(nobody, tmp_path, monkeypat
                 with pytest.raises(Unreachable, match="no connection"):
                     one.result()
             assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What must not pass
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"Too many requests, please slow down\n", b'{"error": {"code": 403}}', b"version https://git-lfs.github.com/spec/v1\n",
+     b"<!-- a page --><html>sign in</html>"],
+)  # fmt: skip
+def test_what_is_no_table_is_not_taken_and_not_kept(served, tmp_path, capsys, body) -> None:
+    served.pages["/market1501/market-annotation-test.csv"] = servers.answer(200, body, "text/plain")
+    dataset, data = market(published=served.url("/market1501")), tmp_path / "data"
+    record = prepare_published(dataset, "m", data, tmp_path / "out")
+    assert record.estimator == "openpifpaf"
+    address = served.url("/market1501/market-annotation-test.csv")
+    assert f"m: {address}: sent " in capsys.readouterr().err
+    assert sorted(path.name for path in data.rglob("*.csv")) == ["market-annotation-train.csv", "market-pairs-test.csv"]
+    # What is mended there is fetched by the next run.
+    served.pages["/market1501/market-annotation-test.csv"] = served.pages["/market1501/market-annotation-train.csv"]
+    assert prepare_published(dataset, "m", data, tmp_path / "again").estimator == "table"
+
+
+def test_a_list_that_is_none_is_refused(served, tmp_path) -> None:
+    served.pages["/deepfashion/train.lst"] = servers.answer(200, b"PK\3\4 not a list", "text/plain")
+    with pytest.raises(UserError, match=r"d: .*train\.lst: sent no list of the splits"):
+        prepare_published(fashion(published=served.url("/deepfashion")), "d", tmp_path / "data", tmp_path / "out")
+
+
+def test_a_file_of_the_user_that_is_no_table_stops_the_run(made, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("POTGAN_NO_DOWNLOAD", "1")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "market-annotation-train.csv").write_text("nothing\n")
+    with pytest.raises(UserError, match=r"data/market-annotation-train\.csv, line 1: unknown header"):
+        prepare_published(market(), "m", tmp_path / "data", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "place", ["/nope/tables", "rel/tables", "~/nope/tables", "htp://x/y", "HTTP://x/y", "http://", "drive:"]
+)
+def test_a_mistyped_place_of_the_published_files_is_an_error(place, tmp_path) -> None:
+    with pytest.raises(UserError, match=f"published: {place}"):
+        prepare_published(market(published=place), "m", tmp_path / "data", tmp_path / "out")
+
+
+def test_a_data_folder_that_cannot_be_written_is_no_reason_for_openpifpaf(served, tmp_path) -> None:
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(UserError, match="cannot be written"):
+        prepare_published(market(published=served.url("/market1501")), "m", tmp_path / "data", tmp_path / "out")
+
+
+def test_another_copy_has_its_own_lists(made, tmp_path, monkeypatch) -> None:
+    """The lists lie beside the images, so that another `source` is another split, which the records must tell."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POTGAN_NO_DOWNLOAD", "1")
+    swapped = {"train.lst": "test.lst", "test.lst": "train.lst"}
+    for copy_, name_of in (("a", {}), ("b", swapped)):
+        Path(copy_).mkdir()
+        for name in ("Img/img.zip", "train.lst", "test.lst"):
+            content = (made / "deepfashion" / name).read_bytes()
+            Path(copy_, Path(name_of.get(name, name)).name).write_bytes(content)
+
+    def benchmark(source: str) -> Benchmark:
+        entry = {"kind": "deepfashion", "label": "D", "source": source, "allow_partial": True}
+        return load(TINY | {"datasets": {"d": entry}})
+
+    layout = Layout("tiny")
+    stages.published(benchmark("a/img.zip"), layout, "d")
+    stages.images(benchmark("a/img.zip"), layout, "d")
+    with pytest.raises(UserError, match="was decided with other settings; run `potgan published` again"):
+        stages.images(benchmark("b/img.zip"), layout, "d")
+    other = benchmark("b/img.zip")
+    assert next(stale(pipeline_jobs(other, layout), layout))[0].key == ("published", "d")
+    stages.published(other, layout, "d")
+    first = pd.read_csv(layout.images("d") / "images.csv").set_index("name")["split"]
+    stages.images(other, layout, "d")
+    second = pd.read_csv(layout.images("d") / "images.csv").set_index("name")["split"]
+    assert (first != second[first.index]).all()
+    Path("b/train.lst").write_bytes(Path("a/train.lst").read_bytes())
+    why = {job.key: why for job, why, _ in stale(pipeline_jobs(other, layout), layout)}
+    assert "b/train.lst" in why["published", "d"]
+
+
+def test_an_edited_file_of_the_stage_is_noticed(served, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    benchmark, layout = load(config(served)), Layout("tiny")
+    stages.published(benchmark, layout, "m")
+    assert [job.key for job, _, _ in stale(pipeline_jobs(benchmark, layout), layout)] == []
+    table = layout.published("m") / "market-annotation-train.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:9]))
+    why = {job.key: why for job, why, _ in stale(pipeline_jobs(benchmark, layout), layout)}
+    assert why["published", "m"] == "its files were changed after they were made"
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"version": 1, "files": 3}'])
+def test_a_damaged_record_is_made_again(served, tmp_path, text, repository) -> None:
+    write(tmp_path, config(served))
+    record = tmp_path / "results/tiny/m/published/published.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(text)
+    run = snakemake(repository, tmp_path, "-n", target=TARGET)
+    assert run.returncode == 0, run.stderr
+    assert jobs(run.stdout)["published"] == 1
+    line = one_error(potgan(tmp_path, "keypoints", "--config", "config.yaml", "--dataset", "m"))
+    assert str(Path("results", "tiny", "m")) in line
+
+
+def test_the_reason_is_told_only_where_the_tables_decided(nobody, tmp_path) -> None:
+    automatic = market(published=nobody)
+    prepare_published(automatic, "m", tmp_path / "data", tmp_path / "out")
+    names = "market-annotation-train.csv and market-annotation-test.csv"
+    assert why_detected(automatic, tmp_path / "out") == f"{names} cannot be had"
+    assert (
+        outlook(automatic, "m", tmp_path / "data", tmp_path / "out") == f"m: OpenPifPaf, because {names} cannot be had"
+    )
+    demanded = market(
+        published=nobody, keypoints=KeypointSettings(estimator="openpifpaf", train="published", test="published")
+    )
+    assert why_detected(demanded, tmp_path / "out") == ""
+    assert outlook(demanded, "m", tmp_path / "data", None) == "m: OpenPifPaf"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -346,8 +488,8 @@ def test_without_tables_the_workflow_asks_for_openpifpaf_and_a_table_that_appear
 
     decided = run("--cores", "1", "--", "results/tiny/m/published/published.json")
     assert decided.returncode == 0, decided.stderr
-    record = read_json(tmp_path / "results/tiny/m/published/published.json", "")
-    assert record["estimator"] == "openpifpaf"
+    record = PublishedRecord.read(tmp_path / "results/tiny/m/published/published.json")
+    assert record.estimator == "openpifpaf"
     planned = potgan(tmp_path, "plan", "--config", "config.yaml").stdout
     assert "Key points of m: OpenPifPaf, because market-annotation-train.csv and market-annotation-test.csv" in planned
     assert jobs(run("-n", "--", TARGET).stdout) == {

@@ -114,8 +114,9 @@ def published_files(wildcards):
 
 
 def published_lists(wildcards):
-    """The same before the images: first it is known whose key points a data set will have, and then archives are fetched. Only
-    lists of the splits decide what the images are."""
+    """The same before the images: first it is known whose key points a data set will have, and then archives are fetched. Where
+    none of these files is a list of the splits, they do not decide what the images are.
+    """
     job = JOBS["images", wildcards.dataset]
     files = published_files(wildcards)
     return files if job.before else [ancient(path) for path in files]

@@ -131,6 +131,7 @@ class Facts(TypedDict):
     published: NotRequired[dict[str, Any]]
 
 
+@functools.cache
 def facts_of(kind: str) -> Facts:
     """The facts about a data set. Raises UserError for a kind that is not known."""
     if kind not in PUBLISHED_KINDS:

@@ -10,27 +10,25 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from potgan.common.download import Unreachable, digest_of, fetch, is_address
+from potgan.common.download import Unreachable, Unwritable, digest_of, fetch, is_address
 from potgan.common.errors import UserError
-from potgan.common.files import fingerprint, new_folder, read_json, sha256_of, write_json
+from potgan.common.files import Json, fingerprint, new_folder, read_json, sha256_of, write_json
+from potgan.common.paths import at_home
 from potgan.common.progress import say
+from potgan.common.records import JsonRecord
 from potgan.data.sources.acquisition import locate
-from potgan.data.sources.archives import SPLITS, facts_of, lists_of
+from potgan.data.sources.archives import SPLITS, facts_of, lists_of, read_lists
 from potgan.settings.schema import PUBLISHED, Dataset
 
-if TYPE_CHECKING:
-    from potgan.common.files import Json
-
-RECORD = "published.json"
-#: What the files of a setting are, for messages.
+RECORD, ORIGINS = "published.json", "origins.json"
+#: What the files of a section of the settings are, for messages.
 _MEANINGS = {"splits": "list of the splits", "keypoints": "table of key points", "pairs": "pair list"}
-
-_NOT_ASKED = "not asked for, because the source gave no answer before"
 
 
 @dataclass(frozen=True)
@@ -41,34 +39,60 @@ class PublishedFile:
     sha256: str | None
 
 
+@dataclass(frozen=True)
+class Obtained:
+    """A file in the folder of the stage, by its name."""
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class PublishedRecord(JsonRecord):
+    """`published.json`: what was found, and what follows. Where it was found, and why not, stands in `origins.json`.
+
+    estimator: `table` or `openpifpaf`. files: setting -> its file. missing: settings whose file could not be had.
+    """
+
+    REMEDY = "run `potgan published`"
+
+    dataset: str
+    estimator: str
+    files: dict[str, Obtained]
+    missing: tuple[str, ...]
+
+
 def wanted(dataset: Dataset) -> dict[str, PublishedFile]:
     """Setting (such as `keypoints.train`) -> the published file that it stands for; empty where no such file is needed.
 
-    Raises UserError where a setting asks for a published file, and none is published of this kind of data set.
+    Raises UserError where a setting asks for a published file, and none is published of this kind of data set, and where
+    `published` is neither a folder nor an address.
     """
-    if dataset.kind == "synthetic":
-        return {}
-    facts = facts_of(dataset.kind)
-    files = facts["published"]["files"] if "published" in facts else {}
     named = {
         **{f"splits.{split}": dataset.splits.get(split) for split in SPLITS},
         **{f"keypoints.{split}": getattr(dataset.keypoints, split) for split in SPLITS},
         **{f"pairs.{split}": getattr(dataset.pairs, split) for split in SPLITS},
     }
+    synthetic = dataset.kind == "synthetic"
+    facts = None if synthetic else facts_of(dataset.kind)
+    files = facts["published"]["files"] if facts and "published" in facts else {}
     found = {}
     for setting, value in named.items():
         section = setting.split(".")[0]
+        if value == PUBLISHED and setting not in files:
+            whose = "synthetic people" if facts is None else facts["label"]
+            raise UserError(
+                f"{setting} is {PUBLISHED}, and no {_MEANINGS[section]} of {whose} is known to be published; name a file, or leave "
+                "it out"
+            )
         by_itself = value is None and (
-            (section == "splits" and facts["folders"] is None)
+            (section == "splits" and facts is not None and facts["folders"] is None)
             or (section == "keypoints" and dataset.keypoints.estimator != "openpifpaf")
         )
-        if value == PUBLISHED and setting not in files:
-            raise UserError(
-                f"{setting} is {PUBLISHED}, and no {_MEANINGS[section]} of {facts['label']} is known to be published; name a file, "
-                "or leave it out"
-            )
         if setting in files and (value == PUBLISHED or by_itself):
             found[setting] = PublishedFile(**files[setting])
+    if found:
+        _check_place(dataset)
     return found
 
 
@@ -85,72 +109,83 @@ def estimator_of(dataset: Dataset) -> str | None:
     return None if any(setting.startswith("keypoints.") for setting in wanted(dataset)) else "openpifpaf"
 
 
-def prepare_published(dataset: Dataset, name: str, data: Path, out: Path) -> dict[str, Json]:
+def decided_estimator(dataset: Dataset, folder: Path) -> str | None:
+    """`table` or `openpifpaf`, as `estimator_of` says or as the stage `published` has decided; None before it has run.
+
+    folder: of the stage `published`.
+    """
+    estimator = estimator_of(dataset)
+    if estimator is None and (folder / RECORD).is_file():
+        try:
+            return PublishedRecord.read(folder / RECORD).estimator
+        except UserError:
+            return None  # the stage makes it again
+    return estimator
+
+
+def prepare_published(dataset: Dataset, name: str, data: Path, out: Path) -> PublishedRecord:
     """The stage `published`: collect the wanted files into the folder `out`, and decide the estimator. Returns the record.
 
     name: the data set's name in the configuration. data: the folder of archives; fetched files are kept in its folder
     `published/<kind>`. The folder `out` appears whole or not at all.
 
-    Raises UserError where the lists of the splits cannot be had, and where tables are demanded (`estimator: table`) that cannot.
+    Raises UserError where the lists of the splits cannot be had, where tables are demanded (`estimator: table`) that cannot, for a
+    file of the user that is no such file, and for a folder that cannot be written.
     """
     files = wanted(dataset)
-    found: dict[str, tuple[Path, str]] = {}
-    missing: dict[str, str] = {}
-    reachable = True
-    for setting, file in files.items():
-        try:
-            found[setting] = _obtain(dataset, name, setting, file, data, reachable)
-        except UserError as error:
-            reachable = reachable and not isinstance(error, Unreachable)
-            missing[setting] = str(error)
-    without = {section: [setting for setting in missing if setting.startswith(f"{section}.")] for section in _MEANINGS}
+    found, missing = _collect(dataset, name, files, data)
+    without = {section: [s for s in missing if s.startswith(f"{section}.")] for section in _MEANINGS}
     estimator = estimator_of(dataset)
     if without["splits"]:
         raise UserError(
             f"{name}: {missing[without['splits'][0]]}; without {_names(files, without['splits'])} nobody knows which images are "
-            f"for training; put them into {data}, or name them as datasets.{name}.splits ({facts_of(dataset.kind)['lists_page']})"
+            f"for training; {_put(dataset, data)}, or name them as datasets.{name}.splits ({facts_of(dataset.kind)['lists_page']})"
         )
     if without["keypoints"] and estimator == "table":
         raise UserError(
-            f"{name}: {missing[without['keypoints'][0]]}; put {_names(files, without['keypoints'])} into {data}, name them as "
-            f"datasets.{name}.keypoints.train and .test, or set keypoints.estimator to auto, so that OpenPifPaf finds them"
+            f"{name}: {missing[without['keypoints'][0]]}; without {_names(files, without['keypoints'])} there are no tables; "
+            f"{_put(dataset, data)}, name them as datasets.{name}.keypoints.train and .test, or set keypoints.estimator to auto, "
+            "so that OpenPifPaf finds the key points"
         )
-    for why in missing.values():
-        if not why.endswith(_NOT_ASKED):
-            say(f"{name}: {why}")
+    for why in dict.fromkeys(missing.values()):
+        say(f"{name}: {why}")
     if estimator is None:
         estimator = "openpifpaf" if without["keypoints"] else "table"
         say(f"{name}: {_decision(estimator, _names(files, without['keypoints']))}")
+    elif without["keypoints"]:
+        say(f"{name}: OpenPifPaf's key points are compared with no table, because one cannot be had")
     for setting in without["pairs"]:
         say(f"{name}: without {files[setting].name}, {_built(dataset, setting.split('.')[1])}")
-    record = {
-        "dataset": name,
-        "estimator": estimator,
-        "files": {
-            setting: {"file": files[setting].name, "sha256": sha256_of(path)} for setting, (path, _) in found.items()
-        },
-        "origins": {setting: origin for setting, (_, origin) in found.items()},
-        "missing": {setting: {"file": files[setting].name, "why": why} for setting, why in missing.items()},
-    }
+    obtained = {setting: Obtained(files[setting].name, sha256_of(path)) for setting, (path, _) in found.items()}
+    record = PublishedRecord(name, estimator, obtained, tuple(missing))
     with new_folder(out) as folder:
         for setting, (path, _) in found.items():
             shutil.copyfile(path, folder / files[setting].name)
-        write_json(folder / RECORD, record)
+        write_json(folder / RECORD, dataclasses.asdict(record) | {"version": record.VERSION})
+        origins = {setting: {"from": origin} for setting, (_, origin) in found.items()}
+        write_json(folder / ORIGINS, origins | {setting: {"missing": why} for setting, why in missing.items()})
     return record
 
 
-def resolved(dataset: Dataset, name: str, folder: Path) -> Dataset:
+def origins_of(folder: Path) -> dict[str, Json]:
+    """Setting -> {"from": where its file was found} or {"missing": why it was not}. folder: of the stage `published`."""
+    return read_json(folder / ORIGINS, PublishedRecord.REMEDY)
+
+
+def resolved(dataset: Dataset, folder: Path) -> Dataset:
     """The data set with a path, or None, in place of every `published`, and with the estimator that was decided.
 
-    folder: of the stage `published`. Raises UserError where the stage has not run.
+    folder: of the stage `published`. Raises UserError where the stage has not run, or has looked for other files.
     """
     files = wanted(dataset)
     paths: dict[str, str] = {}
     estimator = estimator_of(dataset)
     if files:
-        record = read_json(folder / RECORD, f"run `potgan published` for {name} first")
-        paths = {setting: str(folder / entry["file"]) for setting, entry in record["files"].items()}
-        estimator = record["estimator"]
+        record = PublishedRecord.read(folder / RECORD)
+        if files.keys() - record.files.keys() - set(record.missing):
+            raise UserError(f"{folder / RECORD}: is of other settings; {record.REMEDY}")
+        paths = {setting: str(folder / entry.file) for setting, entry in record.files.items()}
+        estimator = estimator or record.estimator
 
     def path_of(setting: str, value: str | None) -> str | None:
         return paths.get(setting) if setting in files else value
@@ -160,7 +195,7 @@ def resolved(dataset: Dataset, name: str, folder: Path) -> Dataset:
         return dataclasses.replace(settings, **values, **more)
 
     keypoints = changed("keypoints", dataset.keypoints, estimator=estimator)
-    if estimator == "openpifpaf" and any(s.startswith("keypoints.") and s not in paths for s in files):
+    if estimator == "openpifpaf" and any(s.startswith("keypoints.") for s in files) and len(keypoints.tables) < 2:
         # One table of two is nothing to compare all detected joints with.
         keypoints = dataclasses.replace(keypoints, train=None, test=None)
     splits = {split: path_of(f"splits.{split}", dataset.splits.get(split)) for split in SPLITS}
@@ -172,108 +207,180 @@ def resolved(dataset: Dataset, name: str, folder: Path) -> Dataset:
     )
 
 
-def decided_estimator(dataset: Dataset, folder: Path) -> str | None:
-    """`table` or `openpifpaf`, as `estimator_of` says or as the stage `published` has decided; None before it has run.
+def why_detected(dataset: Dataset, folder: Path) -> str:
+    """Why OpenPifPaf finds the key points in place of published tables, in words; "" where it does not, or was asked for.
 
     folder: of the stage `published`.
     """
-    estimator = estimator_of(dataset)
-    if estimator is None and (folder / RECORD).is_file():
-        return read_json(folder / RECORD, "remove it")["estimator"]
-    return estimator
-
-
-def why_detected(folder: Path) -> str:
-    """Why OpenPifPaf finds the key points in place of published tables, in words; "" where it was asked for, or tables are there.
-
-    folder: of the stage `published`.
-    """
-    if not (folder / RECORD).is_file():
+    if estimator_of(dataset) is not None or decided_estimator(dataset, folder) != "openpifpaf":
         return ""
-    record = read_json(folder / RECORD, "remove it")
-    without = [entry["file"] for setting, entry in record["missing"].items() if setting.startswith("keypoints.")]
-    return f"{' and '.join(without)} cannot be had" if without and record["estimator"] == "openpifpaf" else ""
+    missing = PublishedRecord.read(folder / RECORD).missing
+    return f"{_cannot(_names(wanted(dataset), [s for s in missing if s.startswith('keypoints.')]))}"
 
 
-def outlook(dataset: Dataset, name: str, data: Path, folder: Path) -> str:
-    """A few words: where the key points of a real data set come from, or how that will be decided. Asks no network."""
-    files = {setting: file for setting, file in wanted(dataset).items() if setting.startswith("keypoints.")}
+def outlook(dataset: Dataset, name: str, data: Path, folder: Path | None) -> str:
+    """A few words: where the key points of a real data set come from, or how that will be decided. Asks no network.
+
+    folder: of the stage `published` where its result stands; None where it is to be made, or made again.
+    """
+    every = wanted(dataset)
+    files = {setting: file for setting, file in every.items() if setting.startswith("keypoints.")}
+    lists = [setting for setting in every if setting.startswith("splits.")]
+    offline = os.environ.get("POTGAN_NO_DOWNLOAD") or _folder_of_the_user(dataset)
     estimator = estimator_of(dataset)
+    if folder is None and offline and lists and not all(_on_this_machine(dataset, every[s], data) for s in lists):
+        return f"{name}: none, and the run stops, unless {_names(every, lists)} lie beside the images"
+    if estimator == "openpifpaf":
+        return f"{name}: OpenPifPaf"
     if not files:
-        return f"{name}: {'OpenPifPaf' if estimator == 'openpifpaf' else 'the named tables'}"
+        return f"{name}: the named tables"
     names = _names(files, list(files))
-    if estimator is None and (folder / RECORD).is_file():
-        why = why_detected(folder)
+    if folder is not None:
+        why = why_detected(dataset, folder)
         return f"{name}: OpenPifPaf, because {why}" if why else f"{name}: {names}"
     if all(_on_this_machine(dataset, file, data) for file in files.values()):
-        return f"{name}: {names}, which are here"
+        return f"{name}: {names}"
     otherwise = "the run stops" if estimator == "table" else "OpenPifPaf"
-    if os.environ.get("POTGAN_NO_DOWNLOAD"):
-        return f"{name}: {otherwise}, because {names} are not here, and nothing is fetched"
+    if offline:
+        return f"{name}: {otherwise}, because {_source(dataset) if dataset.published else data} lacks {names}"
     return f"{name}: {names}, fetched from {_source(dataset)}; where they cannot be had, {otherwise}"
 
 
 def places(dataset: Dataset, data: Path) -> list[str]:
-    """Where the user may have put the wanted files, so that a file which appears there later is noticed."""
-    if dataset.published and is_address(dataset.published):
-        return []
-    folder = _folder_of_the_user(dataset) or data
-    return [str(folder / file.name) for file in wanted(dataset).values()]
+    """Where the user may have put the wanted files, so that a file which appears or changes there later is noticed."""
+    files = wanted(dataset)
+    folder = _folder_of_the_user(dataset)
+    found = [] if folder is None and dataset.published else [folder or data]
+    paths = [place / file.name for place in found for file in files.values()]
+    if any(setting.startswith("splits.") for setting in files) and dataset.source and not is_address(dataset.source):
+        source = Path(dataset.source)
+        paths += [place / f"{split}.lst" for place in (source, source.parent) for split in SPLITS]
+    return [str(path) for path in paths]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _obtain(
-    dataset: Dataset, name: str, setting: str, file: PublishedFile, data: Path, reachable: bool
-) -> tuple[Path, str]:
+def _collect(
+    dataset: Dataset, name: str, files: dict[str, PublishedFile], data: Path
+) -> tuple[dict[str, tuple[Path, str]], dict[str, str]]:
+    """(setting -> path and origin, setting -> why there is none) of the wanted files."""
+    found: dict[str, tuple[Path, str]] = {}
+    missing: dict[str, str] = {}
+    lists = [setting for setting in files if setting.startswith("splits.")]
+    # Both lists come from one place.
+    if lists and not all(_on_this_machine(dataset, files[setting], data) for setting in lists):
+        copy = locate(dataset, name, data)
+        beside = lists_of({}, (copy.path, copy.path.parent)) if copy else {}
+        found = {setting: (beside[setting.split(".")[1]], "beside the images") for setting in lists if beside}
+    dead = ""
+    for setting, file in files.items():
+        if setting in found:
+            continue
+        try:
+            found[setting] = _obtain(dataset, name, setting, file, data, dead)
+        except Unwritable:
+            raise  # which is no matter of what is published
+        except UserError as error:
+            dead = str(error) if isinstance(error, Unreachable) else dead
+            missing[setting] = str(error)
+    for setting in found:
+        _refuse_another(dataset, setting, found)
+    return found, missing
+
+
+def _obtain(dataset: Dataset, name: str, setting: str, file: PublishedFile, data: Path, dead: str) -> tuple[Path, str]:
     """(path, origin) of a wanted file, which is fetched where it is not on this machine.
 
-    reachable: whether the source is asked, which is not done again after it gave no answer.
-    Raises UserError where it cannot be had.
+    dead: what happened when the source gave no answer, "" if it was not so; it is not asked again then. Raises UserError where the
+    file cannot be had, or where what was sent is no such file.
     """
     here = _on_this_machine(dataset, file, data)
-    if here is None and setting.startswith("splits."):
-        here = _beside_the_images(dataset, name, setting, data)
     if here is not None:
         path, origin = here
-        if file.sha256 is not None and digest_of(path, "sha256") != file.sha256:
+        if origin == "data folder" and file.sha256 is not None and digest_of(path, "sha256") != file.sha256:
             say(f"{name}: {path} is not the published {file.name}, and is taken, because it lies here")
             origin += ", and is not the published file"
         return path, origin
     folder = _folder_of_the_user(dataset)
     if folder is not None:
         raise UserError(f"{folder / file.name}: missing")
-    address = f"{_source(dataset)}/{file.name}"
-    target = _kept(dataset, file, data)
-    if not reachable:
-        raise UserError(f"{address}: {_NOT_ASKED}")
+    address, target = f"{_source(dataset)}/{file.name}", _kept(dataset, file, data)
+    if dead:
+        raise UserError(dead)
     # The checksum is that of the public source. What the user names may be other tables in their form.
     fetch(address, target, checksum=f"sha256:{file.sha256}" if file.sha256 and not dataset.published else None)
+    try:
+        _parse(setting, target)
+    except UserError as error:
+        target.unlink()
+        what = _MEANINGS[setting.split(".")[0]]
+        raise UserError(f"{address}: sent no {what} ({str(error).removeprefix(f'{target}: ')}); nothing kept") from None
     return target, address
+
+
+def _refuse_another(dataset: Dataset, setting: str, found: dict[str, tuple[Path, str]]) -> None:
+    """Raise UserError for a file that cannot be read as what it should be, before a decision is made on it."""
+    _parse(setting, found[setting][0])
+    if setting == "splits.test" and "splits.train" in found:
+        read_lists({split: found[f"splits.{split}"][0] for split in SPLITS}, facts_of(dataset.kind))
+
+
+def _parse(setting: str, path: Path) -> None:
+    """Raise UserError where the file is not what the setting is for."""
+    section = setting.split(".")[0]
+    if section == "keypoints":
+        from potgan.data.keypoint_files import read_keypoints
+
+        if not len(read_keypoints(path)):
+            raise UserError(f"{path}: has no rows")
+    elif section == "pairs":
+        from potgan.data.pairs import read_pairs
+
+        if not len(read_pairs(path)):
+            raise UserError(f"{path}: has no pairs")
+    else:
+        names = path.read_bytes().split()
+        if not names or not all(re.fullmatch(rb"\S+\.jpg", name, re.IGNORECASE) for name in names):
+            raise UserError(f"{path}: is no list of image names, one per line")
 
 
 def _on_this_machine(dataset: Dataset, file: PublishedFile, data: Path) -> tuple[Path, str] | None:
     folder = _folder_of_the_user(dataset)
     if folder is not None:
         return (folder / file.name, "the user's folder") if (folder / file.name).is_file() else None
-    kept = _kept(dataset, file, data)
-    if dataset.published is None and (data / file.name).is_file():
+    if not dataset.published and (data / file.name).is_file():
         return data / file.name, "data folder"
-    return (kept, f"{_source(dataset)}/{file.name}") if kept.is_file() else None
+    kept = _kept(dataset, file, data)
+    if not kept.is_file():
+        return None
+    if file.sha256 and not dataset.published and digest_of(kept, "sha256") != file.sha256:
+        kept.unlink()  # a checksum that was corrected, or a file that somebody has edited
+        return None
+    return kept, f"{_source(dataset)}/{file.name}"
 
 
 def _kept(dataset: Dataset, file: PublishedFile, data: Path) -> Path:
     """Where a fetched file stays. Each source has a folder of its own, so that no file stands for that of another source."""
-    source = fingerprint(_source(dataset)) if dataset.published else dataset.kind
-    return data / PUBLISHED / source / file.name
+    return kept_in(data, dataset.kind) / (fingerprint(_source(dataset)) if dataset.published else "") / file.name
 
 
-def _beside_the_images(dataset: Dataset, name: str, setting: str, data: Path) -> tuple[Path, str] | None:
-    copy = locate(dataset, name, data)
-    lists = lists_of({}, (copy.path, copy.path.parent)) if copy else {}
-    path = lists.get(setting.split(".")[1])
-    return (path, "beside the images") if path else None
+def kept_in(data: Path, kind: str) -> Path:
+    """The folder of the files that were fetched from the public source."""
+    return data / PUBLISHED / kind
+
+
+def _check_place(dataset: Dataset) -> None:
+    """Raise UserError where `published` is neither a folder nor an address. It is then most likely mistyped."""
+    folder = _folder_of_the_user(dataset)
+    address = dataset.published or ""
+    if folder is not None and not folder.is_dir():
+        what = "is no address that can be fetched (https://..., drive:...)" if "://" in address else "is no folder"
+        raise UserError(
+            f"published: {address} {what}; name the folder or the address of the published tables and lists, or leave it out"
+        )
+    if folder is None and re.fullmatch(r"(https?://|drive:)/*", address):
+        raise UserError(f"published: {address} names no server or folder; complete it, or leave it out")
 
 
 def _source(dataset: Dataset) -> str:
@@ -281,17 +388,30 @@ def _source(dataset: Dataset) -> str:
 
 
 def _folder_of_the_user(dataset: Dataset) -> Path | None:
-    return Path(dataset.published) if dataset.published and not is_address(dataset.published) else None
+    return Path(at_home(dataset.published)) if dataset.published and not is_address(dataset.published) else None
+
+
+def _put(dataset: Dataset, data: Path) -> str:
+    """Where a person puts files that are missing, for a message."""
+    if not dataset.published:
+        return f"put them into {data}"
+    if _folder_of_the_user(dataset) is not None:
+        return f"put them into {dataset.published}"
+    return f"leave `published` out and put them into {data}"
 
 
 def _names(files: dict[str, PublishedFile], settings: list[str]) -> str:
     return " and ".join(files[setting].name for setting in settings)
 
 
+def _cannot(names: str) -> str:
+    return f"{names} cannot be had"
+
+
 def _decision(estimator: str, without: str) -> str:
     if estimator == "table":
         return "key points come from the published tables"
-    return f"OpenPifPaf finds the key points, because {without} cannot be had"
+    return f"OpenPifPaf finds the key points, because {_cannot(without)}"
 
 
 def _built(dataset: Dataset, split: str) -> str:

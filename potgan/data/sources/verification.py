@@ -35,6 +35,7 @@ from potgan.data.sources.archives import (
     password_of,
     survey,
 )
+from potgan.data.sources.published import kept_in
 from potgan.settings.schema import Dataset
 
 STATES = ("ok", "partial", "wrong version", "encrypted", "absent")
@@ -84,7 +85,7 @@ def verify(dataset: Dataset, name: str, data: Path, names: Iterable[Path] = (), 
         step = why_absent(dataset, name, data) or f"run `potgan images {dataset.kind} --out FOLDER`: it is fetched"
         return Verification(name, "absent", None, next_step=step)
     answer = Verification(name, "ok", str(copy.path))
-    lists = lists_of(dataset.splits, (data, copy.path, copy.path.parent))
+    lists = lists_of(dataset.splits, (data, kept_in(data, dataset.kind), copy.path, copy.path.parent))
     try:
         with Source(copy.path, facts, password_of(facts, data)) as source:
             if source.archive is not None:
