@@ -3,11 +3,12 @@
 Usage:
     snakemake --cores 2 --configfile config/config.yaml config/methods.yaml config/methods-rates.yaml --keep-going -- models
     snakemake --cores 2 --configfile config/config.yaml config/methods.yaml config/methods-rates-full.yaml --keep-going -- models
-    python benchmarks/rates.py results/embedded-rates results/embedded-rates-full [--out benchmarks/rates.csv]
+    snakemake --cores 2 --configfile config/config.yaml config/methods.yaml config/methods-rates-edge.yaml --keep-going -- models
+    python benchmarks/rates.py results/embedded-rates results/embedded-rates-full results/embedded-rates-edge
 
 Each row: a method, one of its learning rates, the length of the training, and the mean scores of the validation pairs at its end.
-A rate whose training exploded has none; so has one that was not run, which nothing here can tell from it. Of the longest trainings
-of a method, the one with the highest SSIM is chosen. No test pair is looked at.
+A training that ended too early has none, because it exploded or was stopped, and its row says after how many iterations. Of the
+longest trainings of a method, the one with the highest SSIM is chosen. No test pair is looked at.
 """
 
 import argparse
@@ -34,14 +35,20 @@ def tries(results: Path) -> list[dict]:
                 continue
             folder = layout.train(dataset, model, benchmark.seeds[0])
             finished = (folder / "done.json").is_file()
-            last = pd.read_csv(folder / "progress.csv").iloc[-1] if finished else {}
+            progress = pd.read_csv(folder / "progress.csv") if (folder / "progress.csv").is_file() else pd.DataFrame()
+            last = progress.iloc[-1] if finished else {}
+            stopped = (
+                f"ended after {progress['iteration'].iloc[-1]:.0f} iterations"
+                if len(progress)
+                else "exploded or not run"
+            )
             rows.append(
                 {
                     "method": settings.method,
                     "learning_rate": settings.training.learning_rate,
                     "iterations": settings.training.iterations,
                     "batch_size": settings.training.batch_size,
-                    "outcome": "finished" if finished else "exploded or not run",
+                    "outcome": "finished" if finished else stopped,
                     **{score: last.get(score) for score in SCORES},
                 }
             )
