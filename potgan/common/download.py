@@ -241,7 +241,7 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
             made |= {parent for parent in (folder, *folder.parents) if not parent.exists()}
             folder.mkdir(parents=True, exist_ok=True)
             handle = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError:  # another process, which fetched nothing, has just removed it
+        except (FileNotFoundError, FileExistsError):  # another process, which fetched nothing, has just removed it
             if attempt == _ATTEMPTS_TO_LOCK:
                 raise
             continue
