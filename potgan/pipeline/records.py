@@ -50,6 +50,10 @@ def recorded(stage: Callable) -> Callable:
         everything = jobs(benchmark, layout)
         # A model that shares another's training can be trained by hand, and is no job.
         job = everything.get((stage.__name__, *inspect.signature(stage).bind(benchmark, layout, *of, **named).args[2:]))
+        for other in map(everything.get, job.before if job is not None else ()):
+            # Verbs that are run by hand: a decision must not outlive its settings.
+            if other is not None and other.stage == "published" and _made_with_other_settings(other):
+                raise UserError(f"{other.record}: was decided with other settings; run `potgan published` again")
         # Before the stage runs: what it reads is what it finds now.
         decided = _decided_by(job, everything, layout) if job is not None else None
         stage(benchmark, layout, *of, **named)
@@ -116,7 +120,7 @@ def stale(everything: dict[Key, Job], layout: Layout) -> Iterator[tuple[Job, str
             yield job, ", ".join(reasons), more_than_code
 
 
-def made_with_other_settings(job: Job) -> bool:
+def _made_with_other_settings(job: Job) -> bool:
     """Whether the job's result is there, and its record says that it was made with other settings than those of now."""
     record = _record(job)
     decided = record.get("decided_by") if record else None

@@ -25,8 +25,7 @@ from potgan.data.keypoints import prepare_keypoints, split_keypoints
 from potgan.data.pixels import resize
 from potgan.data.sources.published import origins_of, prepare_published, resolved, wanted
 from potgan.pipeline.code import code_fingerprint
-from potgan.pipeline.jobs import jobs
-from potgan.pipeline.records import made_with_other_settings, recorded, refuse_strangers
+from potgan.pipeline.records import recorded, refuse_strangers
 from potgan.pipeline.start import configure
 from potgan.settings.layout import Layout
 from potgan.settings.protocols import PROTOCOLS, Protocol, unmet_demands
@@ -413,11 +412,7 @@ def _dataset(benchmark: Benchmark, dataset: str) -> Dataset:
 
 def _resolved(benchmark: Benchmark, layout: Layout, dataset: str) -> Dataset:
     """The data set with the files and the estimator that the stage `published` has found."""
-    settings = _dataset(benchmark, dataset)
-    job = jobs(benchmark, layout).get(("published", dataset))
-    if job is not None and made_with_other_settings(job):
-        raise UserError(f"{job.record}: was decided with other settings; run `potgan published` again")
-    return resolved(settings, layout.published(dataset))
+    return resolved(_dataset(benchmark, dataset), layout.published(dataset))
 
 
 def _keypoints(layout: Layout, dataset: str) -> Keypoints:
