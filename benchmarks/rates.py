@@ -8,7 +8,8 @@ Usage:
 
 Each row: a method, one of its learning rates, the length of the training, and the mean scores of the validation pairs at its end.
 A training that ended too early has none, because it exploded or was stopped, and its row says after how many iterations. Of the
-longest trainings of a method, the one with the highest SSIM is chosen. No test pair is looked at.
+longest trainings of a method, the one with the highest mean of SSIM and of SSIM inside the mask is chosen, so that neither a smooth
+background nor people without one decide alone. No test pair is looked at.
 """
 
 import argparse
@@ -67,7 +68,8 @@ def main() -> None:
     without = sorted(set(table["method"]) - set(judged["method"]))
     if without:
         raise SystemExit(f"rates.py: none of the longest trainings of {', '.join(without)} is finished; run them first")
-    table["chosen"] = table.index.isin(judged.groupby("method")["validation_ssim"].idxmax())
+    quality = judged["validation_ssim"] + judged["validation_foreground_ssim"]
+    table["chosen"] = table.index.isin(quality.groupby(judged["method"]).idxmax())
     write_text(arguments.out, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     print(table.to_string(index=False))
 

@@ -355,7 +355,9 @@ def test_the_rates_of_the_embedded_benchmark_are_those_that_the_search_chose(rep
         edges = {min(short.index): 1 / 5, max(short.index): 5}
         outwards = {rate * edges[rate] for rate in [inside.idxmax()] if rate in edges}
         assert sorted(set(long.index) - {authors, second}) == pytest.approx(sorted(outwards)), method
-        best[method] = long.idxmax()
+        finished = of_method[of_method["iterations"] == whole].set_index("learning_rate").dropna()
+        best[method] = (finished["validation_ssim"] + finished["validation_foreground_ssim"]).idxmax()
+        assert of_method[of_method["chosen"]]["learning_rate"].tolist() == [best[method]]
     found = {
         model: benchmark.run_settings("synthetic", model, 0).training.learning_rate
         for model in benchmark.models
