@@ -13,7 +13,7 @@ from pathlib import Path
 
 from potgan.common.download import is_address
 from potgan.common.errors import UserError
-from potgan.data.sources.published import PublishedFile, places, wanted
+from potgan.data.sources.published import PublishedFile, of_section, places, wanted
 from potgan.pipeline.code import code_fingerprint
 from potgan.settings.layout import Layout
 from potgan.settings.protocols import PROTOCOLS
@@ -109,7 +109,7 @@ def jobs(benchmark: Benchmark, layout: Layout) -> dict[Key, Job]:
             decided = _published_settings(settings, files)
             where = tuple(places(given, layout.data))
             published = (add(("published", dataset), layout.published(dataset), decided, (), where),)
-        with_lists = published if any(setting.startswith("splits.") for setting in files) else ()
+        with_lists = published if of_section(files, "splits") else ()
         images = add(("images", dataset), layout.images(dataset), _images_settings(settings), with_lists, sources)
         decided = _keypoint_settings(settings)
         keypoints = add(("keypoints", dataset), layout.keypoints(dataset), decided, (*published, images), tables)
@@ -172,13 +172,13 @@ def _report_files(benchmark: Benchmark, layout: Layout) -> tuple[Path, ...]:
 
 
 def named_paths(values: Iterable[str | None]) -> tuple[str, ...]:
-    """The paths among the values of settings that name a file, or ask for the published one."""
+    """The paths among the values of settings that name a file, ask for the published one, or are not set."""
     return tuple(value for value in values if value is not None and value != PUBLISHED)
 
 
 def _published_settings(dataset: dict, files: dict[str, PublishedFile]) -> dict:
     # Lists of splits may lie beside the images.
-    beside = ["source"] if any(setting.startswith("splits.") for setting in files) else []
+    beside = ["source"] if of_section(files, "splits") else []
     return {"files": {setting: dataclasses.asdict(file) for setting, file in files.items()},
             "estimator": dataset["keypoints"]["estimator"], **_only(dataset, "kind", "published", *beside)}  # fmt: skip
 

@@ -162,8 +162,7 @@ def _content(job: Job) -> str | None:
     if job.stage == "published":
         # The files themselves, because somebody may have edited one.
         record = _record(job)
-        names = [entry["file"] for entry in record["files"].values()] if record and _names_files(record) else []
-        digests = {name: str(_digest_of_output(job, name)) for name in names}
+        digests = {name: str(_digest_of_output(job, name)) for name in _collected(record or {})}
         return fingerprint([record.get("estimator"), digests]) if record else None
     if job.stage not in _CONTENT:
         record = _record(job)
@@ -177,10 +176,11 @@ def _content(job: Job) -> str | None:
     return content.hexdigest()[:12]
 
 
-def _names_files(record: Record) -> bool:
-    """Whether a record of the stage `published` has names of files, as it should."""
+def _collected(record: Record) -> list[str]:
+    """The files that a record of the stage `published` names; none where it is damaged."""
     files = record.get("files")
-    return isinstance(files, dict) and all(isinstance(entry, dict) and "file" in entry for entry in files.values())
+    entries = list(files.values()) if isinstance(files, dict) else []
+    return [entry["file"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("file"), str)]
 
 
 def _digest_of_output(job: Job, name: str) -> bytes | None:
@@ -230,7 +230,7 @@ def _missing_file(job: Job, record: Record) -> str | None:
         generators = record.get("generators")
         wanted_files += generators if isinstance(generators, dict) else []
     elif job.stage == "published":
-        wanted_files += [entry["file"] for entry in record["files"].values()] if _names_files(record) else []
+        wanted_files += _collected(record)
     elif job.stage == "feature_network":
         wanted_files.append("network.pt")
     elif job.stage == "pairs" and json.loads(job.settings)["kind"] == "synthetic":

@@ -23,7 +23,7 @@ from potgan.data.images import ImageFolder, ImagesRecord, prepare_images
 from potgan.data.keypoint_files import read_keypoints
 from potgan.data.keypoints import prepare_keypoints, split_keypoints
 from potgan.data.pixels import resize
-from potgan.data.sources.published import origins_of, prepare_published, resolved, wanted
+from potgan.data.sources.published import of_section, prepare_published, resolved, wanted
 from potgan.pipeline.code import code_fingerprint
 from potgan.pipeline.records import recorded, refuse_strangers
 from potgan.pipeline.start import configure
@@ -49,16 +49,13 @@ def published(benchmark: Benchmark, layout: Layout, dataset: str) -> None:
     """The published tables and lists that a data set asks for, and whose key points it will have."""
     if not wanted(_dataset(benchmark, dataset)):
         raise UserError(f"{dataset}: asks for no published file; its settings name others, or need none")
-    record = prepare_published(benchmark.datasets[dataset], dataset, layout.data, layout.published(dataset))
-    origins = origins_of(layout.published(dataset))
-    for setting, entry in record.files.items():
-        say(f"{dataset}: {entry.file} ({origins[setting]['from']})")
+    prepare_published(benchmark.datasets[dataset], dataset, layout.data, layout.published(dataset))
 
 
 @recorded
 def images(benchmark: Benchmark, layout: Layout, dataset: str) -> None:
     settings = _dataset(benchmark, dataset)
-    if any(setting.startswith("splits.") for setting in wanted(settings)):
+    if of_section(wanted(settings), "splits"):
         settings = _resolved(benchmark, layout, dataset)
     record = prepare_images(settings, dataset, layout.images(dataset), layout.data)
     say(f"{dataset}: {record['images']['train']} train and {record['images']['test']} test images")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import copy
 import hashlib
+import json
 import socket
 import subprocess
 import sys
@@ -25,7 +26,6 @@ from potgan.data.sources.archives import facts_of
 from potgan.data.sources.published import (
     PublishedRecord,
     estimator_of,
-    origins_of,
     outlook,
     prepare_published,
     resolved,
@@ -84,6 +84,10 @@ def nobody() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{free.getsockname()[1]}/x"
+
+
+def origins_of(folder: Path) -> dict:
+    return json.loads((folder / "origins.json").read_text())
 
 
 def sha256(content: bytes) -> str:
@@ -284,6 +288,19 @@ def test_other_bytes_from_the_public_source_are_refused(served, tmp_path, monkey
     assert record.estimator == "openpifpaf"
     assert capsys.readouterr().err.count("that are not the published market-") == 3
     assert not (tmp_path / "data").exists()
+
+
+def test_a_kept_file_with_another_checksum_is_fetched_anew_by_the_stage_and_left_alone_by_a_plan(
+    served, tmp_path, monkeypatch
+) -> None:
+    served_as_the_public_source(monkeypatch, served.url("/market1501"))
+    kept = tmp_path / "data" / "published" / "market1501" / "market-annotation-train.csv"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("edited")
+    assert "fetched from" in outlook(market(), "m", tmp_path / "data", None)
+    assert kept.read_text() == "edited"
+    prepare_published(market(), "m", tmp_path / "data", tmp_path / "out")
+    assert not kept.exists()  # what is served here has not the public checksum
 
 
 def test_the_published_tables_have_the_known_checksums(server, shared, tmp_path, monkeypatch) -> None:

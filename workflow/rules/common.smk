@@ -12,8 +12,8 @@ from potgan.common.download import is_address
 from potgan.common.errors import UserError
 from potgan.common.files import sha256_of
 from potgan.common.paths import OPENPIFPAF_RECIPE, openpifpaf_environment
-from potgan.pipeline.code import code_fingerprint
 from potgan.data.sources.published import decided_estimator
+from potgan.pipeline.code import code_fingerprint
 from potgan.pipeline.jobs import TABULATE, jobs, named_paths
 from potgan.pipeline.packing import unpack
 from potgan.pipeline.snakemake import prefer_this_python, show, write_stamps

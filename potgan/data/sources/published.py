@@ -12,13 +12,14 @@ import dataclasses
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from potgan.common.download import Unreachable, Unwritable, digest_of, fetch, is_address
 from potgan.common.errors import UserError
-from potgan.common.files import Json, fingerprint, new_folder, read_json, sha256_of, write_json
+from potgan.common.files import fingerprint, new_folder, sha256_of, write_json
 from potgan.common.paths import at_home
 from potgan.common.progress import say
 from potgan.common.records import JsonRecord
@@ -49,7 +50,9 @@ class Obtained:
 
 @dataclass(frozen=True)
 class PublishedRecord(JsonRecord):
-    """`published.json`: what was found, and what follows. Where it was found, and why not, stands in `origins.json`.
+    """`published.json`: what was found, and what follows.
+
+    Where a file was found (`from`), or why it was not (`missing`), stands in `origins.json`, by the same settings.
 
     estimator: `table` or `openpifpaf`. files: setting -> its file. missing: settings whose file could not be had.
     """
@@ -96,6 +99,11 @@ def wanted(dataset: Dataset) -> dict[str, PublishedFile]:
     return found
 
 
+def of_section(settings: Iterable[str], section: str) -> list[str]:
+    """Those of the settings, such as `splits.train`, that stand in a section."""
+    return [setting for setting in settings if setting.startswith(f"{section}.")]
+
+
 def estimator_of(dataset: Dataset) -> str | None:
     """Where the key points come from: `table` (for synthetic people, the exact joints) or `openpifpaf`.
 
@@ -106,7 +114,7 @@ def estimator_of(dataset: Dataset) -> str | None:
         return settings.estimator
     if dataset.kind == "synthetic" or all(value not in (None, PUBLISHED) for value in (settings.train, settings.test)):
         return "table"
-    return None if any(setting.startswith("keypoints.") for setting in wanted(dataset)) else "openpifpaf"
+    return None if of_section(wanted(dataset), "keypoints") else "openpifpaf"
 
 
 def decided_estimator(dataset: Dataset, folder: Path) -> str | None:
@@ -134,7 +142,7 @@ def prepare_published(dataset: Dataset, name: str, data: Path, out: Path) -> Pub
     """
     files = wanted(dataset)
     found, missing = _collect(dataset, name, files, data)
-    without = {section: [s for s in missing if s.startswith(f"{section}.")] for section in _MEANINGS}
+    without = {section: of_section(missing, section) for section in _MEANINGS}
     estimator = estimator_of(dataset)
     if without["splits"]:
         raise UserError(
@@ -161,15 +169,12 @@ def prepare_published(dataset: Dataset, name: str, data: Path, out: Path) -> Pub
     with new_folder(out) as folder:
         for setting, (path, _) in found.items():
             shutil.copyfile(path, folder / files[setting].name)
-        write_json(folder / RECORD, dataclasses.asdict(record) | {"version": record.VERSION})
+        record.write(folder / RECORD)
         origins = {setting: {"from": origin} for setting, (_, origin) in found.items()}
         write_json(folder / ORIGINS, origins | {setting: {"missing": why} for setting, why in missing.items()})
+    for setting, (_, origin) in found.items():
+        say(f"{name}: {files[setting].name} ({origin})")
     return record
-
-
-def origins_of(folder: Path) -> dict[str, Json]:
-    """Setting -> {"from": where its file was found} or {"missing": why it was not}. folder: of the stage `published`."""
-    return read_json(folder / ORIGINS, PublishedRecord.REMEDY)
 
 
 def resolved(dataset: Dataset, folder: Path) -> Dataset:
@@ -195,7 +200,7 @@ def resolved(dataset: Dataset, folder: Path) -> Dataset:
         return dataclasses.replace(settings, **values, **more)
 
     keypoints = changed("keypoints", dataset.keypoints, estimator=estimator)
-    if estimator == "openpifpaf" and any(s.startswith("keypoints.") for s in files) and len(keypoints.tables) < 2:
+    if estimator == "openpifpaf" and of_section(files, "keypoints") and len(keypoints.tables) < 2:
         # One table of two is nothing to compare all detected joints with.
         keypoints = dataclasses.replace(keypoints, train=None, test=None)
     splits = {split: path_of(f"splits.{split}", dataset.splits.get(split)) for split in SPLITS}
@@ -215,7 +220,7 @@ def why_detected(dataset: Dataset, folder: Path) -> str:
     if estimator_of(dataset) is not None or decided_estimator(dataset, folder) != "openpifpaf":
         return ""
     missing = PublishedRecord.read(folder / RECORD).missing
-    return f"{_cannot(_names(wanted(dataset), [s for s in missing if s.startswith('keypoints.')]))}"
+    return _cannot(_names(wanted(dataset), of_section(missing, "keypoints")))
 
 
 def outlook(dataset: Dataset, name: str, data: Path, folder: Path | None) -> str:
@@ -224,8 +229,8 @@ def outlook(dataset: Dataset, name: str, data: Path, folder: Path | None) -> str
     folder: of the stage `published` where its result stands; None where it is to be made, or made again.
     """
     every = wanted(dataset)
-    files = {setting: file for setting, file in every.items() if setting.startswith("keypoints.")}
-    lists = [setting for setting in every if setting.startswith("splits.")]
+    files = {setting: every[setting] for setting in of_section(every, "keypoints")}
+    lists = of_section(every, "splits")
     offline = os.environ.get("POTGAN_NO_DOWNLOAD") or _folder_of_the_user(dataset)
     estimator = estimator_of(dataset)
     if folder is None and offline and lists and not all(_on_this_machine(dataset, every[s], data) for s in lists):
@@ -252,7 +257,7 @@ def places(dataset: Dataset, data: Path) -> list[str]:
     folder = _folder_of_the_user(dataset)
     found = [] if folder is None and dataset.published else [folder or data]
     paths = [place / file.name for place in found for file in files.values()]
-    if any(setting.startswith("splits.") for setting in files) and dataset.source and not is_address(dataset.source):
+    if of_section(files, "splits") and dataset.source and not is_address(dataset.source):
         source = Path(dataset.source)
         paths += [place / f"{split}.lst" for place in (source, source.parent) for split in SPLITS]
     return [str(path) for path in paths]
@@ -264,50 +269,54 @@ def places(dataset: Dataset, data: Path) -> list[str]:
 def _collect(
     dataset: Dataset, name: str, files: dict[str, PublishedFile], data: Path
 ) -> tuple[dict[str, tuple[Path, str]], dict[str, str]]:
-    """(setting -> path and origin, setting -> why there is none) of the wanted files."""
-    found: dict[str, tuple[Path, str]] = {}
-    missing: dict[str, str] = {}
-    lists = [setting for setting in files if setting.startswith("splits.")]
-    # Both lists come from one place.
-    if lists and not all(_on_this_machine(dataset, files[setting], data) for setting in lists):
+    """(setting -> path and origin, setting -> why there is none) of the wanted files.
+
+    Raises UserError for a file on this machine that cannot be read as what it should be, before a decision is made on it.
+    """
+    here = {setting: place for setting, file in files.items() if (place := _on_this_machine(dataset, file, data))}
+    lists = of_section(files, "splits")
+    if lists and not here.keys() >= set(lists):  # both lists come from one place
         copy = locate(dataset, name, data)
         beside = lists_of({}, (copy.path, copy.path.parent)) if copy else {}
-        found = {setting: (beside[setting.split(".")[1]], "beside the images") for setting in lists if beside}
+        here |= {setting: (beside[setting.split(".")[1]], "beside the images") for setting in lists if beside}
+    found: dict[str, tuple[Path, str]] = {}
+    missing: dict[str, str] = {}
     dead = ""
     for setting, file in files.items():
-        if setting in found:
+        if setting in here:
+            path, origin = here[setting]
+            _parse(setting, path)
+            if origin == "data folder" and file.sha256 is not None and digest_of(path, "sha256") != file.sha256:
+                say(f"{name}: {path} is not the published {file.name}, and is taken, because it lies here")
+                origin += ", and is not the published file"
+            found[setting] = path, origin
             continue
         try:
-            found[setting] = _obtain(dataset, name, setting, file, data, dead)
+            found[setting] = _fetched(dataset, setting, file, data, dead)
         except Unwritable:
             raise  # which is no matter of what is published
         except UserError as error:
             dead = str(error) if isinstance(error, Unreachable) else dead
             missing[setting] = str(error)
-    for setting in found:
-        _refuse_another(dataset, setting, found)
+    if len(of_section(found, "splits")) == len(SPLITS):  # no image stands in both
+        read_lists({split: found[f"splits.{split}"][0] for split in SPLITS}, facts_of(dataset.kind))
     return found, missing
 
 
-def _obtain(dataset: Dataset, name: str, setting: str, file: PublishedFile, data: Path, dead: str) -> tuple[Path, str]:
-    """(path, origin) of a wanted file, which is fetched where it is not on this machine.
+def _fetched(dataset: Dataset, setting: str, file: PublishedFile, data: Path, dead: str) -> tuple[Path, str]:
+    """(path, address) of a wanted file that is not on this machine.
 
     dead: what happened when the source gave no answer, "" if it was not so; it is not asked again then. Raises UserError where the
     file cannot be had, or where what was sent is no such file.
     """
-    here = _on_this_machine(dataset, file, data)
-    if here is not None:
-        path, origin = here
-        if origin == "data folder" and file.sha256 is not None and digest_of(path, "sha256") != file.sha256:
-            say(f"{name}: {path} is not the published {file.name}, and is taken, because it lies here")
-            origin += ", and is not the published file"
-        return path, origin
     folder = _folder_of_the_user(dataset)
     if folder is not None:
         raise UserError(f"{folder / file.name}: missing")
-    address, target = f"{_source(dataset)}/{file.name}", _kept(dataset, file, data)
     if dead:
         raise UserError(dead)
+    address, target = f"{_source(dataset)}/{file.name}", _kept(dataset, file, data)
+    if target.is_file():
+        target.unlink()  # it has another checksum than is known now
     # The checksum is that of the public source. What the user names may be other tables in their form.
     fetch(address, target, checksum=f"sha256:{file.sha256}" if file.sha256 and not dataset.published else None)
     try:
@@ -317,13 +326,6 @@ def _obtain(dataset: Dataset, name: str, setting: str, file: PublishedFile, data
         what = _MEANINGS[setting.split(".")[0]]
         raise UserError(f"{address}: sent no {what} ({str(error).removeprefix(f'{target}: ')}); nothing kept") from None
     return target, address
-
-
-def _refuse_another(dataset: Dataset, setting: str, found: dict[str, tuple[Path, str]]) -> None:
-    """Raise UserError for a file that cannot be read as what it should be, before a decision is made on it."""
-    _parse(setting, found[setting][0])
-    if setting == "splits.test" and "splits.train" in found:
-        read_lists({split: found[f"splits.{split}"][0] for split in SPLITS}, facts_of(dataset.kind))
 
 
 def _parse(setting: str, path: Path) -> None:
@@ -346,6 +348,7 @@ def _parse(setting: str, path: Path) -> None:
 
 
 def _on_this_machine(dataset: Dataset, file: PublishedFile, data: Path) -> tuple[Path, str] | None:
+    """(path, origin) of a wanted file that need not be fetched. Nothing is changed, because a plan asks, too."""
     folder = _folder_of_the_user(dataset)
     if folder is not None:
         return (folder / file.name, "the user's folder") if (folder / file.name).is_file() else None
@@ -354,9 +357,9 @@ def _on_this_machine(dataset: Dataset, file: PublishedFile, data: Path) -> tuple
     kept = _kept(dataset, file, data)
     if not kept.is_file():
         return None
-    if file.sha256 and not dataset.published and digest_of(kept, "sha256") != file.sha256:
-        kept.unlink()  # a checksum that was corrected, or a file that somebody has edited
-        return None
+    known = None if dataset.published else file.sha256
+    if known is not None and digest_of(kept, "sha256") != known:
+        return None  # a checksum that was corrected since, or a file that somebody has edited
     return kept, f"{_source(dataset)}/{file.name}"
 
 
