@@ -252,9 +252,23 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
             try:
                 yield
             finally:
-                with contextlib.suppress(OSError):  # those that are not empty stay
+                with contextlib.suppress(OSError):  # those that are not empty, or that another process works in, stay
                     for parent in sorted(made, reverse=True):
-                        parent.rmdir()
+                        _remove_unless_locked(parent, by_us=parent == folder)
             return
         finally:
             os.close(handle)
+
+
+def _remove_unless_locked(folder: Path, by_us: bool) -> None:
+    """Remove an empty folder. Raises OSError where it is not empty, and where another process has its lock.
+
+    by_us: whether this process has its lock.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        if not by_us:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        folder.rmdir()
+    finally:
+        os.close(handle)

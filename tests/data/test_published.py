@@ -6,6 +6,7 @@ import concurrent.futures
 import copy
 import hashlib
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -38,7 +39,14 @@ from potgan.pipeline.jobs import jobs as pipeline_jobs
 from potgan.pipeline.records import stale
 from potgan.settings.layout import Layout
 from potgan.settings.reading import load
-from potgan.settings.schema import Benchmark, Dataset, KeypointSettings, PairSettings, SyntheticSettings
+from potgan.settings.schema import (
+    PUBLISHED_KINDS,
+    Benchmark,
+    Dataset,
+    KeypointSettings,
+    PairSettings,
+    SyntheticSettings,
+)
 
 FILES = {
     "market1501": ("market-annotation-train.csv", "market-annotation-test.csv", "market-pairs-test.csv"),
@@ -313,12 +321,15 @@ def test_the_published_tables_have_the_known_checksums(server, shared, tmp_path,
 
 
 def test_four_that_fetch_in_vain_at_once_all_say_why(nobody, tmp_path, monkeypatch) -> None:
-    """The folder of one, which is removed because nothing came, is that of the others, too."""
+    """The folder of one, which is removed because nothing came, is that of the others, or the one above theirs."""
     monkeypatch.setattr(download, "RETRIES", 0)
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         for turn in range(20):
-            folder = tmp_path / f"{turn}" / "data" / "published"
-            tries = [pool.submit(fetch, f"{nobody}/{k}", folder / str(k), checksum=None) for k in range(4)]
+            data = tmp_path / f"{turn}" / "data"
+            places = [data / "published" / "a", data, data / "published" / "b", data]
+            tries = [
+                pool.submit(fetch, f"{nobody}/{k}", folder / str(k), checksum=None) for k, folder in enumerate(places)
+            ]
             for one in tries:
                 with pytest.raises(Unreachable, match="no connection"):
                     one.result()
@@ -518,6 +529,38 @@ def test_without_tables_the_workflow_asks_for_openpifpaf_and_a_table_that_appear
     noticed = run("-n", "--", TARGET)
     assert "to be made again: published m (other inputs (data/market-annotation-train.csv" in noticed.stderr
     assert jobs(noticed.stdout)["published"] == 1
+
+
+def test_where_everything_is_dead_the_last_lines_say_it_for_each_data_set(
+    repository, nobody, tmp_path, monkeypatch
+) -> None:
+    """One that fails stops no other one, so that the person who comes back in the morning knows all that is missing."""
+    monkeypatch.setenv("POTGAN_DOWNLOAD_RETRIES", "0")
+    datasets = {
+        kind: {
+            "kind": kind,
+            "label": kind,
+            "image_size": [128, 64],
+            "source": f"{nobody}/{kind}/{facts_of(kind)['archive']}",
+            "pairs": {"validation_identities": 1},
+        }
+        for kind in PUBLISHED_KINDS
+    }
+    for kind in FILES:
+        datasets[kind]["published"] = f"{nobody}/{kind}"
+    write(tmp_path, TINY | {"datasets": datasets})
+    run = snakemake(repository, tmp_path, target="data")
+    assert run.returncode == 1  # Snakemake's own; each verb has exited with 2
+    last = run.stderr[run.stderr.rindex("Exiting because") :].splitlines()
+    said = [line for line in last if ": error: " in line]
+    assert [re.match(r"potgan \w+: error: ", line)[0] for line in said] == [
+        "potgan images: error: ", "potgan images: error: ", "potgan published: error: ",
+    ]  # fmt: skip
+    for line, archive in zip(said, ("DukeMTMC-reID.zip", "Market-1501-v15.09.15.zip", "train.lst"), strict=True):
+        assert f"{archive}: cannot be fetched" in line
+    assert run.stderr.count("returned non-zero exit status 2") == 3
+    assert not list((tmp_path / "data").rglob("*.*"))
+    assert not any((tmp_path / "results" / "tiny" / kind / "images").exists() for kind in datasets)
 
 
 def test_the_papers_configuration_names_no_file_that_must_be_put_somewhere(repository) -> None:

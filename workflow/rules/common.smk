@@ -3,6 +3,7 @@ import os
 import re
 import shutil
 import sys
+import time
 from pathlib import Path
 
 # The repository that this file is part of. `workflow.basedir` is the folder of the main Snakefile, wherever that lies.
@@ -22,6 +23,7 @@ from potgan.settings.layout import Layout
 from potgan.settings.reading import load
 
 prefer_this_python()
+STARTED = time.time()
 
 try:
     BENCHMARK = load(dict(config))
@@ -265,3 +267,11 @@ def print_summary():
             + f"  page    {page}\n  tables  {LAYOUT.reports / 'tables'}\n  scores  {LAYOUT.reports / 'metrics.json'}",
             file=sys.stderr,
         )
+
+
+def print_failures():
+    """The last word of a run that has failed: one line for each job that has said what is wrong, however long its log is ago."""
+    for path in sorted(Path(LOGS).rglob("*.log")):
+        said = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        if path.stat().st_mtime >= STARTED and said and ": error: " in said[-1]:
+            print(said[-1], file=sys.stderr)
