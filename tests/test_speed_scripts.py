@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from potgan.data.sources.archives import facts_of
 from potgan.methods.potgan.method import PoTGAN
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -289,3 +290,68 @@ with tempfile.TemporaryDirectory() as folder:
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def from_archives(monkeypatch):
+    monkeypatch.syspath_prepend(str(SPEED))
+    import from_archives
+
+    return from_archives
+
+
+@pytest.mark.parametrize("kind", ["market1501", "dukemtmc", "deepfashion"])
+def test_made_archives_have_the_published_numbers_of_names(from_archives, kind) -> None:
+    facts = facts_of(kind)
+    names = from_archives.names_of(kind, 1, None)
+    assert {split: len(set(found)) for split, found in names.items()} == facts["counts"]
+    people = {
+        split: {re.fullmatch(facts["name_pattern"], name)["person"] for name in found} - {"-1", "0000"}
+        for split, found in names.items()
+    }
+    assert {split: len(found) for split, found in people.items()} == facts["identities"]
+    assert not people["train"] & people["test"]
+
+
+def test_made_names_become_paths_as_the_published_archive_has_them(from_archives) -> None:
+    flat = "fashionWOMENTees_Tanksid0000783805_7additional.jpg"
+    path = "img/WOMEN/Tees_Tanks/id_00007838/05_7_additional.jpg"
+    assert from_archives.path_in_archive("deepfashion", "train", flat) == path
+    market = from_archives.path_in_archive("market1501", "test", "0002_c1s1_000451_03.jpg")
+    assert market == "Market-1501-v15.09.15/bounding_box_test/0002_c1s1_000451_03.jpg"
+
+
+def test_the_way_from_served_archives_to_pairs(tmp_path) -> None:
+    run = subprocess.run(
+        [
+            *(
+                sys.executable,
+                str(SPEED / "from_archives.py"),
+                str(tmp_path / "way"),
+                "--share",
+                "0.002",
+                "--until",
+                "data",
+            ),
+            *("--json", str(tmp_path / "numbers.json")),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+    )
+    assert run.returncode == 0, run.stderr
+    rows = json.loads((tmp_path / "numbers.json").read_text())
+    stages = {(row["stage"], row["of"]) for row in rows}
+    layouts = [f"{kind}-layout" for kind in ("market1501", "dukemtmc", "deepfashion")]
+    assert stages == {
+        *((stage, of) for stage in ("archive", "images", "keypoints", "pairs", "masks") for of in layouts),
+        ("published", "market1501-layout"),
+        ("published", "deepfashion-layout"),
+    }
+    again = subprocess.run(
+        [sys.executable, str(SPEED / "from_archives.py"), str(tmp_path / "way")],
+        capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    assert again.returncode == 2
+    assert "holds files; name a folder that is new or empty" in again.stderr

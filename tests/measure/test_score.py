@@ -4,6 +4,7 @@ IS and FID need the weights of Inception, which no test fetches. So they have a 
 """
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from skimage.metrics import structural_similarity
 from test_acquisition import one_error, potgan
 
 from potgan.data.pairs import pairs_csv
@@ -323,6 +325,44 @@ def test_scores_name_the_content_of_targets_pairs_and_joints(tmp_path) -> None:
     head, *rows = (tmp_path / "pairs.csv").read_text().splitlines()
     (tmp_path / "pairs.csv").write_text("\n".join([head, *reversed(rows)]) + "\n")
     assert changed() == {"pairs", "targets"}  # all poses are equal
+
+
+def test_released_results_beside_other_targets_differ_in_a_setting_that_compare_names(tmp_path) -> None:
+    """The 55 results of Deformable GAN's user study on Market-1501, and the same beside the target of the next number."""
+    checkout = os.environ.get("POSE_GAN_CHECKOUT")
+    if not checkout:
+        pytest.skip("POSE_GAN_CHECKOUT names no checkout of github.com/AliaksandrSiarohin/pose-gan")
+    study = Path(checkout) / "sup-mat" / "market-userstudy"
+    shutil.copytree(study / "to", tmp_path / "right")
+    (tmp_path / "next").mkdir()
+    for number in range(55):
+        shutil.copyfile(study / "to" / f"{(number + 1) % 55}.jpg", tmp_path / "next" / f"{number}.jpg")
+    for targets in ("right", "next"):
+        run = potgan(
+            tmp_path, "score", "--images", study / "gen", "--layout", "numbered-from-0", "--pairs", "from-names", "--targets",
+            targets, "--protocol", "patn", "--out", f"{targets}-scores",
+        )  # fmt: skip
+        assert run.returncode == 0, run.stderr
+        generated, wanted = (
+            [cv2.imread(str(folder / f"{number}.jpg"))[:, :, ::-1] for number in range(55)]
+            for folder in (study / "gen", tmp_path / targets)
+        )
+        expected = np.mean([deformable_ssim(*images) for images in zip(generated, wanted, strict=True)])
+        found = json.loads((tmp_path / f"{targets}-scores" / "scores.json").read_text())["metrics"]["ssim"]["value"]
+        assert found == pytest.approx(expected, abs=1e-9)
+        assert (found == pytest.approx(0.331, abs=0.001)) == (targets == "right")
+    compared = potgan(tmp_path, "compare", "right-scores", "next-scores")
+    assert compared.returncode == 0, compared.stderr
+    assert "targets" in compared.stdout
+    assert "No setting differs" not in compared.stdout
+
+
+def deformable_ssim(generated: np.ndarray, target: np.ndarray) -> float:
+    """SSIM as Deformable GAN's test.py calls scikit-image: the range is that of the generated image."""
+    return structural_similarity(
+        target, generated, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+        data_range=int(generated.max()) - int(generated.min()),
+    )  # fmt: skip
 
 
 def test_without_downloads_nothing_is_asked_for_and_the_rest_is_measured(tmp_path) -> None:
