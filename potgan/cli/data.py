@@ -238,7 +238,9 @@ def pairs(arguments: argparse.Namespace) -> None:
     option(
         "--dataset", required=True, help="a data set of the configuration, whose images, key points and pairs are made"
     ),
-    option("--for", dest="peer", required=True, choices=("patn", "gfla", "pose-gan", "adgan"), help="the project"),
+    option(
+        "--for", dest="peer", required=True, choices=("patn", "gfla", "pose-gan", "adgan", "pg2"), help="the project"
+    ),
     option("--out", type=Path, required=True, help="the folder to write; it appears whole or not at all"),
 )
 def prepare(arguments: argparse.Namespace) -> None:

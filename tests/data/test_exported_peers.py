@@ -2,7 +2,8 @@
 
 PATN_CHECKOUT names a copy of github.com/tengteng95/Pose-Transfer, GFLA_CHECKOUT one of
 github.com/RenYurui/Global-Flow-Local-Attention, POSE_GAN_CHECKOUT one of github.com/AliaksandrSiarohin/pose-gan, and ADGAN_CHECKOUT
-one of github.com/menyifang/ADGAN.
+one of github.com/menyifang/ADGAN. PG2_CHECKOUT names a copy of github.com/charliememory/Pose-Guided-Person-Image-Generation, and
+PG2_PYTHON a Python that has TensorFlow and tf_slim (`pip install tensorflow-cpu==2.12.1 tf_slim==1.1.0 'setuptools<80'`).
 """
 
 import importlib
@@ -24,6 +25,8 @@ import skimage.draw
 import torch
 import torchvision.transforms.functional
 from PIL import Image
+from tensorboard.compat.tensorflow_stub.errors import OutOfRangeError
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_New
 from test_workflow import TINY
 
 from potgan import cli
@@ -33,8 +36,9 @@ from potgan.data.batches import PairData, load_pairs
 from potgan.data.exports.peers import PEERS, prepare
 from potgan.data.keypoint_files import read_keypoints
 from potgan.data.pixels import decode_image
-from potgan.data.pose_rendering import heatmaps
+from potgan.data.pose_rendering import heatmaps, limb_mask
 from potgan.data.synthetic.imitations import write_archive
+from potgan.methods.disc_maps import disc_maps
 from potgan.pipeline import stages
 from potgan.settings.layout import Layout
 from potgan.settings.reading import load
@@ -329,3 +333,168 @@ def test_the_decoder_of_the_loaders_and_ours_give_the_same_pixels_of_real_files(
         for name in names:
             content = archive.read(name)
             assert np.array_equal(np.asarray(Image.open(io.BytesIO(content)).convert("RGB")), decode_image(content))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# PG2's records
+
+
+def records_of(path: Path) -> list[dict[str, np.ndarray | bytes]]:
+    """The examples of a file. TensorBoard's reader checks every checksum."""
+    reader = PyRecordReader_New(str(path))
+    found = []
+    while True:
+        try:
+            reader.GetNext()
+        except OutOfRangeError:
+            return found
+        found.append(features_of(reader.record()))
+
+
+def features_of(message: bytes) -> dict[str, np.ndarray | bytes]:
+    """The features of a `tf.train.Example`, decoded by hand as protobuf's encoding says (protobuf.dev, "Encoding")."""
+    found = {}
+    for _, features in fields(message):
+        for _, entry in fields(features):
+            (_, name), (_, feature) = fields(entry)
+            ((kind, values),) = fields(feature)
+            if kind == 1:  # bytes_list
+                ((_, found[name.decode()]),) = fields(values)
+            else:
+                ((_, packed),) = fields(values)
+                found[name.decode()] = np.frombuffer(packed, "<f4") if kind == 2 else np.array(varints(packed))
+    return found
+
+
+def fields(message: bytes):
+    """(number, content) of the length-delimited fields of a message."""
+    at = 0
+    while at < len(message):
+        key, at = varint(message, at)
+        assert key & 7 == 2
+        length, at = varint(message, at)
+        yield key >> 3, message[at : at + length]
+        at += length
+
+
+def varint(message: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[at]
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return value, at
+
+
+def varints(packed: bytes) -> list[int]:
+    at, found = 0, []
+    while at < len(packed):
+        value, at = varint(packed, at)
+        found.append(value)
+    return found
+
+
+def as_pg2_sees_it(data: PairData, i: int) -> dict[str, np.ndarray]:
+    """What our own PG2 is given of a pair: images in [-1, 1], discs in [-1, 1], masks."""
+    batch, height, width = data.batch(np.array([i]), CPU), *data.size
+    found = {}
+    for number, side in enumerate(("source", "target")):
+        joints = getattr(batch, f"{side}_joints")
+        found[f"image_{number}"] = getattr(batch, f"{side}_image")[0].permute(1, 2, 0).numpy()
+        found[f"pose_{number}"] = disc_maps(joints, height, width)[0].permute(1, 2, 0).numpy()
+        found[f"mask_{number}"] = limb_mask(joints[0].numpy(), height, width, 4)[..., None]
+    return found
+
+
+@pytest.mark.parametrize(("kind", "size"), [("market1501", (128, 64)), ("deepfashion", (256, 256))])
+def test_records_hold_what_our_pg2_is_given(people, tmp_path, kind, size) -> None:
+    prepare("pg2", kind, size, SIGMA, *inputs(people), tmp_path / "out")
+    name, file_name = ("DF", "DeepFashion") if kind == "deepfashion" else ("Market", "Market1501")
+    for split in ("train", "test"):
+        folder = tmp_path / "out" / f"{name}_{split}_data"
+        records = records_of(folder / f"{file_name}_{split}_00000-of-00001.tfrecord")
+        data = ours(people, split, size)
+        pairs = inputs(people)[2][split]
+        assert len(records) == len(data) == len(pairs)
+        assert (folder / f"pn_pairs_num_{split}.p").read_bytes() == b"I%d\n." % len(pairs)  # as Python 2 reads it
+        for i in range(0, len(data), 5):
+            record, wanted = records[i], as_pg2_sees_it(data, i)
+            assert record["image_name_0"].decode() == pairs["from"][i]
+            assert record["label"] == 1
+            assert record["id_0"] == record["id_1"]
+            for side in (0, 1):
+                picture = decode_image(record[f"image_raw_{side}"])
+                assert np.abs(picture / 127.5 - 1 - wanted[f"image_{side}"]).max() < 1e-6
+                dense = np.zeros(record["shape"][0])
+                dense[record[f"indices_r4_{side}"]] = record[f"values_r4_{side}"]
+                assert np.array_equal(dense.reshape(*size, 18) * 2 - 1, wanted[f"pose_{side}"])
+                assert np.array_equal(record[f"pose_mask_r4_{side}"].reshape(*size, 1), wanted[f"mask_{side}"])
+                joints = data.joints[data.names.index(pairs[("from", "to")[side]][i])].numpy()
+                peaks = record[f"pose_peaks_{side}"].reshape(16, size[1] * 16 // size[0], 18)
+                cell = size[0] // 16
+                for k, (x, y) in enumerate(joints):
+                    assert peaks[:, :, k].sum() == (not np.isnan(x))
+                    assert np.isnan(x) or peaks[int(y) // cell, int(x) // cell, k] == 1
+                subset = record[f"pose_subs_{side}"]
+                assert (subset[:18] >= 0).tolist() == (~np.isnan(joints[:, 0])).tolist()
+                assert len(subset) == 20
+                assert subset[19] == np.isfinite(joints[:, 0]).sum()
+
+
+_PG2_LOADER = """
+import builtins, io, sys, types
+import numpy as np
+import tensorflow.compat.v1 as tf
+import tensorflow, tf_slim
+tf.disable_eager_execution()
+tf.contrib = types.SimpleNamespace(slim=tf_slim)
+sys.modules["tensorflow"] = tf
+checkout, module, split, folder, data_name, out = sys.argv[1:]
+sys.path.insert(0, checkout)
+import importlib
+read = importlib.import_module("datasets." + module)
+# Python 2 reads a pickle from a file that is opened as text.
+read.open = lambda path, mode: builtins.open(path, "rb")
+data = read.get_split(split, folder, data_name=data_name)
+serialized = tf.placeholder(tf.string)
+items = ["image_raw_0", "image_raw_1", "pose_sparse_r4_0", "pose_sparse_r4_1", "pose_mask_r4_0", "pose_mask_r4_1", "label"]
+decoded = dict(zip(items, data.decoder.decode(serialized, items)))
+for side in "01":  # as trainer.py makes them dense
+    decoded["pose_sparse_r4_" + side] = tf.sparse_tensor_to_dense(decoded["pose_sparse_r4_" + side], 0, validate_indices=False)
+found = {item: [] for item in items}
+with tf.Session() as session:
+    for record in tf.io.tf_record_iterator(tf.gfile.Glob(data.data_sources)[0]):
+        for item, value in session.run(decoded, {serialized: record}).items():
+            found[item].append(value)
+np.savez(out, count=data.num_samples, **{item: np.stack(values) for item, values in found.items()})
+"""
+
+
+@pytest.mark.parametrize("kind", ["market1501", "deepfashion"])
+@pytest.mark.parametrize("checkout", ["PG2_CHECKOUT"], indirect=True)
+def test_pg2s_own_decoder_gives_what_our_pg2_is_given(checkout, people, tmp_path, kind) -> None:
+    """The authors' get_split and decoder, in TensorFlow's form of version 1. Its queues of batches are left out."""
+    python = os.environ.get("PG2_PYTHON")
+    if not python:
+        pytest.skip("PG2_PYTHON names no Python with TensorFlow and tf_slim")
+    size = (256, 256) if kind == "deepfashion" else (128, 64)
+    prepare("pg2", kind, size, SIGMA, *inputs(people), tmp_path / "out")
+    folder = tmp_path / "out" / ("DF_test_data" if kind == "deepfashion" else "Market_test_data")
+    (tmp_path / "loader.py").write_text(_PG2_LOADER)
+    name = "DeepFashion" if kind == "deepfashion" else "Market1501"
+    command = [python, tmp_path / "loader.py", checkout, name.lower(), "test", folder, name, tmp_path / "found.npz"]
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, check=False, env={"PATH": os.environ["PATH"]}
+    )
+    assert done.returncode == 0, done.stderr
+    found, data = np.load(tmp_path / "found.npz"), ours(people, "test", size)
+    assert found["count"] == len(found["label"]) == len(data) > 0
+    for i in range(len(data)):
+        wanted = as_pg2_sees_it(data, i)
+        for side in (0, 1):
+            # process_image of its utils_wgan.py: the decoded file, minus 127.5, by 127.5. JPEG decoders differ by rounding.
+            image = found[f"image_raw_{side}"][i] / 127.5 - 1
+            assert np.abs(image - wanted[f"image_{side}"]).max() <= 3 / 127.5
+            assert np.array_equal(found[f"pose_sparse_r4_{side}"][i].reshape(*size, 18) * 2 - 1, wanted[f"pose_{side}"])
+            assert np.array_equal(found[f"pose_mask_r4_{side}"][i].reshape(*size, 1), wanted[f"mask_{side}"])

@@ -2,13 +2,14 @@
 
 What each project reads is in its loader of data: PATN `data/keypoint.py` (tengteng95/Pose-Transfer), GFLA `data/base_dataset.py`,
 `data/market_dataset.py` and `data/fashion_dataset.py` (RenYurui/Global-Flow-Local-Attention), Deformable GAN `cmd.py` and
-`pose_dataset.py` (AliaksandrSiarohin/pose-gan), ADGAN `data/keypoint.py` (menyifang/ADGAN).
+`pose_dataset.py` (AliaksandrSiarohin/pose-gan), ADGAN `data/keypoint.py` (menyifang/ADGAN), PG2 `datasets/market1501.py` and
+`datasets/deepfashion.py` (charliememory/Pose-Guided-Person-Image-Generation).
 """
 
 from __future__ import annotations
 
+import functools
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 from potgan.common.errors import UserError
 from potgan.common.files import Json, free_bytes, new_folder, write_json, write_text
 from potgan.common.progress import progress, say
+from potgan.data.exports import records
 from potgan.data.images import ImageFolder
 from potgan.data.keypoint_files import annotation_csv
 from potgan.data.pairs import pairs_csv
@@ -40,18 +42,21 @@ class Peer:
     label: its name. fashion: how its files for DeepFashion begin; those of all other data sets begin with `market`, because no
     peer has more kinds. heat_maps: whether it reads heat maps from files, `<split>K/<name>.npy`. images: the folder of a split's
     images, where `{set}` is `market` or `fashion` as above. sizes: the only (height, width) that its code takes, by kind of data
-    set; a kind that is missing there is none that it knows. None: any. parsing: whether it reads a class for each pixel.
+    set; a kind that is missing there is none that it knows. None: any. parsing: whether it reads a class for each pixel. records:
+    whether it reads TFRecords and nothing else; `images` is then the folder of a split's records.
     """
 
     label: str
-    fashion: str
+    fashion: str = ""
     heat_maps: bool = False
     images: str = "{split}"
     sizes: Mapping[str, tuple[int, int]] | None = None
     parsing: bool = False
+    records: bool = False
 
 
 _MARKET, _FASHION = (128, 64), (256, 256)
+_SIZES = {"synthetic": _MARKET, "market1501": _MARKET, "dukemtmc": _MARKET, "deepfashion": _FASHION}
 PEERS = {
     "patn": Peer("PATN", "fasion-resize", heat_maps=True),  # spelt as its authors spell it
     "gfla": Peer("GFLA", "fasion"),
@@ -59,16 +64,21 @@ PEERS = {
         "Deformable GAN",
         "fasion",
         images="{set}-dataset/{split}",
-        sizes={"synthetic": _MARKET, "market1501": _MARKET, "dukemtmc": _MARKET, "deepfashion": _FASHION},
+        sizes=_SIZES,
     ),
     "adgan": Peer("ADGAN", "fashion-resize", heat_maps=True, sizes={"deepfashion": (256, 176)}, parsing=True),
+    # Its main.py takes a folder for Market-1501's or DeepFashion's by the word in its name.
+    "pg2": Peer("PG2", images="{set}_{split}_data", sizes=_SIZES, records=True),
 }
+#: How PG2's code calls a data set, in the names of its folders and of its files of records.
+_RECORDS = {"deepfashion": ("DF", "DeepFashion")}
+_OTHER_RECORDS = ("Market", "Market1501")
 #: ADGAN's folder of labels.
 LABELS = "semantic_merge3"
 
 #: The names of what `prepare` writes into its folder.
 WRITTEN = re.compile(
-    r"(train|test)(K|\.lst)?|(market|fasion)-dataset|(market|fasion|fasion-resize|fashion-resize)-(annotation|pairs)-(train|test)"
+    r"(train|test)(K|\.lst)?|(market|fasion)-dataset|(Market|DF)_(train|test)_data|(market|fasion|fasion-resize|fashion-resize)-(annotation|pairs)-(train|test)"
     rf"\.csv|{LABELS}|prepare\.json"
 )
 
@@ -97,6 +107,7 @@ def prepare(
     - `<prefix>-annotation-<split>.csv`: joints in pixels of these images, truncated to whole ones as in the published tables.
     - `<prefix>-pairs-<split>.csv`, and for DeepFashion `<split>.lst`, the names of the images.
     - `semantic_merge3/<path in DeepFashion's tree>.npy` (ADGAN): the class of each pixel, (height, width) uint8, of its 8 classes.
+    - PG2 gets `<set>_<split>_data/` in place of all this: a file of TFRecords (`records.write_pairs`) and the number of pairs.
 
     The folder `out` appears whole or not at all. Raises UserError for an unknown peer, for a data set or a size that its code does
     not take, for a pair whose image or key points are missing, and where a peer reads a parsing and there is none.
@@ -111,17 +122,23 @@ def prepare(
     for name in (name for split in SPLITS for name in names[split]):
         if name not in folder.table.index or name not in keypoints.row:
             raise UserError(f"{name}: is in a pair and has no image or no key points; run `potgan pairs` again")
-    total = sum(map(len, names.values()))
-    if reads.heat_maps:
+    if reads.heat_maps or reads.records:
+        total, what, unit = sum(map(len, names.values())), "heat maps", "images"
         needed = total * size[0] * size[1] * len(JOINTS) * 4
+        if reads.records:
+            total, what, unit = sum(map(len, pairs.values())), "records", "pairs"
+            needed = total * records.bytes_per_pair(size)
         if needed > free_bytes(out):
             raise UserError(
-                f"{out}: the heat maps take {needed / 1e9:.1f} GB, and less is free there; name another folder"
+                f"{out}: the {what} take {needed / 1e9:.1f} GB, and less is free there; name another folder"
             )
-        say(f"the heat maps of {total:,} images take {needed / 1e9:.1f} GB")
+        say(f"the {what} of {total:,} {unit} take {needed / 1e9:.1f} GB")
     with new_folder(out) as new:
         for split in SPLITS:
             table = keypoints_at(keypoints, names[split], folder.size, size)
+            if reads.records:
+                _write_records(kind, split, pairs[split], table, folder, size, new)
+                continue
             (new / photographs[split]).mkdir(parents=True)
             for name in progress(names[split], len(names[split]), f"images for {reads.label}", "images"):
                 _write_image(folder, name, size, new / photographs[split] / name)
@@ -175,11 +192,41 @@ def _place_of_labels(name: str) -> Path:
     return Path(gender, category, f"id_{item}", f"{pose[:4]}_{pose[4:]}.npy")
 
 
+def _write_records(
+    kind: str,
+    split: str,
+    pairs: pd.DataFrame,
+    keypoints: Keypoints,
+    folder: ImageFolder,
+    size: tuple[int, int],
+    out: Path,
+) -> None:
+    name, file_name = _RECORDS.get(kind, _OTHER_RECORDS)
+    out = out / PEERS["pg2"].images.format(set=name, split=split)
+    out.mkdir()
+
+    @functools.lru_cache(4096)
+    def file_of(name: str) -> tuple[bytes, str]:
+        content = _file_of(folder, name, size)
+        return content, "png" if content.startswith(b"\x89PNG") else "jpg"
+
+    path = out / f"{file_name}_{split}_00000-of-00001.tfrecord"
+    for _ in progress(
+        records.write_pairs(path, pairs, kind, keypoints, size, file_of), len(pairs), f"records to {split}", "pairs"
+    ):
+        pass
+    records.write_count(out / f"pn_pairs_num_{split}.p", len(pairs))
+
+
 def _write_image(folder: ImageFolder, name: str, size: tuple[int, int], out: Path) -> None:
+    out.write_bytes(_file_of(folder, name, size))
+
+
+def _file_of(folder: ImageFolder, name: str, size: tuple[int, int]) -> bytes:
+    """The file of an image in a size: the original one where it has this size, and else a PNG file."""
     if folder.crop_columns is None and folder.size(name) == size:
-        shutil.copyfile(folder.path(name), out)
-    else:
-        out.write_bytes(png_bytes(resize(folder.read(name), size)))
+        return folder.path(name).read_bytes()
+    return png_bytes(resize(folder.read(name), size))
 
 
 def _write_heat_maps(table: Keypoints, size: tuple[int, int], sigma: float, out: Path, part: int = 64) -> None:
