@@ -106,7 +106,8 @@ def _mean_of_pairs(values: np.ndarray, metric: str) -> dict[str, Any]:
         return {"value": None, "n": 0, "reason": NO_FOREGROUND if metric == "foreground_ssim" else EMPTY_MASKS}
     entry = {"value": float(there.mean()), "n": len(there)}
     if len(there) < len(values):
-        entry["warning"] = left_out(len(values) - len(there), len(values))
+        why = ["their masks have no pixel at which the window lies in the image"] if metric == "foreground_ssim" else []
+        entry["warning"] = left_out(len(values) - len(there), len(values), *why)
     return entry
 
 

@@ -341,9 +341,9 @@ def cached_features(
     return features
 
 
-def left_out(count: int, of: int) -> str:
+def left_out(count: int, of: int, why: str = "their masks are empty") -> str:
     """The warning of a masked metric that leaves out pairs."""
-    return f"{count:,} of {of:,} pairs are left out, because their masks are empty"
+    return f"{count:,} of {of:,} pairs are left out, because {why}"
 
 
 def measure_distribution(

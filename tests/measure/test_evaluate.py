@@ -212,6 +212,19 @@ def test_an_empty_mask_has_no_score_and_leaves_the_mean_of_the_others(recwarn) -
     assert not [w for w in recwarn if issubclass(w.category, RuntimeWarning)]
 
 
+def test_a_mask_at_the_border_alone_has_no_inside_and_is_not_called_empty() -> None:
+    generated, targets, table = two_images()
+    masks = np.ones((2, HEIGHT, WIDTH), np.uint8)
+    masks[0, 1:] = 0  # the window of 11 pixels lies in the image at no pixel of the first row
+    metrics, _ = evaluate.evaluate(generated, targets, masks, table, None, PROTOCOLS["potgan"])
+    assert metrics["mask_ssim"]["n"] == 2
+    assert "warning" not in metrics["mask_ssim"]
+    assert metrics["foreground_ssim"]["n"] == 1
+    assert metrics["foreground_ssim"]["warning"] == (
+        "1 of 2 pairs are left out, because their masks have no pixel at which the window lies in the image"
+    )
+
+
 def test_sensitivity_measures_each_protocol_as_it_is_measured_by_itself() -> None:
     generated, targets, table = two_images()
     random = np.random.default_rng(4)
