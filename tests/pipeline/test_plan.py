@@ -2,13 +2,18 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
+import yaml
 from made_records import training_record
 from test_workflow import TINY
 
-from potgan.pipeline import jobs, plan
+from potgan.pipeline import jobs, plan, stages
+from potgan.pipeline.start import memory_here, memory_of_training
 from potgan.settings.layout import Layout
 from potgan.settings.reading import load
 
@@ -46,6 +51,40 @@ def test_bytes_of_a_training_are_those_of_its_files(tmp_path) -> None:
         + tensors_to_bytes(method.state_dict()).nbytes
     )
     assert plan.training_bytes(settings) == pytest.approx(real, rel=0.05)
+
+
+def test_a_training_on_the_papers_data_sets_takes_what_its_images_and_masks_take(repository) -> None:
+    benchmark = load(yaml.safe_load((repository / "config" / "paper.yaml").read_text()))
+    pixels = {"market1501": 12_936 * 128 * 64, "dukemtmc": 16_522 * 128 * 64, "deepfashion": 48_674 * 256 * 256}
+    for name, count in pixels.items():
+        assert memory_of_training(benchmark, name) == 1500 + 4 * count // 10**6
+    assert memory_here() == pytest.approx(psutil.virtual_memory().total / 1e6, rel=0.01)
+
+
+def test_images_are_read_into_memory_once(tmp_path) -> None:
+    """Twice their bytes were taken, which on the whole of DeepFashion is 10 GB more."""
+    benchmark, layout = load(TINY), Layout("tiny", tmp_path)
+    for stage in (stages.images, stages.keypoints, stages.pairs):
+        stage(benchmark, layout, "synthetic")
+    code = f"""
+import resource
+from pathlib import Path
+import pandas as pd
+from potgan.data.batches import load_pairs
+from potgan.data.keypoint_files import read_keypoints
+from potgan.settings.schema import MaskSettings
+pairs = pd.read_csv({str(layout.pairs("synthetic") / "pairs-train.csv")!r})
+keypoints = read_keypoints({str(layout.keypoints("synthetic") / "keypoints.csv")!r})
+def most():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+arguments = Path({str(layout.images("synthetic"))!r}), keypoints, pairs
+load_pairs(*arguments, (64, 32), MaskSettings())
+before = most()
+data = load_pairs(*arguments, (2048, 1024), MaskSettings())
+print((most() - before) / (data.images.nbytes + data.masks.nbytes))
+"""
+    ratio = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert 0.5 < float(ratio) < 1.15  # part of it fits into what the imports had needed for a moment
 
 
 def test_hours_come_from_finished_trainings_of_the_same_shape_on_this_device_only(tmp_path) -> None:

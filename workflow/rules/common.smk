@@ -18,7 +18,13 @@ from potgan.pipeline.code import code_fingerprint
 from potgan.pipeline.jobs import TABULATE, jobs, named_paths
 from potgan.pipeline.packing import unpack
 from potgan.pipeline.snakemake import prefer_this_python, show, write_stamps
-from potgan.pipeline.start import IMITATIONS, configure, present
+from potgan.pipeline.start import (
+    IMITATIONS,
+    configure,
+    memory_here,
+    memory_of_training,
+    present,
+)
 from potgan.settings.layout import Layout
 from potgan.settings.reading import load
 
@@ -72,6 +78,10 @@ FIGURES = {
 SYNTHETIC_CHECKPOINT = "results/openpifpaf-synthetic/openpifpaf-synthetic.pkl"
 # A GPU runs one training at a time (profiles/default); on a CPU trainings share the cores.
 GPU = 1 if shutil.which("nvidia-smi") else 0
+# Trainings that run on this machine share its memory, as they share its cores. A cluster does this itself.
+if workflow.is_main_process and workflow.local_exec:
+    if "mem_mb" not in workflow.global_resources:
+        workflow.register_resource("mem_mb", memory_here())
 # How often a training that was stopped is started again, where it goes on. On a cluster every time limit stops it once,
 # and the process that is being stopped must not be the one that starts it again.
 TRAINING_RETRIES = (

@@ -18,6 +18,7 @@ rule train:
     threads: training_threads
     resources:
         gpu=GPU,
+        mem_mb=lambda wildcards: memory_of_training(BENCHMARK, wildcards.dataset),
     params:
         configuration=CONFIGURATION,
     message:
