@@ -6,8 +6,8 @@ The real archives are replaced by made ones in their layouts and with their numb
 synthetic people are repeated under all the names, each with a comment of its own, so that no two files are equal. `--names` is a
 folder with Market-1501's published tables (market-annotation-{train,test}.csv) and PATN's lists (fashion-{train,test}.lst);
 without it the names and tables are made, too. A web server of this process gives out archives, tables and lists. The
-configuration is config/paper.yaml with three changes: its data sets have these sources and other names, the networks are small
-and hardly trained, and nothing needs a weight file. So the numbers in its tables say nothing, and the times of `train`,
+configuration is config/paper.yaml with its data sets from these sources and under other names, with small networks that are hardly
+trained, one seed, and nothing that needs a weight file. So the numbers in its tables say nothing, and the times of `train`,
 `generate` and `evaluate` are not the paper's.
 
 --share 0.003 makes archives of some hundred images. --test-pairs 600 shortens what comes after the trainings. --without tables:
@@ -55,7 +55,7 @@ TABLES = {"market1501": "market", "dukemtmc": "duke", "deepfashion": "fasion"}
 JUNK, DISTRACTORS = 3819, 2798
 #: The numbers of pairs in DeepFashion's published lists.
 FASHION_PAIRS = {"train": 101_966, "test": 8_570}
-#: How many different pictures a kind has at least, in round numbers: 20 people with 6 images each.
+#: The people whose pictures are repeated.
 PEOPLE = SyntheticSettings(train_identities=20, test_identities=8, images_per_identity=6)
 #: A checkpoint of OpenPifPaf for synthetic people, which the tests use, too.
 DETECTOR = REPOSITORY / "tests" / "reference" / "openpifpaf-synthetic.pkl"
@@ -79,8 +79,15 @@ def main() -> None:
     parser.add_argument("--make-only", action="store_true", help="make what would be served, and stop")
     parser.add_argument("--json", type=Path, help="write the numbers here, too")
     arguments = parser.parse_args()
-    if arguments.folder.exists() and any(arguments.folder.iterdir()):
+    if arguments.folder.is_dir() and any(arguments.folder.iterdir()):
         parser.error(f"{arguments.folder}: holds files; name a folder that is new or empty")
+    if arguments.folder.is_file():
+        parser.error(f"{arguments.folder}: is a file; name a folder that is new or empty")
+    for name in ("market-annotation-train.csv", "market-annotation-test.csv", "fashion-train.lst", "fashion-test.lst"):
+        if arguments.names and not (arguments.names / name).is_file():
+            parser.error(f"--names {arguments.names}: lacks {name}")
+    if not arguments.cores.isdigit() or (arguments.test_pairs or 1) < 1:
+        parser.error("--cores and --test-pairs are whole numbers from 1 on")
     if not 0 < arguments.share <= 1:
         parser.error(f"--share is {arguments.share}; choose a number above 0 and up to 1")
     folder = arguments.folder.resolve()

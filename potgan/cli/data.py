@@ -248,7 +248,9 @@ def prepare(arguments: argparse.Namespace) -> None:
     from potgan.data.exports.peers import WRITTEN
     from potgan.pipeline import stages
 
-    refuse_to_replace(arguments.out, "preparing", lambda path: WRITTEN.fullmatch(path.name) is not None)
+    # Folders have the same names in the data that projects publish themselves. Ours come with a record.
+    ours = (arguments.out / "prepare.json").is_file()
+    refuse_to_replace(arguments.out, "preparing", lambda path: ours and WRITTEN.fullmatch(path.name) is not None)
     stages.prepare(*configured(arguments), arguments.dataset, arguments.peer, arguments.out)
 
 

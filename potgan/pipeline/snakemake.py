@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,3 +91,41 @@ def _forced(workflow: Workflow, everything: dict[Key, Job]) -> list[Key]:
         for key, job in everything.items()
         if settings.forceall or not named.isdisjoint((job.stage, *map(str, job.outputs)))
     ]
+
+
+def failures(told: Sequence[Path], logs: Path) -> list[str]:
+    """One line for each job that has failed and was not done by a later try: the job, and the last words of its log.
+
+    told: the files in which Snakemake writes what it says. logs: the folder of the jobs' logs.
+    """
+    failed: dict[str, tuple[str, str]] = {}
+    rule = number = ""
+    text = "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in told if path.is_file())
+    for line in text.splitlines():
+        if match := re.match(r"Error in rule (\w+):", line):
+            rule = match[1]
+        elif rule and (match := re.match(r"    jobid: (\d+)", line)):
+            number = match[1]
+            failed[number] = rule, ""
+        elif rule and (match := re.match(r"    log: (.+?) \(check", line)):
+            failed[number] = rule, match[1]
+            rule = ""
+        elif match := re.match(r"Finished jobid: (\d+)", line):
+            failed.pop(match[1], None)
+    return [f"{_name_of_log(path, logs) or rule}: {_last_words(path)}" for rule, path in failed.values()]
+
+
+def _name_of_log(path: str, logs: Path) -> str:
+    place = Path(path)
+    return (place.relative_to(logs) if place.is_relative_to(logs) else place).with_suffix("").as_posix() if path else ""
+
+
+def _last_words(path: str) -> str:
+    """The last message in a log: its error line where the end has one, and else its last line."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        return "it has left no log"
+    said = [line.strip() for line in lines if line.strip()][-5:]
+    errors = [line for line in said if ": error: " in line]
+    return (errors or said or ["it has said nothing"])[-1]

@@ -33,6 +33,7 @@ from potgan import cli
 from potgan.cli.data import prepare as prepare_verb
 from potgan.common.errors import UserError
 from potgan.data.batches import PairData, load_pairs
+from potgan.data.exports import records
 from potgan.data.exports.peers import PEERS, prepare
 from potgan.data.keypoint_files import read_keypoints
 from potgan.data.pixels import decode_image
@@ -121,6 +122,12 @@ def test_the_verb_writes_them_and_removes_nothing_of_the_user(people, tmp_path, 
     (out / "checkpoints").mkdir()
     assert cli.main(command) == 2
     assert "holds checkpoints, which preparing did not write" in capsys.readouterr().err
+    published = tmp_path / "data" / "Market_train_data" / "Market1501_train_00000-of-00001.tfrecord"
+    published.parent.mkdir(parents=True)
+    published.write_bytes(b"of PG2's authors")
+    assert cli.main([*command[:-1], str(tmp_path / "data")]) == 2
+    assert "holds Market_train_data, which preparing did not write" in capsys.readouterr().err
+    assert published.exists()
     choices = next(option for option in prepare_verb.options if "--for" in option.flags).settings["choices"]
     assert set(choices) == set(PEERS)
 
@@ -413,14 +420,17 @@ def test_records_hold_what_our_pg2_is_given(people, tmp_path, kind, size) -> Non
     name, file_name = ("DF", "DeepFashion") if kind == "deepfashion" else ("Market", "Market1501")
     for split in ("train", "test"):
         folder = tmp_path / "out" / f"{name}_{split}_data"
-        records = records_of(folder / f"{file_name}_{split}_00000-of-00001.tfrecord")
+        found = records_of(folder / f"{file_name}_{split}_00000-of-00001.tfrecord")
         data = ours(people, split, size)
         pairs = inputs(people)[2][split]
-        assert len(records) == len(data) == len(pairs)
+        assert len(found) == len(data) == len(pairs)
         assert (folder / f"pn_pairs_num_{split}.p").read_bytes() == b"I%d\n." % len(pairs)  # as Python 2 reads it
+        places = [(r["image_name_0"].decode(), r["image_name_1"].decode()) for r in found]
+        listed = list(pairs[["from", "to"]].itertuples(index=False, name=None))
+        assert sorted(places) == sorted(listed)
+        assert (places == listed) == (split == "test")  # the authors' trainer takes training pairs as they come
         for i in range(0, len(data), 5):
-            record, wanted = records[i], as_pg2_sees_it(data, i)
-            assert record["image_name_0"].decode() == pairs["from"][i]
+            record, wanted = found[places.index(listed[i])], as_pg2_sees_it(data, i)
             assert record["label"] == 1
             assert record["id_0"] == record["id_1"]
             for side in (0, 1):
@@ -440,6 +450,30 @@ def test_records_hold_what_our_pg2_is_given(people, tmp_path, kind, size) -> Non
                 assert (subset[:18] >= 0).tolist() == (~np.isnan(joints[:, 0])).tolist()
                 assert len(subset) == 20
                 assert subset[19] == np.isfinite(joints[:, 0]).sum()
+
+
+def test_the_pairs_of_a_person_lie_apart_in_the_training_records(people, tmp_path) -> None:
+    """PG2's loader mixes no more than 32 pairs. In the order of the list, 16 pairs in a row are of one or two people."""
+    prepare("pg2", "market1501", (128, 64), SIGMA, *inputs(people), tmp_path / "out")
+    found = records_of(tmp_path / "out" / "Market_train_data" / "Market1501_train_00000-of-00001.tfrecord")
+    identities = [int(record["id_0"][0]) for record in found]
+    everybody = len(set(identities))
+    assert everybody == 4
+    for start in range(0, len(identities) - 16, 16):
+        assert len(set(identities[start : start + 16])) >= 3
+
+
+@pytest.mark.parametrize("place", [(64.7, 20), (64.2, 20), (30, 131), (-6, 20), (30, -20)])
+def test_a_joint_beyond_an_edge_is_in_no_cell(place) -> None:
+    joints = np.full((18, 2), np.nan, np.float32)
+    joints[0], joints[1] = (10, 10), place
+    pose = records._pose(joints, (128, 64))
+    assert pose["pose_peaks"].sum() == 1
+    assert pose["pose_peaks"][1, 1, 0] == 1
+    dense = np.zeros(128 * 64 * 18)
+    dense[pose["indices_r4"]] = 1
+    wanted = disc_maps(torch.from_numpy(joints)[None], 128, 64)[0].permute(1, 2, 0).numpy()
+    assert np.array_equal(dense.reshape(128, 64, 18) * 2 - 1, wanted)
 
 
 _PG2_LOADER = """

@@ -552,9 +552,9 @@ def test_where_everything_is_dead_the_last_lines_say_it_for_each_data_set(
     run = snakemake(repository, tmp_path, target="data")
     assert run.returncode == 1  # Snakemake's own; each verb has exited with 2
     last = run.stderr[run.stderr.rindex("Exiting because") :].splitlines()
-    said = [line for line in last if ": error: " in line]
-    assert [re.match(r"potgan \w+: error: ", line)[0] for line in said] == [
-        "potgan images: error: ", "potgan images: error: ", "potgan published: error: ",
+    said = sorted(line for line in last if ": error: " in line)
+    assert [re.match(r"(\w+/\w+): potgan \w+: error: ", line)[1] for line in said] == [
+        "images/dukemtmc", "images/market1501", "published/deepfashion",
     ]  # fmt: skip
     for line, archive in zip(said, ("DukeMTMC-reID.zip", "Market-1501-v15.09.15.zip", "train.lst"), strict=True):
         assert f"{archive}: cannot be fetched" in line

@@ -13,6 +13,7 @@ from made_records import training_record
 from test_workflow import TINY
 
 from potgan.pipeline import jobs, plan, stages
+from potgan.pipeline.snakemake import failures
 from potgan.pipeline.start import memory_here, memory_of_training
 from potgan.settings.layout import Layout
 from potgan.settings.reading import load
@@ -140,3 +141,32 @@ def test_the_papers_plan_counts_published_images() -> None:
     assert plan.image_bytes(market) == pytest.approx((12936 + 19732) * 128 * 64 * 3 * 0.12)
     assert plan.test_pairs(market, Layout("nowhere"), "market1501") == 12_000
     assert len([key for key in jobs.jobs(benchmark, Layout("nowhere")) if key[0] == "train"]) % 9 == 0  # 3 x 3 seeds
+
+
+def test_what_failed_is_named_once_with_the_last_words_of_its_log(tmp_path) -> None:
+    def failed(rule: str, number: int, log: Path) -> str:
+        named = f"    log: {log} (check log file(s) for error details)\n"
+        return f"Error in rule {rule}:\n    message: None\n    jobid: {number}\n{named}"
+
+    logs = tmp_path / "logs"
+    (logs / "train" / "d").mkdir(parents=True)
+    texts = {
+        "message": "10 images\npotgan train: error: a cause; a remedy\n\n",
+        "traceback": "Traceback (most recent call last):\n  File\nRuntimeError: CUDA out of memory\n",
+        "later": "potgan train: error: the first try\n",
+    }
+    for name, text in texts.items():
+        (logs / "train" / "d" / f"{name}.log").write_text(text)
+    told = tmp_path / "snakemake.log"
+    told.write_text(
+        failed("train", 1, logs / "train/d/message.log") * 3  # with every try
+        + failed("train", 2, logs / "train/d/traceback.log")
+        + failed("train", 3, logs / "train/d/later.log")
+        + failed("train", 4, logs / "train/d/killed.log")
+        + "Finished jobid: 3 (Rule: train)\nFinished jobid: 9 (Rule: pairs)\n"
+    )
+    assert failures([told, tmp_path / "none.log"], logs) == [
+        "train/d/message: potgan train: error: a cause; a remedy",
+        "train/d/traceback: RuntimeError: CUDA out of memory",
+        "train/d/killed: it has left no log",
+    ]

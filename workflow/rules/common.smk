@@ -3,7 +3,6 @@ import os
 import re
 import shutil
 import sys
-import time
 from pathlib import Path
 
 # The repository that this file is part of. `workflow.basedir` is the folder of the main Snakefile, wherever that lies.
@@ -17,7 +16,12 @@ from potgan.data.sources.published import decided_estimator
 from potgan.pipeline.code import code_fingerprint
 from potgan.pipeline.jobs import TABULATE, jobs, named_paths
 from potgan.pipeline.packing import unpack
-from potgan.pipeline.snakemake import prefer_this_python, show, write_stamps
+from potgan.pipeline.snakemake import (
+    failures,
+    prefer_this_python,
+    show,
+    write_stamps,
+)
 from potgan.pipeline.start import (
     IMITATIONS,
     configure,
@@ -29,7 +33,6 @@ from potgan.settings.layout import Layout
 from potgan.settings.reading import load
 
 prefer_this_python()
-STARTED = time.time()
 
 try:
     BENCHMARK = load(dict(config))
@@ -279,9 +282,7 @@ def print_summary():
         )
 
 
-def print_failures():
-    """The last word of a run that has failed: one line for each job that has said what is wrong, however long its log is ago."""
-    for path in sorted(Path(LOGS).rglob("*.log")):
-        said = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        if path.stat().st_mtime >= STARTED and said and ": error: " in said[-1]:
-            print(said[-1], file=sys.stderr)
+def print_failures(logs):
+    """Say again what has failed, one line for each job, however long its message is ago. logs: the files that Snakemake writes."""
+    for line in failures([Path(path) for path in logs], Path(LOGS)):
+        print(line, file=sys.stderr)

@@ -107,7 +107,8 @@ def prepare(
     - `<prefix>-annotation-<split>.csv`: joints in pixels of these images, truncated to whole ones as in the published tables.
     - `<prefix>-pairs-<split>.csv`, and for DeepFashion `<split>.lst`, the names of the images.
     - `semantic_merge3/<path in DeepFashion's tree>.npy` (ADGAN): the class of each pixel, (height, width) uint8, of its 8 classes.
-    - PG2 gets `<set>_<split>_data/` in place of all this: a file of TFRecords (`records.write_pairs`) and the number of pairs.
+    - PG2 gets `<set>_<split>_data/` in place of all this: a file of TFRecords (`records.write_pairs`) and the number of pairs. The
+      training pairs are in random order, the test pairs in that of their list.
 
     The folder `out` appears whole or not at all. Raises UserError for an unknown peer, for a data set or a size that its code does
     not take, for a pair whose image or key points are missing, and where a peer reads a parsing and there is none.
@@ -152,6 +153,7 @@ def prepare(
                 write_text(new / f"{split}.lst", "".join(f"{name}\n" for name in names[split]))
         record = {
             "for": reads.label,
+            "kind": kind,
             "images": {split: len(names[split]) for split in SPLITS},
             "pairs": {split: len(pairs[split]) for split in SPLITS},
             "height": size[0],
@@ -210,6 +212,9 @@ def _write_records(
         content = _file_of(folder, name, size)
         return content, "png" if content.startswith(b"\x89PNG") else "jpg"
 
+    if split == "train":
+        # As the authors' converters do. Their trainer takes pairs as they come, and these are in the order of people.
+        pairs = pairs.sample(frac=1, random_state=0).reset_index(drop=True)
     path = out / f"{file_name}_{split}_00000-of-00001.tfrecord"
     for _ in progress(
         records.write_pairs(path, pairs, kind, keypoints, size, file_of), len(pairs), f"records to {split}", "pairs"

@@ -2,8 +2,9 @@
 
 One file per split holds a `tf.train.Example` for each pair. Its features are those that datasets/market1501.py and
 datasets/deepfashion.py of charliememory/Pose-Guided-Person-Image-Generation look for, made as its datasets/convert_market.py and
-datasets/convert_DF.py make them. What the converter writes beyond these (attributes, segmentations, boxes of parts) is read by
-nobody there, and is left out. TensorFlow is not needed: the records are framed by TensorBoard's writer.
+datasets/convert_DF.py make them, and `image_name_*`, which tells a person which pair it is. What the converters write beyond these
+(attributes, segmentations, boxes of parts) is read by nobody there, and is left out. So are the mirrored pairs, which double the
+authors' training records. TensorFlow is not needed: the records are framed by TensorBoard's writer.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ Files = Callable[[str], tuple[bytes, str]]
 
 
 def bytes_per_pair(size: tuple[int, int]) -> int:
-    """About how many bytes a pair takes, without its images. size: (height, width) in pixels."""
+    """About how many bytes a pair takes, with two images of a byte per pixel. size: (height, width) in pixels."""
     height, width = size
     peaks = _GRID_ROWS * _GRID_COLUMNS[width] * len(JOINTS) * 4
     disc = len(_disc_offsets())
-    return 2 * (height * width + peaks + len(JOINTS) * disc * (3 + 4))
+    return 2 * (2 * height * width + peaks + len(JOINTS) * disc * (3 + 4))
 
 
 def write_pairs(
@@ -158,8 +159,9 @@ def _pose(joints: np.ndarray, size: tuple[int, int]) -> dict[str, np.ndarray]:
     x, y = joints[found].astype(int).T
     rows, columns = _GRID_ROWS, _GRID_COLUMNS[width]
     peaks = np.zeros((rows, columns, len(JOINTS)), np.float32)
+    seen = (x >= 0) & (x < width) & (y >= 0) & (y < height)  # estimators also report joints beyond the edges
     # The authors' code is of Python 2: height / 16 is a whole number there, and here, too.
-    peaks[y // (height // rows), x // (width // columns), found] = 1
+    peaks[y[seen] // (height // rows), x[seen] // (width // columns), found[seen]] = 1
     offsets = _disc_offsets()
     row, column = (np.stack((y, x))[:, :, None] + offsets.T[:, None]).reshape(2, -1)  # of all pixels of all discs
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
@@ -169,7 +171,7 @@ def _pose(joints: np.ndarray, size: tuple[int, int]) -> dict[str, np.ndarray]:
     order[found] = np.arange(len(found))
     return {
         "pose_peaks": peaks,
-        "pose_mask_r4": limb_mask(joints, height, width, RADIUS).astype(np.int64),
+        "pose_mask_r4": limb_mask(joints, height, width, RADIUS),
         "indices_r4": discs,
         "values_r4": np.ones(len(discs), np.float32),
         "pose_subs": np.concatenate((order, np.float32([len(found), len(found)]))),
