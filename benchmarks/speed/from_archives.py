@@ -42,7 +42,7 @@ from potgan.common.files import write_text
 from potgan.data.keypoint_files import annotation_csv, read_keypoints
 from potgan.data.pairs import pairs_csv, patn_pairs, sample
 from potgan.data.pose import JOINTS, Keypoints
-from potgan.data.sources.archives import facts_of
+from potgan.data.sources.archives import facts_of, flat_name
 from potgan.data.synthetic.imitations import write_archive
 from potgan.pipeline.snakemake import prefer_this_python
 from potgan.settings.schema import SPLITS, SyntheticSettings
@@ -236,21 +236,18 @@ def _pictures(kind: str) -> list[tuple[bytes, np.ndarray]]:
         joints = {}
         for table in record["tables"].values():
             read = read_keypoints(made / table)
-            joints |= {_base(name): shown for name, shown in zip(read.names, read.joints, strict=True)}
+            joints |= {
+                flat_name(name, facts_of(kind)): shown for name, shown in zip(read.names, read.joints, strict=True)
+            }
         with zipfile.ZipFile(made / record["archive"]) as archive:
-            contents = {_base(member): archive.read(member) for member in archive.namelist() if member.endswith(".jpg")}
+            contents = {
+                flat_name(member, facts_of(kind)): archive.read(member)
+                for member in archive.namelist()
+                if member.endswith(".jpg")
+            }
     # Five joints and more, so that every picture shows a person.
     people = [name for name, shown in joints.items() if np.isfinite(shown[:, 0]).sum() >= 5 and name in contents]
     return [(contents[name], joints[name]) for name in people]
-
-
-def _base(path: str) -> str:
-    """A name by which a picture of the archive and the row of a table are the same."""
-    tree = re.search(facts_of("deepfashion")["tree_pattern"] + "$", path)
-    if tree:
-        g = tree.groupdict()
-        return f"fashion{g['gender']}{g['category']}id{g['item']}{g['outfit']}_{g['view']}{g['side']}.jpg"
-    return path.rsplit("/", 1)[-1]
 
 
 def encrypt(archive: Path, password: str) -> None:

@@ -85,12 +85,12 @@ def limb_mask(
         (height + 2 * radius, width + 2 * radius), np.uint8
     )  # the margin holds the parts of discs outside the image
     points[y[inside], x[inside]] = 1
-    mask = cv2.dilate(points, _disc(radius))[radius : radius + height, radius : radius + width]
+    mask = cv2.dilate(points, disc(radius))[radius : radius + height, radius : radius + width]
     return cv2.morphologyEx(mask, cv2.MORPH_CLOSE, _SQUARE)
 
 
 @lru_cache(maxsize=16)
-def _disc(radius: int) -> np.ndarray:
+def disc(radius: int) -> np.ndarray:
     """(2 radius + 1, 2 radius + 1) uint8: a disc with its edge."""
     offsets = np.arange(-radius, radius + 1)
     return (offsets[:, None] ** 2 + offsets[None, :] ** 2 <= radius**2).astype(np.uint8)

@@ -19,7 +19,7 @@ import numpy as np
 
 from potgan.data.pairs import camera_of, person_of
 from potgan.data.pose import JOINTS, Keypoints
-from potgan.data.pose_rendering import limb_mask
+from potgan.data.pose_rendering import disc, limb_mask
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,8 +39,7 @@ def bytes_per_pair(size: tuple[int, int]) -> int:
     """About how many bytes a pair takes, with two images of a byte per pixel. size: (height, width) in pixels."""
     height, width = size
     peaks = _GRID_ROWS * _GRID_COLUMNS[width] * len(JOINTS) * 4
-    disc = len(_disc_offsets())
-    return 2 * (2 * height * width + peaks + len(JOINTS) * disc * (3 + 4))
+    return 2 * (2 * height * width + peaks + len(JOINTS) * int(disc(RADIUS).sum()) * (3 + 4))
 
 
 def write_pairs(
@@ -162,7 +161,7 @@ def _pose(joints: np.ndarray, size: tuple[int, int]) -> dict[str, np.ndarray]:
     seen = (x >= 0) & (x < width) & (y >= 0) & (y < height)  # estimators also report joints beyond the edges
     # The authors' code is of Python 2: height / 16 is a whole number there, and here, too.
     peaks[y[seen] // (height // rows), x[seen] // (width // columns), found[seen]] = 1
-    offsets = _disc_offsets()
+    offsets = np.argwhere(disc(RADIUS)) - RADIUS
     row, column = (np.stack((y, x))[:, :, None] + offsets.T[:, None]).reshape(2, -1)  # of all pixels of all discs
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     joint = np.repeat(found, len(offsets))
@@ -176,10 +175,3 @@ def _pose(joints: np.ndarray, size: tuple[int, int]) -> dict[str, np.ndarray]:
         "values_r4": np.ones(len(discs), np.float32),
         "pose_subs": np.concatenate((order, np.float32([len(found), len(found)]))),
     }
-
-
-@functools.cache
-def _disc_offsets() -> np.ndarray:
-    """(49, 2): the (row, column) offsets of the pixels of a disc of RADIUS, its edge included."""
-    offsets = np.stack(np.meshgrid(*[np.arange(-RADIUS, RADIUS + 1)] * 2, indexing="ij"), axis=-1).reshape(-1, 2)
-    return offsets[(offsets**2).sum(axis=1) <= RADIUS**2]

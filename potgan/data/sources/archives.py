@@ -147,7 +147,7 @@ def kind_of(path: str) -> str | None:
     """The kind of data set whose grammar an image's name or path fits, whatever its suffix; None where it fits none."""
     path = _SUFFIX.sub(".jpg", path)
     return next(
-        (kind for kind, (facts, grammar) in _grammars().items() if grammar.fullmatch(_flat_name(path, facts))), None
+        (kind for kind, (facts, grammar) in _grammars().items() if grammar.fullmatch(flat_name(path, facts))), None
     )
 
 
@@ -172,7 +172,7 @@ def kind_of_names(names: Sequence[str], where: str, kind: str | None = None) -> 
 def example_of(kind: str) -> str:
     """The name of an image of a data set."""
     facts = facts_of(kind)
-    return _flat_name(facts["example"], facts)
+    return flat_name(facts["example"], facts)
 
 
 @functools.cache
@@ -245,7 +245,7 @@ class Source:
         pattern = re.compile(self.facts["name_pattern"])
         found = []
         for path in sorted(self.path.rglob("*")):
-            if pattern.fullmatch(_flat_name(plain_path(path.as_posix()), self.facts)):
+            if pattern.fullmatch(flat_name(plain_path(path.as_posix()), self.facts)):
                 return None
             if path.name == self.facts["archive"] and path.is_file():
                 found.append(path)
@@ -393,7 +393,7 @@ def survey(source: Source, facts: Facts, lists: dict[str, Path] | None = None) -
     for file in files:
         # The name of the source's own folder counts too, because a source may be the folder of one split.
         parts = [*([source.path.name] if source.archive is None else []), *file.path.split("/")]
-        name = _flat_name(file.path, facts)
+        name = flat_name(file.path, facts)
         match = pattern.fullmatch(name)
         if match is None:
             continue
@@ -450,7 +450,7 @@ def _what_is_there(files: Sequence[SourceFile]) -> str:
 def count_images(source: Source, facts: Facts) -> int:
     """How many different images of the data set a source holds, of whatever split."""
     pattern = re.compile(facts["name_pattern"])
-    names = (_flat_name(file.path, facts) for file in source.files())
+    names = (flat_name(file.path, facts) for file in source.files())
     return len({_key(name) for name in names if pattern.fullmatch(name)})
 
 
@@ -484,7 +484,7 @@ def read_lists(lists: dict[str, Path], facts: Facts) -> dict[str, tuple[str, str
                 f"splits.{split} (--splits; {facts['lists_page']})"
             )
         names = path.read_text(encoding="utf-8-sig").split()
-        for name in (_flat_name(plain_path(name), facts) for name in names):
+        for name in (flat_name(plain_path(name), facts) for name in names):
             if splits.setdefault(_key(name), (name, split))[1] != split:
                 raise UserError(f"{path}: {name} stands in both lists; fetch the lists again")
     return splits
@@ -496,7 +496,7 @@ def _key(name: str) -> str:
     return head.replace("_", "") + mark + tail
 
 
-def _flat_name(path: str, facts: Facts) -> str:
+def flat_name(path: str, facts: Facts) -> str:
     """The data set's name of the file at `path`. A path in DeepFashion's tree becomes PATN's flat name."""
     tree = re.search(facts["tree_pattern"] + "$", path) if "tree_pattern" in facts else None
     if tree:
