@@ -75,10 +75,14 @@ patn_argument=()
 ways="compiled"
 [ "$device" = cuda ] || ways="eager"
 
-piece right $speed/right.py "${here[@]}" ${RIGHT:+--keyword "$RIGHT"}
-
-# The trainings of this piece are small and run at the same time, and how long they take is not asked.
-piece precision $speed/precision_trainings.py "${here[@]}"
+declare -A pids=()
+beside() { # NAME COMMAND...: how long it takes is not asked, so it runs while the steps compile
+    wanted "$1" || return 0
+    piece "$@" &
+    pids[$1]=$!
+}
+beside right $speed/right.py "${here[@]}" ${RIGHT:+--keyword "$RIGHT"}
+beside precision nice -n 5 $python benchmarks/speed/precision_trainings.py "${here[@]}"
 
 # All steps compile at the same time, each into a folder of its own, which fills sixteen processors for two minutes. Then a
 # file tells each that it may go on, so that nothing else runs while it is timed.
@@ -98,16 +102,15 @@ go() { # NAME: let it time, and wait for it
     touch "$holds/$1.go"
     wait "${pids[$1]}"
 }
-declare -A pids=()
-beside=(--ways eager) larger=(--ways eager)
+sides=(--ways eager) larger=(--ways eager)
 if [ "$device" = cuda ]; then
-    beside=(--sides "fp32 compiled" "tf32 compiled" bf16 "bf16 recorded" "bf16 compiled")
-    [ -z "$patn" ] || beside+=(patn "patn tf32")
+    sides=(--sides "fp32 compiled" "tf32 compiled" bf16 "bf16 recorded" "bf16 compiled")
+    [ -z "$patn" ] || sides+=(patn "patn tf32")
     larger=(--ways compiled --forced-layout
         --sides "fp32 compiled" "tf32 compiled" "bf16 compiled" "bf16 compiled, layout as it comes")
 fi
 profiled=(--kernels "bf16 compiled" --null "bf16 compiled")
-step step-batch32 "${patn_argument[@]}" --batch $batch32 --precisions $precisions "${beside[@]}" "${profiled[@]}"
+step step-batch32 "${patn_argument[@]}" --batch $batch32 --precisions $precisions "${sides[@]}" "${profiled[@]}"
 step step-batch128 --batch $batch128 --precisions $precisions "${larger[@]}" "${profiled[@]}"
 step step-256x256 --batch 8 --size $large --ways $ways --precisions bf16
 

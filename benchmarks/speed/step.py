@@ -179,7 +179,10 @@ def take_turns(sides: dict[str, dict[str, Any]], arguments: argparse.Namespace) 
             _add_shares_of_the_peak(found, workers, sides, arguments)
         for name in arguments.kernels or ():
             if name in workers:
-                found[name]["kernels"] = workers[name].ask(kernels=20)
+                try:
+                    found[name]["kernels"] = workers[name].ask(kernels=20)
+                except Failed as failure:  # the times that were measured stay
+                    say(f"{name}: kernels: {failure}")
     return found
 
 

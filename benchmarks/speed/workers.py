@@ -556,6 +556,7 @@ def kernels(side: Ours, steps: int) -> dict[str, Any]:
     alone = min(side.run(steps) / steps for _ in range(3))
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], acc_events=True) as profiler:
         side.run(steps)
+    _log_sequence(profiler, steps)
     rows: dict[str, list[float]] = {}  # kernel -> seconds and calls of one step
     for event in profiler.key_averages():
         # What torch marks by itself (optimisers, compiled regions) spans kernels that have entries of their own.
@@ -579,6 +580,16 @@ def kernels(side: Ours, steps: int) -> dict[str, Any]:
             for name, (seconds, calls) in largest[:60]
         ],
     }
+
+
+def _log_sequence(profiler: Any, steps: int) -> None:
+    """Write the kernels of the last step into the log, in their order, which tells the layer that a kernel belongs to."""
+    run = sorted(
+        (event for event in profiler.events() if event.device_type == torch.autograd.DeviceType.CUDA),
+        key=lambda event: event.time_range.start,
+    )
+    for event in run[-len(run) // steps :]:
+        print(f"{event.time_range.start:.1f} {event.self_device_time_total:.1f} us {event.key[:140]}")
 
 
 def print_kernels(found: dict[str, Any], title: str) -> None:
@@ -667,7 +678,9 @@ class Worker:
             env=environment,
             start_new_session=True,  # so that the compiler's processes end with it
         )
-        self.tell(kind=kind, device=device, settings=settings, memory=memory, more=more)
+        # Where several sides compile at the same time, those in bf16 come first: they are what is trained with.
+        patient = settings.get("compile") == "always" and settings.get("precision") != "bf16"
+        self.tell(kind=kind, device=device, settings=settings, memory=memory, nice=10 * patient, more=more)
         if wait:
             self.built()
 
@@ -747,6 +760,7 @@ def serve() -> None:
                 torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
                 value = side.run(1)
                 torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, True
+                torch.cuda.empty_cache()  # while others are timed, the rest of the device is theirs
             elif "kernels" in command:
                 value = kernels(side, command["kernels"])
             elif "really" in command:
@@ -773,6 +787,7 @@ def serve() -> None:
 
 def _built(command: dict[str, Any]) -> Ours | Plain | Authors:
     device = torch.device(command["device"])
+    os.nice(command["nice"])
     if command["memory"] is not None and device.type == "cpu":
         resource.setrlimit(resource.RLIMIT_DATA, (command["memory"], command["memory"]))
     return build_side(command["kind"], run_settings(**command["settings"]), device, **command["more"])
