@@ -21,8 +21,10 @@ from potgan.common.files import write_text
 from potgan.common.paths import TEMPLATES
 from potgan.common.typed import flattened
 from potgan.report import environment, figures, tables
+from potgan.report.ablation_plot import forest_plot
 from potgan.report.costs import budgets_text, costs, duration
 from potgan.report.data_section import datasheets
+from potgan.report.glance import glance
 from potgan.report.pair_browser import STRIP_HEIGHT, Browser, write_pairs
 from potgan.report.sensitivity import sensitivities
 from potgan.results import SENSITIVITY_METRICS, Results, Row
@@ -51,7 +53,10 @@ def write_report(results: Results, published: str | Path = tables.PUBLISHED) -> 
         "findings": findings(results, scores, comparisons),
         "sensitivity": sensitivities(results),
     }
-    exhibits = [exhibit for dataset in benchmark.datasets for exhibit in figures.figures_of(results, dataset)]
+    drawn = {dataset: figures.figures_of(results, dataset) for dataset in benchmark.datasets}
+    exhibits = [exhibit for of_dataset in drawn.values() for exhibit in of_dataset]
+    glances = [glance(results, dataset, of_dataset[0], scores, comparisons) for dataset, of_dataset in drawn.items()]
+    forests = [forest_plot(results, dataset, comparisons) for dataset in benchmark.datasets] if comparisons else []
     browsers: list[Browser] = [write_pairs(results, dataset) for dataset in benchmark.datasets]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -69,6 +74,8 @@ def write_report(results: Results, published: str | Path = tables.PUBLISHED) -> 
         seeds_text=tables.seeds_text,
         downloads=downloads(layout),
         comparisons=comparisons,
+        glances=glances,
+        forests=forests,
         comparison_text=(tables.metric_text, tables.difference_text, tables.interval_text),
         interval_note=tables.INTERVAL_NOTE,
         group_label=lambda dataset: tables.group_label(benchmark, dataset),
@@ -201,7 +208,7 @@ def model_summary(results: Results) -> list[dict[str, object]]:
                     "multiply_adds": f"{cost.multiply_adds / 1e9:.3g} G" if cost else "–",
                     "inputs": cost.inputs_text if cost else "–",
                     "pairs_seen": cost.seen_text if cost else "–",
-                    "seeds": ", ".join(map(str, benchmark.seeds)),
+                    "seeds": str(len(benchmark.seeds)),
                     "wall": duration(float(np.mean(walls))) if walls and trained_as == model else "–",
                     "shared": trained_as if trained_as != model else "",
                     "devices": ", ".join(sorted({record.device for record in records if record and record.device})),

@@ -168,6 +168,31 @@ class Table:
         found = dict.fromkeys(text for row in self.cells for cell in row for text in _footnotes(cell))
         return {reason: _letters(index) for index, reason in enumerate(found)}
 
+    @property
+    def not_run(self) -> list[str]:
+        """The headings of the columns in which no method of this run has a value."""
+        kept = self._run_columns
+        return list(dict.fromkeys(column.group for j, column in enumerate(self.columns) if j not in kept))
+
+    @property
+    def of_this_run(self) -> Table:
+        """The columns in which a method of this run has a value, and the rows that have a number there."""
+        kept = self._run_columns
+        rows = [
+            i for i, cells in enumerate(self.cells)
+            if any(value is not None for j in kept for value in (cells[j].value, cells[j].paper_value))
+        ]  # fmt: skip
+        return replace(
+            self,
+            columns=tuple(self.columns[j] for j in kept),
+            rows=tuple(self.rows[i] for i in rows),
+            cells=tuple(tuple(self.cells[i][j] for j in kept) for i in rows),
+        )
+
+    @property
+    def _run_columns(self) -> list[int]:
+        return [j for j in range(len(self.columns)) if any(cells[j].value is not None for cells in self.cells)]
+
     def marks(self, cell: Cell) -> str:
         """The footnote marks of a cell, such as "a" or "a,c"; empty for none."""
         return ",".join(self.reasons[text] for text in _footnotes(cell))
@@ -757,6 +782,7 @@ class Comparison:
     low, high: 95 % bootstrap interval of the mean difference (None for metrics of a whole set, such as IS and FID, and for
     fewer than FEWEST_PEOPLE people). People are resampled, each with all pairs of theirs, because pairs of one person are
     alike. It speaks about these trained networks and other people, not about another training.
+    per_seed: the difference of each seed, in the order of the seeds.
     effect: of going from `against` to `method`: helps | hurts | none shown | not judged (no interval for this metric,
     and a few seeds that agree in sign are no proof).
     """
@@ -775,6 +801,7 @@ class Comparison:
     high: float | None
     n_pairs: int
     n_people: int | None  # whose pairs they are; None for metrics of a whole set
+    per_seed: tuple[float, ...]
     effect: str
     verdict: str
 
@@ -828,6 +855,7 @@ def compare(
         high=high,
         n_pairs=n_pairs,
         n_people=n_people,
+        per_seed=tuple(map(float, differences)),
         effect=effect,
         verdict=verdict,
     )
@@ -1174,7 +1202,8 @@ def write_tables(results: Results, published: str | Path = PUBLISHED) -> list[Pa
         texts[folder / f"{stem}.md"] = markdown(table)
         texts[folder / f"{stem}.tex"] = latex(table)
     comparisons = ablations(results, scores)
-    frame = pd.DataFrame([c.__dict__ for c in comparisons], columns=list(Comparison.__dataclass_fields__))
+    records = [c.__dict__ | {"per_seed": " ".join(f"{value:.6g}" for value in c.per_seed)} for c in comparisons]
+    frame = pd.DataFrame(records, columns=list(Comparison.__dataclass_fields__))
     texts[folder / "ablations.csv"] = frame.to_csv(index=False)
     texts[folder / "ablations.md"] = ablations_markdown(benchmark, comparisons)
     apart = by_camera(results)

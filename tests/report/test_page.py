@@ -28,7 +28,7 @@ from potgan.data.pose import JOINTS, Keypoints
 from potgan.measure.evaluate import Scores
 from potgan.measure.generate import GenerationRecord
 from potgan.methods.potgan.tps import ThinPlateSpline, resting_points
-from potgan.report import environment, figures, sensitivity, tables
+from potgan.report import environment, figures, glance, sensitivity, tables
 from potgan.report import page as report_page
 from potgan.results import Results, Row
 from potgan.settings.layout import Layout
@@ -319,7 +319,7 @@ def test_grid_shows_the_files_of_the_pairs_that_its_rule_names(made):
 def test_figures_are_written_beside_the_page(made):
     folder = made[1].reports / "figures"
     names = {path.name for path in folder.iterdir()}
-    kinds = ("grid", "poses", "warps", "guided-filter", "quality", "learning", "data", "mask")
+    kinds = ("ablations", "grid", "poses", "warps", "guided-filter", "quality", "learning", "data", "mask")
     assert names == {f"{kind}-synthetic.png" for kind in kinds}
     for name in names:
         image = cv2.imread(str(folder / name))
@@ -426,7 +426,9 @@ def test_tables_of_the_page_hold_the_numbers_of_the_csv(made):
     page = Page(path.read_text())
     for number in (1, 2, 3, 4):
         frame = pd.read_csv(layout.reports / "tables" / f"table{number}.csv")
-        rows = page.tables[f"table{number}"][2:]  # below the two rows of heads
+        # The paper's columns of data sets that were not run are folded away.
+        whole = f"table{number}-paper" if f"table{number}-paper" in page.tables else f"table{number}"
+        rows = page.tables[whole][2:]  # below the two rows of heads
         cells = [cell for row in rows for cell in row[2:]]  # right of the method and its seeds
         assert len(cells) == len(frame)
         for cell, record in zip(cells, frame.to_dict(orient="records"), strict=True):
@@ -435,6 +437,89 @@ def test_tables_of_the_page_hold_the_numbers_of_the_csv(made):
             assert [float(text.replace("−", "-")) for text in shown] == [
                 round(float(n), 3) for n in numbers if pd.notna(n)
             ]
+
+
+def test_a_table_of_the_page_has_the_columns_that_were_run_and_no_other(made):
+    """The data set is synthetic people alone: TABLE II is of DukeMTMC, and has no column of this run."""
+    benchmark, layout, path = made
+    page = Page(path.read_text())
+    heads = [" ".join(text.split()) for text in page.tables["table1"][0]]
+    assert heads[2:] == [tables.group_label(benchmark, "synthetic")]
+    assert page.tables["table2"] == []
+    assert "DukeMTMC was not run here" in page.text
+    names = [" ".join(row[0].split()) for row in page.tables["table1"][2:]]
+    assert not any("et al." in name for name in names)  # their rows would be empty
+    frame = pd.read_csv(layout.reports / "tables" / "table1.csv")
+    run = frame[frame["value"].notna()]
+    shown = [float(cell.split()[0]) for row in page.tables["table1"][2:] for cell in row[2:] if "." in cell]
+    assert shown == [round(value, 3) for value in run["value"]]
+
+
+# -- the first screen -------------------------------------------------------------------------------------------------
+
+
+def difference(method, metric, effect, value=-0.02, low=-0.03, high=-0.01):
+    """A comparison with the main model of which the test decides what came out."""
+    return tables.Comparison(
+        "synthetic", method, "potgan", metric, metric, 0.5, 0.5 - value, value, None, 1, low, high, 400, 40, (value,), effect, ""
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("effects", "verdict"),
+    [
+        (("hurts", "hurts", "hurts"), "holds"),  # taking the part away hurts
+        (("hurts", "none shown", "none shown"), "holds"),
+        (("hurts", "helps", "none shown"), "holds in part"),
+        (("helps", "none shown", "none shown"), "does not hold"),
+        (("none shown", "none shown", "none shown"), "not shown"),
+    ],
+)
+def test_a_claim_is_judged_by_what_taking_the_part_away_does(effects, verdict):
+    benchmark = benchmark_with_filter()
+    comparisons = [difference("no-pose-transform", *pair) for pair in zip(glance.JUDGED, effects, strict=True)]
+    first, second, *_, last = glance.verdicts(benchmark, comparisons)
+    assert first.claim.without == "no-pose-transform"
+    assert first.verdict == verdict
+    # The main model minus the other: the difference and its interval, turned round.
+    assert first.evidence[0][0] == "SSIM +0.020 [+0.010, +0.030]"
+    assert second.verdict == last.verdict == "not tested"
+
+
+def test_other_methods_are_a_claim_of_their_own(monkeypatch):
+    benchmark = benchmark_with_filter()
+    benchmark = dataclasses.replace(
+        benchmark, models=benchmark.models | {"patn": {"method": "patn"}, "adgan": {"method": "adgan"}}
+    )
+    monkeypatch.setattr(
+        type(benchmark), "method_of", lambda _, model: model if model in ("patn", "adgan") else "potgan"
+    )
+    comparisons = [difference("patn", "ssim", "hurts"), difference("adgan", "ssim", "helps", 0.01, 0.005, 0.02)]
+    last = glance.verdicts(benchmark, comparisons)[-1]
+    assert last.verdict == "holds in part"
+    assert last.evidence == (("better than patn", "helps"), ("worse than adgan", "hurts"))
+
+
+def test_the_first_screen_holds_the_means_and_marks_the_best_model(made):
+    benchmark, layout, path = made
+    text = path.read_text()
+    first = text.index('<section id="glance"')
+    assert first < text.index('<section id="tables"') < text.index('<section id="reading"')
+    scores = tables.collect(Results(benchmark, layout))
+    rows = glance.score_rows(benchmark, "synthetic", scores, ["ssim", "fid"])
+    ssim = {row.label: row.cells[0] for row in rows}
+    for label, cell in ssim.items():
+        if label in benchmark.models:
+            own = [
+                json.loads((layout.evaluate("synthetic", label, seed) / "scores.json").read_text())["metrics"]["ssim"][
+                    "value"
+                ]
+                for seed in benchmark.seeds
+            ]
+            assert float(cell[0]) == round(sum(own) / len(own), 3)
+    trained = {label: float(cell[0]) for label, cell in ssim.items() if label in benchmark.models}
+    marked = {label for label, cell in ssim.items() if cell[2]}
+    assert marked == {label for label, value in trained.items() if value == max(trained.values())}
 
 
 # -- warps ------------------------------------------------------------------------------------------------------------
