@@ -52,12 +52,23 @@ def score(arguments: argparse.Namespace) -> None:
     option("runs", type=Path, nargs="+", metavar="RUN",
            help="results/<benchmark>/<data set>/<method>/seed<k>, a folder of `score`, or a scores.json"),
     option("--json", type=Path, help="also write the comparison into this file"),
+    option("--out", type=Path, metavar="DIR", help="write a page instead, with pictures and curves; it also takes whole "
+           "benchmarks, results/<benchmark>, of this and of other clones"),
     option("--published", metavar="DATASET", help="add the published results on this data set"),
 )  # fmt: skip
 def compare(arguments: argparse.Namespace) -> None:
+    from potgan.common.errors import UserError
     from potgan.common.files import write_json
     from potgan.report.compare import as_tree, read_runs, text
+    from potgan.report.compare_page import write_comparison
 
+    if arguments.out is not None:
+        if arguments.json or arguments.published:
+            raise UserError(
+                "compare: --out writes comparison.json beside the page, and takes neither --json nor --published"
+            )
+        print(write_comparison(arguments.runs, arguments.out))
+        return
     runs = read_runs(arguments.runs)
     comparison = text(runs, arguments.published)
     if arguments.json:

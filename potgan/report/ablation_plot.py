@@ -79,7 +79,7 @@ def forest_plot(results: Results, dataset: str, comparisons: Sequence[tables.Com
             axis.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:+g}" if value else "0"))
         return figure
 
-    return plot(results.layout, name, title, caption, draw)
+    return plot(results.layout.figures, name, title, caption, draw)
 
 
 def _draw(axis: mpl.axes.Axes, place: int, c: tables.Comparison) -> None:

@@ -69,6 +69,7 @@ class Run:
     name: str
     settings: dict[str, Any]
     measurements: dict[str, Measurement]
+    folder: Path = Path()
 
 
 @dataclass(frozen=True)
@@ -100,9 +101,9 @@ def read_runs(paths: list[Path]) -> list[Run]:
     if len(paths) < 2:
         raise UserError("compare: name at least two runs")
     found = [_measurements(Path(path)) for path in paths]
-    names = _names([folder for folder, _ in found])
+    names = names_of([folder for folder, _ in found])
     return [
-        Run(name, _settings(folder, measurements), measurements)
+        Run(name, _settings(folder, measurements), measurements, folder)
         for name, (folder, measurements) in zip(names, found, strict=True)
     ]
 
@@ -133,7 +134,7 @@ def _measurements(path: Path) -> tuple[Path, dict[str, Measurement]]:
     return folder.parent if folder.name == "evaluate" else folder, measurements
 
 
-def _names(folders: list[Path]) -> list[str]:
+def names_of(folders: list[Path]) -> list[str]:
     parts = [folder.resolve().parts for folder in folders]
     for count in range(1, max(map(len, parts)) + 1):
         names = ["/".join(p[-count:]) for p in parts]
@@ -290,7 +291,9 @@ def text(runs: list[Run], published: str | None = None) -> str:
     lines = [f"({number}) {run.name}" for number, run in enumerate(runs, 1)]
     heads = [f"({number})" for number in range(1, len(runs) + 1)]
     lines += ["", "Settings that differ" if settings else "No setting differs"]
-    lines += _aligned([[key, *map(_shown, row)] for key, row in settings.items()], ["", *heads] if settings else [])
+    lines += _aligned(
+        [[key, *map(shown_value, row)] for key, row in settings.items()], ["", *heads] if settings else []
+    )
     if different := measured_with_others(runs):
         lines += ["", *different]
     lines += ["", "Scores, and what a run has more than the first; in brackets its 95 % interval over people"]
@@ -343,7 +346,7 @@ def _aligned(rows: list[list[str]], head: list[str]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _shown(value: Any) -> str:
+def shown_value(value: Any) -> str:
     """A setting as printed: hashes and other long texts by their first 12 characters."""
     shown = "–" if value is None else value if isinstance(value, str) else json.dumps(value)
     return shown if len(shown) <= 40 else f"{shown[:12]}…"

@@ -11,6 +11,7 @@ import base64
 import io
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import matplotlib as mpl
@@ -27,7 +28,6 @@ from potgan.methods.potgan.tps import interpolation_matrix, resting_points
 from potgan.report import tables
 from potgan.report.costs import costs
 from potgan.results import Results, Row
-from potgan.settings.layout import Layout
 from potgan.settings.protocols import PROTOCOLS
 from potgan.settings.schema import Benchmark, GeneratorSettings
 
@@ -160,7 +160,7 @@ def image_grid(results: Results, dataset: str) -> Exhibit:
         rows.append(Strip(quantile, tuple(pictures), f"{pair[0]} → {pair[1]}"))
     heads = (tables.method_label(benchmark, method) for method in generated)
     grid = Grid(("Source", "Source pose", "Target pose", "Target mask", *heads, "Target"), tuple(rows))
-    _write_grid(layout, name, grid)
+    write_grid(layout.figures, name, grid)
     caption = (
         f"{title}, as in Figs. 1 and 5 to 7 of the paper. Rows are evenly spaced quantiles of "
         f"the per-pair SSIM of {main} with seed {seed} over all {len(per_pair[main]):,} test pairs: the best pair, "
@@ -205,7 +205,7 @@ def data_preview(results: Results, dataset: str) -> Exhibit:
         kinds["Heat maps P"].append(Picture(heat, small=False))
         kinds["Mask M"].append(Picture(_mask_picture(mask), note=f"{(mask > 0).mean():.0%}"))
     grid = Grid(tuple("" for _ in places), tuple(Strip(kind, tuple(pictures)) for kind, pictures in kinds.items()))
-    _write_grid(layout, f"data-{dataset}", grid)
+    write_grid(layout.figures, f"data-{dataset}", grid)
     caption = (
         f"{title}: {len(places)} evenly spaced test images with a pose: joints (how many of 18 were "
         f"found), the 18 heat maps in one picture (σ = {settings.heatmap_sigma:g} px) and, with its area, the refined "
@@ -248,7 +248,7 @@ def one_source_grid(results: Results, dataset: str) -> Exhibit:
             Strip("target", (None, *truth, *gaps), f"{source}: targets"),
         ]
     grid = Grid(("Source", *(f"Pose {k + 1}" for k in range(count))), tuple(rows), gap="")
-    _write_grid(layout, name, grid)
+    write_grid(layout.figures, name, grid)
     caption = (
         f"{title}, as Fig. 5 of the paper: a source image, the poses of its test pairs, what {main} (seed {seed}) makes of them, "
         f"and the targets. Shown are the {len(chosen)} sources with the most test pairs, one per person, first by name."
@@ -281,7 +281,7 @@ def mask_steps(results: Results, dataset: str) -> Exhibit:
         rows.append(Strip("", tuple(pictures), names[place]))
     heads = ("Image", "Key points", "Limbs, closed", "+ torso", "+ head", "= mask M", "Grey levels", "Metrics’ mask")
     grid = Grid(heads, tuple(rows))
-    _write_grid(layout, name, grid)
+    write_grid(layout.figures, name, grid)
     caption = (
         f"{title}, as Fig. 4 of the paper, for evenly spaced test images: key points are joined by limbs of radius {radius} px and "
         "closed, which leaves cavities; torso and head are filled as polygons; the three add up to the refined full body mask M. "
@@ -341,8 +341,8 @@ def png_uri(content: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(content).decode()
 
 
-def _write_grid(layout: Layout, name: str, grid: Grid) -> None:
-    """The grid as one picture, for use outside the page."""
+def write_grid(folder: Path, name: str, grid: Grid) -> None:
+    """Write the grid as one picture, for use outside the page."""
     first = next(picture for picture in grid.rows[0].pictures if picture).array
     cell = 1.1  # inches wide
     height = cell * first.shape[0] / first.shape[1]
@@ -365,7 +365,7 @@ def _write_grid(layout: Layout, name: str, grid: Grid) -> None:
                 if picture.note:
                     axis.set_xlabel(picture.note, labelpad=1, fontsize=6)
             axes[i, 0].set_ylabel(row.label, fontsize=7)
-        write_bytes(layout.reports / "figures" / f"{name}.png", _figure_png(figure))
+        write_bytes(folder / f"{name}.png", _figure_png(figure))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -419,7 +419,7 @@ def warp_grid(results: Results, dataset: str) -> Exhibit:
         rows.append(Strip("moved", tuple(map(Picture, (source, *moved, target))), f"{names}: the source, moved"))
     strides = (f"Stride {2 ** (scale + 1)}" for scale in scales)
     grid = Grid(("Source", *(["True motion"] if flow is not None else []), *strides, "Target"), tuple(rows))
-    _write_grid(layout, name, grid)
+    write_grid(layout.figures, name, grid)
     true_motion = (
         "Orange arrows, under “True motion”: from a place of the visible body in the target to where the same place of the body is "
         "in the source. If a warp were the true motion, its blue arrows would be equal to the orange ones. "
@@ -534,13 +534,13 @@ def _figure_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def plot(layout: Layout, name: str, title: str, caption: str, draw: Callable[[], Figure]) -> Exhibit:
-    """Draw in both themes; the light one is also written to figures/."""
+def plot(folder: Path, name: str, title: str, caption: str, draw: Callable[[], Figure]) -> Exhibit:
+    """Draw in both themes; the light one is also written into the folder."""
     contents = {}
     for theme in THEMES:
         with mpl.rc_context(_style(theme)):
             contents[theme] = _figure_png(draw())
-    write_bytes(layout.reports / "figures" / f"{name}.png", contents["light"])
+    write_bytes(folder / f"{name}.png", contents["light"])
     return Exhibit(name, title, caption, light=png_uri(contents["light"]), dark=png_uri(contents["dark"]))
 
 
@@ -603,14 +603,14 @@ def filter_curve(results: Results, dataset: str) -> Exhibit:
         axis = figure.subplots()
         for position, (series, text) in enumerate(((with_filter, "with guided filter"), (without, "without"))):
             late = [late_checkpoints(values, iterations) for values in series]
-            _draw_mean(axis, late, text, position, marker=MARKERS[position])
+            draw_mean(axis, late, text, position, marker=MARKERS[position])
         axis.set_xticks(sorted({i for values in with_filter for i in late_checkpoints(values, iterations).index}))
         axis.set(xlabel="iteration", ylabel="validation SSIM (ssim-deform)")
         axis.xaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:,.0f}"))
         axis.legend()
         return figure
 
-    return plot(layout, name, title, caption, draw)
+    return plot(layout.figures, name, title, caption, draw)
 
 
 def compares_methods(benchmark: Benchmark) -> bool:
@@ -669,7 +669,7 @@ def quality_and_cost(results: Results, dataset: str) -> Exhibit:
         figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
         return figure
 
-    return plot(layout, name, title, caption, draw)
+    return plot(layout.figures, name, title, caption, draw)
 
 
 def _filter_mode(benchmark: Benchmark, dataset: str, model: str) -> str:
@@ -715,7 +715,7 @@ def learning_curves(results: Results, dataset: str) -> Exhibit:
                     if column == "validation" or (column in frame and benchmark.method_of(model) == "potgan")
                 ]
                 marker = MARKERS[position % len(MARKERS)] if column == "validation" else ""
-                _draw_mean(axis, [s for s in series if len(s)], model, position, marker)
+                draw_mean(axis, [s for s in series if len(s)], model, position, marker)
             axis.set_title(title)
             axis.xaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:,.0f}"))
             axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(4))
@@ -730,7 +730,7 @@ def learning_curves(results: Results, dataset: str) -> Exhibit:
             axis.set_xlabel("iteration")
         return figure
 
-    return plot(layout, name, title, caption, draw)
+    return plot(layout.figures, name, title, caption, draw)
 
 
 def quality_curves(results: Results, dataset: str) -> Exhibit:
@@ -767,7 +767,7 @@ def quality_curves(results: Results, dataset: str) -> Exhibit:
         for axis, (metric, label) in zip(axes, metrics.items(), strict=True):
             for position, model in enumerate(trained):
                 series, style = found[metric].get(model, []), series_style(position)
-                _draw_mean(axis, [s for s in series if len(s)], model, position, str(style["marker"]))
+                draw_mean(axis, [s for s in series if len(s)], model, position, str(style["marker"]))
             axis.set_title(label)
             axis.set_xlabel("iteration")
             axis.xaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:,.0f}"))
@@ -775,10 +775,10 @@ def quality_curves(results: Results, dataset: str) -> Exhibit:
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=7.5)
         return figure
 
-    return plot(layout, name, title, caption, draw)
+    return plot(layout.figures, name, title, caption, draw)
 
 
-def _draw_mean(axis: mpl.axes.Axes, series: Iterable[pd.Series], label: str, position: int, marker: str) -> None:
+def draw_mean(axis: mpl.axes.Axes, series: Iterable[pd.Series], label: str, position: int, marker: str) -> None:
     """The mean over seeds as a line, single seeds thin behind it. series: values by iteration, one for each seed."""
     series = list(series)
     if not series:

@@ -149,4 +149,4 @@ def _figure(
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=7.5)
         return figure
 
-    return figures.plot(layout, f"protocols-{dataset}", title, caption, draw)
+    return figures.plot(layout.figures, f"protocols-{dataset}", title, caption, draw)

@@ -25,6 +25,11 @@ class Layout:
         return self.root / "reports" / self.benchmark
 
     @property
+    def figures(self) -> Path:
+        """The folder of the report's figures, each as one PNG."""
+        return self.reports / "figures"
+
+    @property
     def data(self) -> Path:
         """The folder of archives, tables and weights, which the user put there or which were fetched."""
         named = os.environ.get("POTGAN_DATA")

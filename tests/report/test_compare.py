@@ -1,6 +1,7 @@
 """`potgan compare` on runs made up here, whose differences are known."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -9,10 +10,13 @@ import pandas as pd
 import pytest
 import yaml
 from made_records import training_record
+from test_page import benchmark_with_filter, results
 
 from potgan.common.errors import UserError
-from potgan.report import compare
-from potgan.settings.reading import load
+from potgan.common.files import write_text
+from potgan.report import compare, compare_page
+from potgan.settings.reading import dump, load
+from potgan.settings.schema import LossWeights
 
 PAIRS = [(f"{i:04d}_a.jpg", f"{i:04d}_b.jpg") for i in range(40)]
 BASE = np.linspace(0.2, 0.8, len(PAIRS))
@@ -234,3 +238,71 @@ def test_what_scores_were_measured_with_is_compared_in_words(tmp_path) -> None:
     assert "key points" not in shown
     runs = compare.read_runs([tmp_path / name / "results/trial/synthetic/copy/seed0" for name in ("a", "old")])
     assert not compare.measured_with_others(runs)  # an earlier version says nothing of them
+
+
+# -- the page ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two_trainings(tmp_path_factory):
+    """Two clones with one benchmark each, which differ in one loss weight and in the images of some pairs."""
+    folders = []
+    for number, weight in enumerate((10, 5)):
+        root = tmp_path_factory.mktemp(f"clone{number}")
+        benchmark = benchmark_with_filter(loss_weights=LossWeights(reconstruction=weight))
+        layout = results(benchmark, root)
+        write_text(layout.configuration, dump(benchmark))
+        path = layout.evaluate("synthetic", "potgan", 0) / "per-pair.csv"
+        frame = pd.read_csv(path)
+        if number:
+            frame.loc[frame.index[3], "ssim"] -= 0.3
+            frame.loc[frame.index[7], "ssim"] += 0.2
+            frame.to_csv(path, index=False)
+        folders.append(layout.results)
+    return folders, [tuple(frame.iloc[place][["from", "to"]]) for place in (3, 7)]
+
+
+def test_the_page_names_the_weight_and_begins_with_the_pair_that_differs_most(two_trainings, tmp_path):
+    folders, largest = two_trainings
+    page = compare_page.write_comparison(folders, tmp_path / "page")
+    text = page.read_text()
+    assert "loss_weights.reconstruction" in text
+    rows = re.findall(r'<tr data-title="([^"]*)"[^>]*><th scope="row">([^<]*)</th>', text)
+    assert [title for title, _ in rows[:2]] == [f"{a} → {b}" for a, b in largest]
+    assert [difference for _, difference in rows[:2]] == ["−0.300", "+0.200"]
+    tree = json.loads((tmp_path / "page" / "comparison.json").read_text())
+    assert tree["potgan on synthetic"]["settings"]["loss_weights.reconstruction"] == [10, 5]
+    assert {path.name for path in (tmp_path / "page").iterdir()} == set(compare_page.WRITTEN)
+    for link in re.findall(r'href="(figures/[^"]*)"', text):
+        assert (tmp_path / "page" / link).is_file()
+    compare_page.write_comparison(folders, tmp_path / "page")  # its own folder is replaced
+
+
+def test_runs_and_benchmarks_are_not_mixed_and_a_strange_folder_stays(two_trainings, tmp_path):
+    folders, _ = two_trainings
+    run = folders[0] / "synthetic" / "potgan" / "seed0"
+    with pytest.raises(UserError, match="compare runs with runs"):
+        compare_page.read_parts([folders[0], run])
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match=r"thesis\.txt"):
+        compare_page.write_comparison(folders, tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_differences_over_seeds_are_those_of_numpy(tmp_path):
+    """Two seeds of a difference that is known for each pair: the mean over seeds, and an interval around it."""
+    steps = np.random.default_rng(5).normal(0.03, 0.01, (2, len(PAIRS)))
+    sides = [[], []]
+    for seed in (0, 1):
+        one = write_run(tmp_path / "a", "potgan", ssim=BASE, seed=seed)
+        other = write_run(tmp_path / "b", "potgan", ssim=BASE + steps[seed], seed=seed)
+        for side, run in zip(sides, compare.read_runs([one, other]), strict=True):
+            side.append(run)
+    first, second = compare_page.pooled(sides, "potgan-synthetic", "ssim")
+    assert first.value == pytest.approx(BASE.mean())
+    assert second.difference == pytest.approx(steps.mean())
+    assert second.low < steps.mean() < second.high
+    # 40 people with one pair each: the interval is near that of the normal distribution.
+    error = steps.mean(axis=0).std(ddof=1) / np.sqrt(len(PAIRS))
+    assert second.high - second.low == pytest.approx(2 * 1.96 * error, rel=0.15)
