@@ -69,6 +69,9 @@ RUN = {
     "potgan compare results/embedded/synthetic/potgan/seed0 results/embedded/synthetic/no-recon/seed0": (
         "tests/pipeline/test_scenarios.py::test_commands_that_show_results"
     ),
+    "potgan compare results/embedded ../other-clone/results/embedded --out comparison": (
+        "tests/report/test_compare.py::test_the_page_names_the_weight_and_begins_with_the_pair_that_differs_most"
+    ),
     "potgan plan --config config/paper.yaml": "tests/pipeline/test_plan.py::test_the_papers_plan_counts_published_images",
     "potgan estimate --config config/paper.yaml": "tests/training/test_estimate.py",
     "potgan score --images RESULTS --layout patn --pairs pairs.csv --protocol patn --out scores": "tests/measure/test_score.py",
