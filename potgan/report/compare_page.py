@@ -206,6 +206,8 @@ def scores_of(part: Part) -> list[Scores]:
     found = []
     for protocol, metric in compare.score_differences(part.first_seeds):
         row = pooled(part.sides, protocol, metric)
+        if all(entry.value is None for entry in row):
+            continue
         lower = METRICS.get(metric) == "lower"
         cells = []
         for entry in row:
