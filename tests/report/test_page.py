@@ -486,6 +486,17 @@ def test_a_claim_is_judged_by_what_taking_the_part_away_does(effects, verdict):
     assert second.verdict == last.verdict == "not tested"
 
 
+@pytest.mark.parametrize(
+    ("effect", "verdict"), [("hurts", "holds"), ("helps", "holds in part"), ("none shown", "holds in part")]
+)
+def test_a_claim_that_a_control_contradicts_holds_in_part(effect, verdict):
+    """The module comes with sight of the masks. Without warps and with that sight, the gain may be gone."""
+    comparisons = [difference("no-pose-transform", "ssim", "hurts"), difference("masks-without-warps", "ssim", effect)]
+    first = glance.verdicts(benchmark_with_filter(), comparisons)[0]
+    assert first.verdict == verdict
+    assert first.evidence[-1][0].endswith("masks-without-warps")
+
+
 def test_other_methods_are_a_claim_of_their_own(monkeypatch):
     benchmark = benchmark_with_filter()
     benchmark = dataclasses.replace(
