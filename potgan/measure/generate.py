@@ -6,7 +6,7 @@ from the released results of somebody else. Released results are imported bit fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -104,11 +104,12 @@ def reference_images(method: str, data: PairData, train_mean: np.ndarray | None)
         yield image, None
 
 
-def mean_image(data: PairData) -> np.ndarray:
-    """Return the mean over all images of `data`: (H, W, 3) uint8."""
-    # In parts, because all images of DeepFashion as floating-point numbers would take 76 GB. Sums of whole numbers are exact.
-    total = sum(part.sum(dim=0, dtype=torch.int64) for part in data.images.split(256))
-    return (total.double() / len(data.images)).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+def mean_image(images: Iterable[np.ndarray]) -> np.ndarray:
+    """Return the mean of images (H, W, 3) uint8 of one size, as such an image. They are taken one at a time."""
+    total, count = np.zeros((), np.int64), 0
+    for image in images:
+        total, count = total + image, count + 1
+    return np.rint(total / count).astype(np.uint8)
 
 
 def imported_images(results: ResultFolder, size: tuple[int, int]) -> Iterator[tuple[np.ndarray, None]]:

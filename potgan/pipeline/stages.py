@@ -212,7 +212,7 @@ def generate(benchmark: Benchmark, layout: Layout, dataset: str, method: str, se
     if method in REFERENCE_METHODS:
         mean = None
         if method == "mean-image":
-            mean = generation.mean_image(_pair_data(benchmark, layout, dataset, "train", "cpu", model))
+            mean = generation.mean_image(_training_images(benchmark, layout, dataset))
         pictures = generation.reference_images(method, data, mean)
     else:
         run = layout.train(dataset, benchmark.trained_as(dataset, model), seed)
@@ -438,6 +438,18 @@ def _flow(layout: Layout, dataset: str) -> tuple[np.ndarray, np.ndarray]:
     from potgan.measure.evaluate import read_flow
 
     return read_flow(path)
+
+
+def _training_images(benchmark: Benchmark, layout: Layout, dataset: str) -> Iterator[np.ndarray]:
+    """Each image (H, W, 3) uint8 of the training pairs once, at the size that the models see.
+
+    One at a time: those of DeepFashion take 10 GB together, and a training may have the rest of the memory.
+    """
+    pairs = _pairs(layout, dataset, "train")
+    names = sorted(set(pairs["from"]) | set(pairs["to"]))
+    folder = ImageFolder(layout.images(dataset))
+    for name in progress(names, len(names), "reading images", "images"):
+        yield resize(folder.read(name), benchmark.datasets[dataset].image_size)
 
 
 def _pair_data(

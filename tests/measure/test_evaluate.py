@@ -131,7 +131,8 @@ def test_references_are_what_they_say() -> None:
     real = np.stack([i for i, _ in generate.reference_images("real-data", d, None)])
     np.testing.assert_array_equal(copy, d.images.permute(0, 2, 3, 1).numpy())
     np.testing.assert_array_equal(real, np.roll(copy, -1, axis=0))
-    mean = generate.mean_image(d)
+    mean = generate.mean_image(iter(copy))
+    assert mean.dtype == np.uint8
     np.testing.assert_allclose(mean, copy.astype(float).mean(axis=0), atol=0.5 + 1e-9)
 
 
