@@ -95,6 +95,10 @@ def refuse_to_replace(out: Path, writer: str, is_ours: Callable[[Path], bool]) -
     This is asked before `new_folder` replaces a folder that the user has named. `out` may be absent or empty, or hold entries that
     `is_ours` knows, which an earlier run has written. writer: the kind of that run, for the message.
     """
+    if out.name in ("", ".."):
+        raise UserError(f"{out}: is a folder that you are in; name a new one")
+    if out.is_symlink():
+        raise UserError(f"{out}: is a link; name the folder that it points to, or a new one")
     if not out.exists():
         return
     if not out.is_dir():

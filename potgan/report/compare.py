@@ -110,6 +110,10 @@ def read_runs(paths: list[Path]) -> list[Run]:
 
 def _measurements(path: Path) -> tuple[Path, dict[str, Measurement]]:
     """(folder of the run, protocol id -> measurement)."""
+    if not path.exists():
+        raise UserError(f"{path}: does not exist; name a run's folder")
+    if (path / "config.yaml").is_file() and not (path / "scores.json").is_file():
+        raise UserError(f"{path}: is a whole benchmark; add --out DIR for a page, or name runs of it")
     if path.is_file():
         files, folder = [path], path.parent
     else:
@@ -125,13 +129,23 @@ def _measurements(path: Path) -> tuple[Path, dict[str, Measurement]]:
     for file in files:
         scores = Scores.read(file)
         table = file.with_name("per-pair.csv")
-        per_pair = pd.read_csv(table, dtype={"from": str, "to": str}) if table.is_file() else None
+        per_pair = _read_pairs(table) if table.is_file() else None
         measurement = Measurement(scores, per_pair)
         name, _ = measurement.protocol
         if name in measurements:
             raise UserError(f"{path}: holds several runs of protocol {name}; name one of them")
         measurements[name] = measurement
     return folder.parent if folder.name == "evaluate" else folder, measurements
+
+
+def _read_pairs(path: Path) -> pd.DataFrame:
+    try:
+        frame = pd.read_csv(path, dtype={"from": str, "to": str})
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError):
+        frame = pd.DataFrame()
+    if not {"from", "to"} <= set(frame.columns):
+        raise UserError(f"{path}: is no table of pairs; delete it and evaluate again")
+    return frame
 
 
 def names_of(folders: list[Path]) -> list[str]:

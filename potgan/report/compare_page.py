@@ -8,8 +8,9 @@ of them have.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import jinja2
@@ -21,12 +22,12 @@ from potgan.common.errors import UserError
 from potgan.common.files import new_folder, refuse_to_replace, write_json, write_text
 from potgan.common.paths import TEMPLATES
 from potgan.data.pairs import people_of
-from potgan.data.pixels import read_image
+from potgan.data.pixels import read_image, resize
 from potgan.report import compare
 from potgan.report.compare import Difference, Run
-from potgan.report.figures import Exhibit, Grid, Photos, Picture, Strip, draw_mean, plot, write_grid
+from potgan.report.figures import Exhibit, Grid, Picture, Strip, draw_mean, plot, write_grid
 from potgan.report.tables import FEWEST_PEOPLE, bootstrap_interval, signed
-from potgan.results import Results
+from potgan.results import Results, Row
 from potgan.settings.layout import Layout
 from potgan.settings.protocols import METRIC_LABELS, METRICS
 from potgan.settings.reading import load
@@ -61,10 +62,14 @@ _CURVES = {
 
 @dataclass(frozen=True)
 class Part:
-    """The same method in each of the compared sides. sides: for each side its runs, one for each seed that all sides have."""
+    """The same method in each of the compared sides.
+
+    sides: for each side its runs, one for each seed that all sides have. seeds: what these are, where benchmarks are compared.
+    """
 
     title: str
     sides: tuple[tuple[Run, ...], ...]
+    seeds: tuple[int, ...] = ()
 
     @property
     def first_seeds(self) -> list[Run]:
@@ -87,7 +92,7 @@ class Shown:
     """A part as the page shows it."""
 
     title: str
-    seeds: int
+    seeds: tuple[int, ...]
     scores: tuple[Scores, ...]
     pictures: Exhibit
     curves: Exhibit
@@ -97,32 +102,39 @@ class Shown:
 # Reading
 
 
-def read_parts(paths: Sequence[Path]) -> tuple[list[str], list[Part]]:
-    """The names of the sides, and what is compared. Raises UserError as `compare.read_runs`, and for sides that have no method in
-    common or are not of one kind.
+def read_parts(paths: Sequence[Path]) -> tuple[list[str], list[Part], list[str]]:
+    """The names of the sides, what is compared, and which runs are not, since not all sides have them.
+
+    Raises UserError as `compare.read_runs`, and for sides that have no run in common or are not of one kind.
     """
     if len(paths) < 2:
         raise UserError("compare: name at least two runs or benchmarks")
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path}: does not exist; name a run's folder or results/<benchmark>")
     kinds = {is_benchmark(path) for path in paths}
     if kinds == {False}:
         runs = compare.read_runs(list(paths))
-        return [run.name for run in runs], [Part("", tuple((run,) for run in runs))]
+        return [run.name for run in runs], [Part("", tuple((run,) for run in runs))], []
     if len(kinds) > 1:
         alone = next(path for path in paths if not is_benchmark(path))
         raise UserError(
-            f"{alone}: is no folder results/<benchmark> as the others are; compare runs with runs, benchmarks with benchmarks"
+            f"{alone}: has no config.yaml, and is no folder results/<benchmark> as others here are; compare runs with runs, and "
+            "benchmarks with benchmarks"
         )
     found = [_evaluated(path) for path in paths]
-    parts = []
-    for dataset, method in dict.fromkeys((dataset, method) for dataset, method, _ in found[0]):
-        seeds = [seed for d, m, seed in found[0] if (d, m) == (dataset, method)]
-        seeds = [seed for seed in seeds if all((dataset, method, seed) in one for one in found)]
-        if seeds:
-            by_seed = [compare.read_runs([one[dataset, method, seed] for one in found]) for seed in seeds]
-            parts.append(Part(f"{method} on {dataset}", tuple(zip(*by_seed, strict=True))))
+    parts, left_out = [], []
+    for dataset, method in dict.fromkeys((dataset, method) for one in found for dataset, method, _ in one):
+        title = f"{method} on {dataset}"
+        seeds = sorted({seed for one in found for d, m, seed in one if (d, m) == (dataset, method)})
+        common = [seed for seed in seeds if all((dataset, method, seed) in one for one in found)]
+        left_out += [f"{title}, seed {seed}" for seed in seeds if seed not in common]
+        if common:
+            by_seed = [compare.read_runs([one[dataset, method, seed] for one in found]) for seed in common]
+            parts.append(Part(title, tuple(zip(*by_seed, strict=True)), tuple(common)))
     if not parts:
-        raise UserError(f"{paths[0]}: has no evaluated method and seed in common with {', '.join(map(str, paths[1:]))}")
-    return compare.names_of([Path(path) for path in paths]), parts
+        raise UserError(f"{paths[0]}: has no evaluated run in common with {', '.join(map(str, paths[1:]))}")
+    return compare.names_of([Path(path) for path in paths]), parts, left_out
 
 
 def is_benchmark(path: Path) -> bool:
@@ -144,15 +156,32 @@ def _evaluated(folder: Path) -> dict[tuple[str, str, int], Path]:
 
 
 def results_of(folder: Path) -> Results:
-    """The results of the benchmark in a folder <root>/results/<benchmark>."""
-    folder = folder.resolve()
+    """The results of the benchmark in a folder <root>/results/<benchmark>. Raises UserError for a folder in another place."""
+    folder = Path(
+        os.path.normpath(folder.absolute())
+    )  # a link is not followed: what it points to may have another name
+    if folder.parent.name != "results":
+        raise UserError(f"{folder}: a benchmark lies in a folder named results; move it to results/{folder.name}")
     return Results(load(folder / "config.yaml"), Layout(folder.name, folder.parent.parent))
 
 
 def _results_around(run: Run) -> Results | None:
     """The benchmark that a run's folder lies in, or None for a folder of `potgan score`."""
-    folder = run.folder.resolve().parents[2] if len(run.folder.resolve().parents) > 3 else None
-    return results_of(folder) if folder is not None and is_benchmark(folder) else None
+    parents = Path(os.path.normpath(run.folder.absolute())).parents
+    there = len(parents) > 3 and is_benchmark(parents[2]) and parents[3].name == "results"
+    return results_of(parents[2]) if there else None
+
+
+def _table(path: Path, columns: Sequence[str], again: str) -> pd.DataFrame:
+    try:
+        frame = pd.read_csv(path)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError):
+        raise UserError(f"{path}: is no table; delete it and {again}") from None
+    if not set(columns) <= set(frame.columns):
+        raise UserError(
+            f"{path}: has no column {', '.join(sorted(set(columns) - set(frame.columns)))}; delete it and {again}"
+        )
+    return frame
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -160,38 +189,44 @@ def _results_around(run: Run) -> Results | None:
 
 
 def pooled(sides: Sequence[Sequence[Run]], protocol: str, metric: str) -> list[Difference]:
-    """Each side's mean over seeds; from the second on with its difference from the first side's, seed by seed on the same pairs."""
+    """Each side's mean over seeds; from the second on with its difference from the first side's, seed by seed on the same pairs.
+
+    There is a difference only if every seed has one.
+    """
     by_seed = [compare.score_differences(list(runs)).get((protocol, metric)) for runs in zip(*sides, strict=True)]
     if len(by_seed) == 1:
         return by_seed[0] or []
     found = []
     for number in range(len(sides)):
         entries = [row[number] for row in by_seed if row is not None]
-        values = [entry.value for entry in entries]
-        if len(entries) < len(by_seed) or None in values:
-            found.append(
-                replace(entries[0], value=None, difference=None, low=None, high=None, note="not in every seed")
-            )
-            continue
-        one = replace(entries[0], value=float(np.mean(values)))
-        if all(entry.difference is not None for entry in entries):
-            low, high = _interval(sides[0], sides[number], protocol, metric) if number else (None, None)
-            one = replace(one, difference=float(np.mean([entry.difference for entry in entries])), low=low, high=high)
-        found.append(one)
+        notes = [entry.note for entry in entries if entry.note]
+        one = replace(entries[0], value=None, difference=None, low=None, high=None)
+        if len(entries) < len(by_seed) or any(entry.value is None for entry in entries):
+            notes.append("not measured in every seed")
+        else:
+            one = replace(one, value=float(np.mean([entry.value for entry in entries])))
+            if number and all(entry.difference is not None for entry in entries):
+                interval = _interval(sides[0], sides[number], protocol, metric)
+                if isinstance(interval, str):
+                    notes.append(interval)
+                    interval = None, None
+                difference = float(np.mean([entry.difference for entry in entries]))
+                one = replace(one, difference=difference, low=interval[0], high=interval[1])
+        found.append(replace(one, note="; ".join(dict.fromkeys(notes))))
     return found
 
 
 def _interval(
     first: Sequence[Run], other: Sequence[Run], protocol: str, metric: str
-) -> tuple[float | None, float | None]:
-    """95 % bootstrap interval over people of the paired difference averaged over seeds; None where there is none."""
-    differences = []
-    for a, b in zip(first, other, strict=True):
-        tables = [run.measurements[protocol].per_pair for run in (a, b)]
-        if any(table is None or metric not in table for table in tables) or not _same_pairs(tables):
-            return None, None
-        differences.append((tables[1][metric] - tables[0][metric]).to_numpy())
-    mean = np.mean(differences, axis=0)
+) -> tuple[float | None, float | None] | str:
+    """95 % bootstrap interval over people of the paired difference averaged over seeds; else why there is none."""
+    pairs = [[run.measurements[protocol].per_pair for run in both] for both in zip(first, other, strict=True)]
+    tables = [table for both in pairs for table in both]
+    if any(table is None or metric not in table for table in tables):
+        return None, None  # the differences of single seeds say so
+    if not _same_pairs(tables):
+        return "other pairs: no interval"
+    mean = np.mean([(b[metric] - a[metric]).to_numpy() for a, b in pairs], axis=0)
     there = ~np.isnan(mean)
     people = people_of(tables[0]["from"])[there]
     return bootstrap_interval(mean[there], people) if len(set(people)) >= FEWEST_PEOPLE else (None, None)
@@ -228,8 +263,8 @@ def scores_of(part: Part) -> list[Scores]:
 # Pictures
 
 
-def largest_differences(part: Part, count: int) -> tuple[str, pd.DataFrame] | str:
-    """(metric, table) of the pairs on which the first seeds differ most, or the reason why there are none.
+def largest_differences(part: Part, count: int) -> tuple[str, pd.DataFrame, int] | str:
+    """(metric, table, number of all pairs) of the pairs on which the first seeds differ most, or the reason why there are none.
 
     Columns of the table: from, to, difference (the largest in size of any side minus the first) and one value per side, 0, 1 ...
     The order is by size; equal ones stand in the order of their names.
@@ -252,7 +287,7 @@ def largest_differences(part: Part, count: int) -> tuple[str, pd.DataFrame] | st
                 frame["difference"] = np.take_along_axis(differences, place[None], 0)[0]
                 order = frame["difference"].abs().rename("size")
                 frame = frame.assign(size=order).sort_values(["size", "from", "to"], ascending=[False, True, True])
-                return metric, frame.drop(columns="size").head(count)
+                return metric, frame.drop(columns="size").head(count), len(frame)
     return "the runs have no table of single pairs under one protocol"
 
 
@@ -263,7 +298,7 @@ def pictures_of(part: Part, names: Sequence[str], number: int, folder: Path) -> 
     found = largest_differences(part, PICTURES_EACH if part.title else PICTURES)
     if isinstance(found, str):
         return Exhibit(name, title, f"{title}.", missing=found)
-    metric, frame = found
+    metric, frame, total = found
     runs = part.first_seeds
     around = [_results_around(run) for run in runs]
     if any(results is None for results in around):
@@ -273,28 +308,29 @@ def pictures_of(part: Part, names: Sequence[str], number: int, folder: Path) -> 
             f"{title}.",
             missing="released results keep their images where they are; name runs of a benchmark",
         )
-    results = around[0]
-    dataset, seed = runs[0].settings["dataset"], runs[0].settings["seed"]
-    try:
-        images = [
-            of.images(next(row for row in of.rows(dataset) if str(row) == "/".join(run.folder.resolve().parts[-3:])))
-            for of, run in zip(around, runs, strict=True)
-        ]
-        photos = Photos(results, dataset, results.benchmark.datasets[dataset].image_size)
-    except UserError as error:
-        return Exhibit(name, title, f"{title}.", missing=str(error))
+    seed = runs[0].settings["seed"]
     rows = []
-    for _, row in frame.iterrows():
-        pair = (row["from"], row["to"])
-        pictures: list[Picture | None] = [Picture(photos.image(pair[0]))]
-        for side, files in enumerate(images):
-            there = pair in files
-            pictures.append(Picture(read_image(files[pair]), note=f"{row[side]:.3f}") if there else None)
-        pictures.append(Picture(photos.image(pair[1])))
-        rows.append(Strip(signed(row["difference"]), tuple(pictures), f"{pair[0]} → {pair[1]}"))
+    try:
+        images = []
+        for results, run in zip(around, runs, strict=True):
+            images.append(results.images(Row(*(run.settings[key] for key in ("dataset", "method", "seed")))))
+        dataset = runs[0].settings["dataset"]
+        if dataset not in around[0].benchmark.datasets:
+            raise UserError(f"the configuration of {names[0]} no longer has the data set {dataset}")
+        photos, size = around[0].photos(dataset), around[0].benchmark.datasets[dataset].image_size
+        for _, row in frame.iterrows():
+            pair = (row["from"], row["to"])
+            source, target = (resize(photos.read(image), size) for image in pair)
+            pictures: list[Picture | None] = [Picture(source)]
+            for side, files in enumerate(images):
+                there = pair in files and files[pair].is_file()
+                pictures.append(Picture(read_image(files[pair]), note=f"{row[side]:.3f}") if there else None)
+            pictures.append(Picture(target))
+            rows.append(Strip(signed(row["difference"]), tuple(pictures), f"{pair[0]} → {pair[1]}"))
+    except UserError as error:
+        return Exhibit(name, title, f"{title}.", missing=str(error).rstrip("."))
     grid = Grid(("Source", *names, "Target"), tuple(rows))
-    write_grid(folder, name, grid)
-    total = len(next(iter(runs[0].measurements.values())).per_pair)
+    write_grid(folder, name, replace(grid, columns=tuple(map(drawn, grid.columns))))
     what = f"the largest difference to {names[0]}" if len(runs) > 2 else f"{names[1]} minus {names[0]}"
     label = METRIC_LABELS[metric]
     caption = (
@@ -330,7 +366,7 @@ def curves_of(part: Part, names: Sequence[str], number: int, folder: Path) -> Ex
         for axis, (column, words) in zip(axes, panels.items(), strict=True):
             for side, of_side in enumerate(frames):
                 series = [f.set_index("iteration")[column].dropna() for f in of_side if column in f]
-                draw_mean(axis, [values for values in series if len(values)], names[side], side, "")
+                draw_mean(axis, [values for values in series if len(values)], drawn(names[side]), side, "")
             axis.set_title(words)
             axis.set_xlabel("iteration")
             axis.ticklabel_format(axis="x", style="plain")
@@ -343,7 +379,13 @@ def curves_of(part: Part, names: Sequence[str], number: int, folder: Path) -> Ex
 
 def _progress(run: Run) -> pd.DataFrame | None:
     path = run.folder / "train" / "progress.csv"
-    return pd.read_csv(path) if path.is_file() else None
+    return _table(path, ["iteration"], "run `potgan train` again") if path.is_file() else None
+
+
+def drawn(name: str) -> str:
+    """A name as matplotlib draws it: a dollar sign begins no formula, and a first underscore hides no label."""
+    name = name.replace("$", r"\$")
+    return f" {name}" if name.startswith("_") else name
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -355,14 +397,19 @@ def write_comparison(paths: Sequence[Path], out: Path) -> Path:
 
     The folder appears whole or not at all. Raises UserError as `read_parts`, and for a folder that holds anything else.
     """
-    names, parts = read_parts([Path(path) for path in paths])
-    refuse_to_replace(out, "an earlier comparison", lambda path: path.name in WRITTEN)
+    refuse_to_replace(out, "an earlier comparison", lambda path: _is_ours(out, path))
+    names, parts, left_out = read_parts([Path(path) for path in paths])
     settings, provenance = _apart(compare.differing_settings(parts[0].first_seeds))
+    measured_with: dict[str, list[str]] = {}
+    for part in parts:
+        for runs in zip(*part.sides, strict=True):
+            for sentence in compare.measured_with_others(list(runs)):
+                measured_with.setdefault(sentence, []).append(part.title)
     with new_folder(out) as folder:
         shown = [
             Shown(
                 part.title,
-                len(part.sides[0]),
+                part.seeds,
                 tuple(scores_of(part)),
                 pictures_of(part, names, number, folder / "figures"),
                 curves_of(part, names, number, folder / "figures"),
@@ -381,19 +428,37 @@ def write_comparison(paths: Sequence[Path], out: Path) -> Path:
             parts=shown,
             settings=settings,
             provenance=provenance,
-            measured_with=compare.measured_with_others(parts[0].first_seeds),
+            measured_with={sentence: dict.fromkeys(titles) for sentence, titles in measured_with.items()},
+            left_out=left_out,
             value=compare.shown_value,
         )
         write_text(folder / "index.html", page)
-        tree = {part.title: compare.as_tree(part.first_seeds) for part in parts}
-        write_json(folder / "comparison.json", tree)
+        write_json(folder / "comparison.json", {"left_out": left_out, "parts": [as_tree(part) for part in parts]})
     return out / "index.html"
+
+
+def as_tree(part: Part) -> dict[str, object]:
+    """A part as comparison.json has it: as `compare --json`, with means over seeds where there are several."""
+    tree = compare.as_tree(part.first_seeds)
+    if len(part.seeds) > 1:
+        for score in tree["scores"]:
+            row = pooled(part.sides, score["protocol"], score["metric"])
+            score["runs"] = [asdict(entry) for entry in row]
+    return {"title": part.title, "seeds": list(part.seeds), **tree}
+
+
+def _is_ours(out: Path, path: Path) -> bool:
+    """Whether an entry of the folder `out` was written by an earlier comparison, and holds nothing else."""
+    if not (out / "comparison.json").is_file() or path.name not in WRITTEN:
+        return False
+    if path.name != "figures":
+        return path.is_file()
+    return path.is_dir() and all(file.match("pairs-*.png") or file.match("learning-*.png") for file in path.iterdir())
 
 
 def _apart(settings: dict[str, list]) -> tuple[dict[str, list], dict[str, list]]:
     """Differing settings, and differing provenance."""
-    is_provenance: Callable[[str], bool] = lambda key: key.split(".")[0] in _PROVENANCE  # noqa: E731
-    return (
-        {key: row for key, row in settings.items() if not is_provenance(key)},
-        {key: row for key, row in settings.items() if is_provenance(key)},
-    )
+    apart: tuple[dict[str, list], dict[str, list]] = ({}, {})
+    for key, row in settings.items():
+        apart[key.split(".")[0] in _PROVENANCE][key] = row
+    return apart

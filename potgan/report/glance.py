@@ -102,7 +102,7 @@ def glance(
     chosen, left_out = _few(grid.grid) if grid.grid is not None else (None, 0)
     return Glance(
         label=tables.group_label(benchmark, dataset),
-        budget=budget(benchmark, dataset),
+        budget=budget(benchmark, dataset, of),
         grid=chosen,
         missing=grid.missing,
         left_out=left_out,
@@ -113,12 +113,13 @@ def glance(
     )
 
 
-def budget(benchmark: Benchmark, dataset: str) -> str:
-    """What the main model was trained with, such as "3,000 iterations of 4 pairs, 1 seed"."""
+def budget(benchmark: Benchmark, dataset: str, scores: pd.DataFrame) -> str:
+    """What the main model was trained with, such as "3,000 iterations of 4 pairs, 1 seed". scores: of the data set."""
     training = benchmark.run_settings(dataset, benchmark.main_model, benchmark.seeds[0]).training
-    seeds = len(benchmark.seeds)
+    seeds, wanted = scores.loc[scores["method"] == benchmark.main_model, "seed"].nunique(), len(benchmark.seeds)
     pairs = f"{training.batch_size} pair" + ("s" if training.batch_size > 1 else "")
-    return f"{training.iterations:,} iterations of {pairs}, {seeds} seed" + ("s" if seeds > 1 else "")
+    there = f"{seeds}" if seeds == wanted else f"{seeds} of {wanted}"
+    return f"{training.iterations:,} iterations of {pairs}, {there} seed" + ("s" if wanted > 1 else "")
 
 
 def _few(grid: Grid) -> tuple[Grid, int]:
@@ -178,7 +179,10 @@ def score_rows(benchmark: Benchmark, dataset: str, scores: pd.DataFrame, metrics
             spread = f"±\u00a0{deviation:.3f}" if count > 1 and pd.notna(deviation) else ""
             is_best = role in ("main", "model") and best.get(metric) == f"{mean:.3f}"
             cells.append((f"{mean:.3f}", spread, "best" if is_best else ""))
-        found.append(ScoreRow(tables.method_label(benchmark, method), role, tuple(cells)))
+        label, seeds = tables.method_label(benchmark, method), scores.loc[scores["method"] == method, "seed"].nunique()
+        if seeds < len(benchmark.seeds_of(method)):
+            label += f" ({seeds} of {len(benchmark.seeds_of(method))} seeds)"
+        found.append(ScoreRow(label, role, tuple(cells)))
     return found
 
 
@@ -221,7 +225,7 @@ def in_words(outcomes: dict[str, str]) -> tuple[tuple[str, str], ...]:
     """The main model beside other methods, such as ("worse than adgan", its colour)."""
     words = {
         "holds": "better than",
-        "holds in part": "better and worse than",
+        "holds in part": "in part better than",
         "does not hold": "worse than",
         "not shown": "no difference shown to",
     }
@@ -245,11 +249,14 @@ def gain_text(c: tables.Comparison) -> str:
 
 
 def judge(effects: Sequence[str]) -> tuple[str, str]:
-    """(verdict, its colour) of a claim, from the effects in each metric: helps | hurts | none."""
-    helps, hurts = "helps" in effects, "hurts" in effects
-    verdict = {(True, False): "holds", (True, True): "holds in part", (False, True): "does not hold"}.get(
-        (helps, hurts), "not shown"
-    )
+    """(verdict, its colour) of a claim, from the effects in each metric: helps | hurts | none.
+
+    It holds if all metrics are better, and in part if some are.
+    """
+    if "helps" in effects:
+        verdict = "holds" if set(effects) == {"helps"} else "holds in part"
+    else:
+        verdict = "does not hold" if "hurts" in effects else "not shown"
     return verdict, judge_colour(verdict)
 
 

@@ -271,7 +271,8 @@ def test_the_page_names_the_weight_and_begins_with_the_pair_that_differs_most(tw
     assert [title for title, _ in rows[:2]] == [f"{a} → {b}" for a, b in largest]
     assert [difference for _, difference in rows[:2]] == ["−0.300", "+0.200"]
     tree = json.loads((tmp_path / "page" / "comparison.json").read_text())
-    assert tree["potgan on synthetic"]["settings"]["loss_weights.reconstruction"] == [10, 5]
+    assert tree["parts"][0]["title"] == "potgan on synthetic"
+    assert tree["parts"][0]["settings"]["loss_weights.reconstruction"] == [10, 5]
     assert {path.name for path in (tmp_path / "page").iterdir()} == set(compare_page.WRITTEN)
     for link in re.findall(r'href="(figures/[^"]*)"', text):
         assert (tmp_path / "page" / link).is_file()
@@ -306,3 +307,87 @@ def test_differences_over_seeds_are_those_of_numpy(tmp_path):
     # 40 people with one pair each: the interval is near that of the normal distribution.
     error = steps.mean(axis=0).std(ddof=1) / np.sqrt(len(PAIRS))
     assert second.high - second.low == pytest.approx(2 * 1.96 * error, rel=0.15)
+
+
+def test_a_seed_that_does_not_compare_leaves_no_difference(tmp_path):
+    """Seed 1 of the other side was measured under another version of the protocol. The difference of seed 0 is not that of both."""
+    sides = [[], []]
+    for seed, version in ((0, "aaaa"), (1, "bbbb")):
+        one = write_run(tmp_path / "a", "potgan", seed=seed)
+        other = write_run(tmp_path / "b", "potgan", ssim=BASE + 0.1, seed=seed, protocol=("potgan-synthetic", version))
+        for side, run in zip(sides, compare.read_runs([one, other]), strict=True):
+            side.append(run)
+    _, second = compare_page.pooled(sides, "potgan-synthetic", "ssim")
+    assert second.value == pytest.approx(BASE.mean() + 0.1)
+    assert (second.difference, second.low, second.high) == (None, None, None)
+    assert "another version of protocol" in second.note
+
+
+def test_seeds_with_other_pairs_have_no_interval_together(tmp_path):
+    sides = [[], []]
+    for seed, pairs in ((0, PAIRS), (1, PAIRS[:30])):
+        ssim = BASE[: len(pairs)]
+        one = write_run(tmp_path / "a", "potgan", ssim=ssim, pairs=pairs, seed=seed)
+        other = write_run(tmp_path / "b", "potgan", ssim=ssim + 0.1, pairs=pairs, seed=seed)
+        for side, run in zip(sides, compare.read_runs([one, other]), strict=True):
+            side.append(run)
+    _, second = compare_page.pooled(sides, "potgan-synthetic", "ssim")
+    assert second.difference == pytest.approx(0.1)
+    assert (second.low, second.note) == (None, "other pairs: no interval")
+
+
+def test_what_not_all_benchmarks_have_is_named(tmp_path):
+    for root, seeds in (("a", (0, 1)), ("b", (0,))):
+        for seed in seeds:
+            write_run(tmp_path / root, "potgan", seed=seed)
+    configuration = CONFIGURATION | {"seeds": [0, 1]}
+    folders = [tmp_path / root / "results" / "trial" for root in ("a", "b")]
+    for folder in folders:
+        (folder / "config.yaml").write_text(yaml.safe_dump(configuration))
+    _, parts, left_out = compare_page.read_parts(folders)
+    assert [(part.title, part.seeds) for part in parts] == [("potgan on synthetic", (0,))]
+    assert left_out == ["potgan on synthetic, seed 1"]
+    page = compare_page.write_comparison(folders, tmp_path / "page").read_text()
+    assert "not every benchmark has them: potgan on synthetic, seed 1." in page
+    assert "Seed 0." in page
+    (tmp_path / "copies").mkdir()
+    folders[0].rename(tmp_path / "copies" / "trial")  # its results would be looked for beside it
+    with pytest.raises(UserError, match="lies in a folder named results"):
+        compare_page.read_parts([tmp_path / "copies" / "trial", folders[1]])
+
+
+@pytest.mark.parametrize("mine", ["index.html", "figures/drawing.svg", "figures/pairs-1.png"])
+def test_a_folder_that_only_looks_like_a_comparison_stays(tmp_path, mine):
+    runs = [write_run(tmp_path, method) for method in ("potgan", "no-recon")]
+    file = tmp_path / "paper" / mine
+    file.parent.mkdir(parents=True)
+    file.write_text("mine")
+    with pytest.raises(UserError, match="did not write"):
+        compare_page.write_comparison(runs, tmp_path / "paper")
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda run: (run / "evaluate" / "per-pair.csv").write_text(""), "is no table of pairs"),
+        (lambda run: (run / "train" / "progress.csv").write_text(""), "is no table"),
+        (lambda run: (run / "train" / "progress.csv").write_text("epoch\n1\n"), "has no column iteration"),
+    ],
+)
+def test_a_damaged_table_is_one_line(tmp_path, damage, message):
+    runs = [write_run(tmp_path, method) for method in ("potgan", "no-recon")]
+    damage(runs[1])
+    with pytest.raises(UserError, match=message):
+        compare_page.write_comparison(runs, tmp_path / "page")
+    assert not (tmp_path / "page").exists()
+
+
+def test_a_name_is_drawn_as_it_is(tmp_path):
+    """matplotlib would read $...$ as a formula, and hide a label that begins with an underscore."""
+    runs = [write_run(tmp_path / root, "potgan") for root in ("_old", "x$\\frac$")]
+    for number, run in enumerate(runs):
+        frame = pd.DataFrame({"iteration": [10, 20], "reconstruction": [0.3, 0.2 + number]})
+        frame.to_csv(run / "train" / "progress.csv", index=False)
+    assert compare_page.write_comparison(runs, tmp_path / "page").is_file()
+    assert (tmp_path / "page" / "figures" / "learning-1.png").is_file()

@@ -469,7 +469,7 @@ def difference(method, metric, effect, value=-0.02, low=-0.03, high=-0.01):
     ("effects", "verdict"),
     [
         (("hurts", "hurts", "hurts"), "holds"),  # taking the part away hurts
-        (("hurts", "none shown", "none shown"), "holds"),
+        (("hurts", "none shown", "none shown"), "holds in part"),
         (("hurts", "helps", "none shown"), "holds in part"),
         (("helps", "none shown", "none shown"), "does not hold"),
         (("none shown", "none shown", "none shown"), "not shown"),
