@@ -202,7 +202,7 @@ def test_gpu_script_skips_what_is_done_and_keeps_no_half_written_numbers(tmp_pat
     assert not list(out.glob("*.json"))
     code, second = call(0)
     assert code == 0
-    assert second == first
+    assert sorted(second) == sorted(first)  # what is not timed runs while the steps compile, in any order
     assert sorted(p.name for p in out.glob("*.json")) == sorted(f"{name}.json" for name in pieces.split())
     assert call(0) == (0, [])
     assert call(0, DEVICE="cpu") == (1, [])  # what is there is of another device, and is not replaced

@@ -56,8 +56,8 @@ OTHERS = Claim("PoT-GAN is better than earlier methods", "TABLE I to III", "")
 class Verdict:
     """What came of a claim.
 
-    verdict: holds | holds in part | does not hold | not shown | not tested. effect: the name of its colour (helps, hurts or
-    none). evidence: (words, effect) of each comparison behind it.
+    verdict: holds | holds in part | does not hold | not shown | not tested | not judged. effect: the name of its colour (helps,
+    hurts or none). evidence: (words, effect) of each comparison behind it.
     """
 
     claim: Claim
@@ -108,7 +108,7 @@ def glance(
         left_out=left_out,
         heads=tuple(_head(benchmark, metric) for metric in metrics),
         rows=tuple(score_rows(benchmark, dataset, of, metrics)),
-        verdicts=tuple(verdicts(benchmark, here)),
+        verdicts=tuple(unlearned(benchmark, of) or verdicts(benchmark, here)),
         pairs=int(of["n_pairs"].max()) if len(of) else 0,
     )
 
@@ -213,6 +213,24 @@ def verdicts(benchmark: Benchmark, comparisons: Sequence[tables.Comparison]) -> 
     else:
         whole = "holds in part" if kinds & {"holds", "holds in part"} else "does not hold"
     return [*found, Verdict(OTHERS, whole, judge_colour(whole), in_words(outcomes))]
+
+
+def unlearned(benchmark: Benchmark, scores: pd.DataFrame) -> list[Verdict]:
+    """No verdict at all, with the reason, where the main model is no better than the mean training image; else an empty list.
+
+    Such a training was too short to say anything of its parts. scores: of the data set.
+    """
+    means = scores[scores["metric"] == "ssim"].groupby("method")["value"].mean()
+    if (
+        not {benchmark.main_model, "mean-image"} <= set(means.index)
+        or means[benchmark.main_model] > means["mean-image"]
+    ):
+        return []
+    reason = (
+        f"{benchmark.main_model} is no better than the mean training image (SSIM {means[benchmark.main_model]:.3f} against "
+        f"{means['mean-image']:.3f}): it has not learnt enough"
+    )
+    return [Verdict(claim, "not judged", "none", reason=reason) for claim in (*CLAIMS, OTHERS)]
 
 
 def outcomes_against(methods: Sequence[str], judged: Sequence[tables.Comparison]) -> dict[str, str]:

@@ -497,6 +497,15 @@ def test_a_claim_that_a_control_contradicts_holds_in_part(effect, verdict):
     assert first.evidence[-1][0].endswith("masks-without-warps")
 
 
+@pytest.mark.parametrize(("ssim", "judged"), [(0.31, True), (0.30, False), (0.02, False)])
+def test_no_claim_is_judged_by_a_network_that_has_learnt_nothing(ssim, judged):
+    """Grey images differ significantly, too."""
+    rows = [("potgan", ssim), ("mean-image", 0.30)]
+    scores = pd.DataFrame([{"method": name, "metric": "ssim", "value": value} for name, value in rows])
+    found = glance.unlearned(benchmark_with_filter(), scores)
+    assert [verdict.verdict for verdict in found] == ([] if judged else ["not judged"] * 4)
+
+
 def test_other_methods_are_a_claim_of_their_own(monkeypatch):
     benchmark = benchmark_with_filter()
     benchmark = dataclasses.replace(
