@@ -610,7 +610,7 @@ def print_kernels(found: dict[str, Any], title: str) -> None:
 
 def matrix_peak(precision: str, device: torch.device) -> float:
     """Floating-point operations per second of one large square matrix product: the best of some, after some to warm up."""
-    size = 8192 if device.type == "cuda" else 2048
+    size = 8192 if device.type == "cuda" else 1024
     tf32 = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     a, b = (
