@@ -75,8 +75,8 @@ def main() -> None:
 
     def train(task: tuple[str, int]) -> int:
         model, seed = task
-        start = ["-m", "potgan"] if not arguments.recorded else ["-c", NOT_COMPILED]
-        command = [sys.executable, *start, "train", "--config", str(arguments.config.resolve()), "--dataset", dataset,
+        program = ["-c", NOT_COMPILED] if arguments.recorded else ["-m", "potgan"]
+        command = [sys.executable, *program, "train", "--config", str(arguments.config.resolve()), "--dataset", dataset,
                    "--model", model, "--seed", str(seed)]  # fmt: skip
         return subprocess.run(command, cwd=REPOSITORY, env=environment, check=False).returncode
 

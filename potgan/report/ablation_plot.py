@@ -9,14 +9,14 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from potgan.report import tables
-from potgan.report.figures import Exhibit, plot
+from potgan.report.figures import COLOURS, Exhibit, plot
 from potgan.results import Results
 from potgan.settings.protocols import METRIC_LABELS, METRICS
 
 #: In this order, as far as they were measured. The metrics of whole sets come last; they have no interval.
 PANELS = ("ssim", "foreground_ssim", "mask_ssim", "lpips", "psnr", "l1", "is", "fid")
 COLUMNS = 4
-COLOURS = {"helps": "#009E73", "hurts": "#D55E00"}
+EFFECT_COLOURS = {"helps": COLOURS[2], "hurts": COLOURS[1]}
 FAINT = "#8a9299"
 
 
@@ -83,7 +83,7 @@ def forest_plot(results: Results, dataset: str, comparisons: Sequence[tables.Com
 
 
 def _draw(axis: mpl.axes.Axes, place: int, c: tables.Comparison) -> None:
-    colour = COLOURS.get(c.effect, FAINT)
+    colour = EFFECT_COLOURS.get(c.effect, FAINT)
     paper = mpl.rcParams["axes.facecolor"]
     if c.low is not None and c.high is not None:
         axis.plot([c.low, c.high], [place, place], color=colour, linewidth=2.4, solid_capstyle="butt", alpha=0.75)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,9 @@ import pandas as pd
 
 from potgan.common.errors import UserError
 from potgan.common.typed import flattened
-from potgan.data.pairs import people_of
 from potgan.measure.evaluate import Scores
 from potgan.measure.generate import GenerationRecord
-from potgan.report.tables import FEWEST_PEOPLE, bootstrap_interval, read_published, signed
+from potgan.report.tables import interval_over_people, read_published, signed
 from potgan.settings.protocols import METRIC_LABELS
 from potgan.settings.reading import load
 from potgan.training.record import TrainingRecord
@@ -129,7 +129,7 @@ def _measurements(path: Path) -> tuple[Path, dict[str, Measurement]]:
     for file in files:
         scores = Scores.read(file)
         table = file.with_name("per-pair.csv")
-        per_pair = _read_pairs(table) if table.is_file() else None
+        per_pair = read_table(table, "table of pairs", ("from", "to"), "evaluate again") if table.is_file() else None
         measurement = Measurement(scores, per_pair)
         name, _ = measurement.protocol
         if name in measurements:
@@ -138,14 +138,23 @@ def _measurements(path: Path) -> tuple[Path, dict[str, Measurement]]:
     return folder.parent if folder.name == "evaluate" else folder, measurements
 
 
-def _read_pairs(path: Path) -> pd.DataFrame:
+def read_table(path: Path, what: str, columns: Collection[str], again: str) -> pd.DataFrame:
+    """A CSV file of a run. Raises UserError where it is damaged or lacks one of the columns. what: its name in that message; again:
+    what makes it anew.
+    """
     try:
         frame = pd.read_csv(path, dtype={"from": str, "to": str})
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError):
-        frame = pd.DataFrame()
-    if not {"from", "to"} <= set(frame.columns):
-        raise UserError(f"{path}: is no table of pairs; delete it and evaluate again")
+        raise UserError(f"{path}: is no {what}; delete it and {again}") from None
+    missing = sorted(set(columns) - set(frame.columns))
+    if missing:
+        raise UserError(f"{path}: has no column {', '.join(missing)}; delete it and {again}")
     return frame
+
+
+def same_pairs(tables: Sequence[pd.DataFrame]) -> bool:
+    """Whether per-pair tables have the same pairs in the same order."""
+    return all(table[["from", "to"]].equals(tables[0][["from", "to"]]) for table in tables)
 
 
 def names_of(folders: list[Path]) -> list[str]:
@@ -259,14 +268,11 @@ def _subtracted(first: Measurement | None, run: Run, id_: str, metric: str, is_f
     difference, low, high, note = value - other.value, None, None, ""
     tables = (mine.per_pair, first.per_pair)
     if all(table is not None and metric in table for table in tables):
-        if tables[0][["from", "to"]].equals(tables[1][["from", "to"]]):
-            # A pair without a value, such as the inside of an empty mask, is in no mean and in no difference.
-            paired = (tables[0][metric] - tables[1][metric]).dropna()
-            people = people_of(tables[0]["from"][paired.index])
-            if len(set(people)) >= FEWEST_PEOPLE:
-                low, high = bootstrap_interval(paired.to_numpy(), people)
-            else:
-                note = f"no interval: {len(set(people))} people are too few"
+        if same_pairs(tables):
+            paired = (tables[0][metric] - tables[1][metric]).to_numpy()
+            low, high, _, n_people = interval_over_people(paired, tables[0]["from"])
+            if low is None:
+                note = f"no interval: {n_people} people are too few"
         else:
             note = "other pairs: no interval"
     else:
@@ -286,15 +292,15 @@ def _absent(measurement: Measurement, metric: str) -> str:
 # Printing
 
 
-def as_tree(runs: list[Run]) -> dict[str, Any]:
-    """What `--json` writes."""
+def as_tree(runs: list[Run], scores: dict[tuple[str, str], list[Difference]] | None = None) -> dict[str, Any]:
+    """What `--json` writes. scores: other ones than those of these runs, such as means over seeds."""
     return {
         "runs": [run.name for run in runs],
         "settings": differing_settings(runs),
         "measured_with": measured_with_others(runs),
         "scores": [
             {"protocol": id_, "metric": metric, "runs": [dataclasses.asdict(entry) for entry in row]}
-            for (id_, metric), row in score_differences(runs).items()
+            for (id_, metric), row in (score_differences(runs) if scores is None else scores).items()
         ],
     }
 

@@ -10,23 +10,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import jinja2
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from potgan.common.errors import UserError
 from potgan.common.files import new_folder, refuse_to_replace, write_json, write_text
-from potgan.common.paths import TEMPLATES
-from potgan.data.pairs import people_of
 from potgan.data.pixels import read_image, resize
 from potgan.report import compare
 from potgan.report.compare import Difference, Run
 from potgan.report.figures import Exhibit, Grid, Picture, Strip, draw_mean, plot, write_grid
-from potgan.report.tables import FEWEST_PEOPLE, bootstrap_interval, signed
+from potgan.report.page import render
+from potgan.report.tables import interval_over_people, signed
 from potgan.results import Results, Row
 from potgan.settings.layout import Layout
 from potgan.settings.protocols import METRIC_LABELS, METRICS
@@ -157,9 +155,8 @@ def _evaluated(folder: Path) -> dict[tuple[str, str, int], Path]:
 
 def results_of(folder: Path) -> Results:
     """The results of the benchmark in a folder <root>/results/<benchmark>. Raises UserError for a folder in another place."""
-    folder = Path(
-        os.path.normpath(folder.absolute())
-    )  # a link is not followed: what it points to may have another name
+    # A link is not followed, because what it points to may have another name.
+    folder = Path(os.path.normpath(folder.absolute()))
     if folder.parent.name != "results":
         raise UserError(f"{folder}: a benchmark lies in a folder named results; move it to results/{folder.name}")
     return Results(load(folder / "config.yaml"), Layout(folder.name, folder.parent.parent))
@@ -172,75 +169,54 @@ def _results_around(run: Run) -> Results | None:
     return results_of(parents[2]) if there else None
 
 
-def _table(path: Path, columns: Sequence[str], again: str) -> pd.DataFrame:
-    try:
-        frame = pd.read_csv(path)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError):
-        raise UserError(f"{path}: is no table; delete it and {again}") from None
-    if not set(columns) <= set(frame.columns):
-        raise UserError(
-            f"{path}: has no column {', '.join(sorted(set(columns) - set(frame.columns)))}; delete it and {again}"
-        )
-    return frame
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Scores
 
 
-def pooled(sides: Sequence[Sequence[Run]], protocol: str, metric: str) -> list[Difference]:
-    """Each side's mean over seeds; from the second on with its difference from the first side's, seed by seed on the same pairs.
+def pooled(sides: Sequence[Sequence[Run]]) -> dict[tuple[str, str], list[Difference]]:
+    """As `compare.score_differences`, with means over seeds: the difference is taken seed by seed on the same pairs.
 
     There is a difference only if every seed has one.
     """
-    by_seed = [compare.score_differences(list(runs)).get((protocol, metric)) for runs in zip(*sides, strict=True)]
+    by_seed = [compare.score_differences(list(runs)) for runs in zip(*sides, strict=True)]
     if len(by_seed) == 1:
-        return by_seed[0] or []
-    found = []
-    for number in range(len(sides)):
-        entries = [row[number] for row in by_seed if row is not None]
-        notes = [entry.note for entry in entries if entry.note]
-        one = replace(entries[0], value=None, difference=None, low=None, high=None)
-        if len(entries) < len(by_seed) or any(entry.value is None for entry in entries):
-            notes.append("not measured in every seed")
-        else:
-            one = replace(one, value=float(np.mean([entry.value for entry in entries])))
-            if number and all(entry.difference is not None for entry in entries):
-                interval = _interval(sides[0], sides[number], protocol, metric)
-                if isinstance(interval, str):
-                    notes.append(interval)
-                    interval = None, None
-                difference = float(np.mean([entry.difference for entry in entries]))
-                one = replace(one, difference=difference, low=interval[0], high=interval[1])
-        found.append(replace(one, note="; ".join(dict.fromkeys(notes))))
-    return found
+        return by_seed[0]
+    keys = dict.fromkeys(key for of_seed in by_seed for key in of_seed)
+    return {key: [_mean(by_seed, sides, key, number) for number in range(len(sides))] for key in keys}
 
 
-def _interval(
-    first: Sequence[Run], other: Sequence[Run], protocol: str, metric: str
-) -> tuple[float | None, float | None] | str:
-    """95 % bootstrap interval over people of the paired difference averaged over seeds; else why there is none."""
-    pairs = [[run.measurements[protocol].per_pair for run in both] for both in zip(first, other, strict=True)]
-    tables = [table for both in pairs for table in both]
-    if any(table is None or metric not in table for table in tables):
-        return None, None  # the differences of single seeds say so
-    if not _same_pairs(tables):
-        return "other pairs: no interval"
-    mean = np.mean([(b[metric] - a[metric]).to_numpy() for a, b in pairs], axis=0)
-    there = ~np.isnan(mean)
-    people = people_of(tables[0]["from"])[there]
-    return bootstrap_interval(mean[there], people) if len(set(people)) >= FEWEST_PEOPLE else (None, None)
+def _mean(
+    by_seed: Sequence[dict[tuple[str, str], list[Difference]]],
+    sides: Sequence[Sequence[Run]],
+    key: tuple[str, str],
+    number: int,
+) -> Difference:
+    """The mean over seeds of one metric of one side."""
+    entries = [of_seed[key][number] for of_seed in by_seed if key in of_seed]
+    notes = [entry.note for entry in entries if entry.note]
+    found = replace(entries[0], value=None, difference=None, low=None, high=None)
+    if len(entries) < len(by_seed) or any(entry.value is None for entry in entries):
+        notes.append("not measured in every seed")
+    else:
+        found = replace(found, value=float(np.mean([entry.value for entry in entries])))
+        if number and all(entry.difference is not None for entry in entries):
+            found = replace(found, difference=float(np.mean([entry.difference for entry in entries])))
+            tables = [run.measurements[key[0]].per_pair for side in (sides[0], sides[number]) for run in side]
+            # Where a seed has no such table, its own note says so.
+            if all(table is not None and key[1] in table for table in tables):
+                if compare.same_pairs(tables):
+                    first, other = np.array([table[key[1]] for table in tables]).reshape(2, len(by_seed), -1)
+                    low, high, *_ = interval_over_people((other - first).mean(axis=0), tables[0]["from"])
+                    found = replace(found, low=low, high=high)
+                else:
+                    notes.append("other pairs: no interval")
+    return replace(found, note="; ".join(dict.fromkeys(notes)))
 
 
-def _same_pairs(tables: Sequence[pd.DataFrame]) -> bool:
-    return all(table[["from", "to"]].equals(tables[0][["from", "to"]]) for table in tables)
-
-
-def scores_of(part: Part) -> list[Scores]:
+def as_shown(pooled_scores: dict[tuple[str, str], list[Difference]]) -> list[Scores]:
     """The table of scores of one method: each metric, and what each side has more than the first."""
     found = []
-    for protocol, metric in compare.score_differences(part.first_seeds):
-        row = pooled(part.sides, protocol, metric)
+    for (protocol, metric), row in pooled_scores.items():
         if all(entry.value is None for entry in row):
             continue
         lower = METRICS.get(metric) == "lower"
@@ -275,7 +251,7 @@ def largest_differences(part: Part, count: int) -> tuple[str, pd.DataFrame, int]
         tables = [run.measurements[protocol].per_pair for run in runs]
         if any(table is None for table in tables):
             continue
-        if not _same_pairs(tables):
+        if not compare.same_pairs(tables):
             return "the runs were measured on different pairs"
         for metric in SORTED_BY:
             if all(metric in table for table in tables):
@@ -379,7 +355,7 @@ def curves_of(part: Part, names: Sequence[str], number: int, folder: Path) -> Ex
 
 def _progress(run: Run) -> pd.DataFrame | None:
     path = run.folder / "train" / "progress.csv"
-    return _table(path, ["iteration"], "run `potgan train` again") if path.is_file() else None
+    return compare.read_table(path, "table", ["iteration"], "run `potgan train` again") if path.is_file() else None
 
 
 def drawn(name: str) -> str:
@@ -406,24 +382,19 @@ def write_comparison(paths: Sequence[Path], out: Path) -> Path:
             for sentence in compare.measured_with_others(list(runs)):
                 measured_with.setdefault(sentence, []).append(part.title)
     with new_folder(out) as folder:
+        scores = [pooled(part.sides) for part in parts]
         shown = [
             Shown(
                 part.title,
                 part.seeds,
-                tuple(scores_of(part)),
+                tuple(as_shown(scores[number - 1])),
                 pictures_of(part, names, number, folder / "figures"),
                 curves_of(part, names, number, folder / "figures"),
             )
             for number, part in enumerate(parts, start=1)
         ]
-        environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(TEMPLATES),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        page = environment.get_template("compare.html").render(
+        page = render(
+            "compare.html",
             names=names,
             parts=shown,
             settings=settings,
@@ -433,18 +404,12 @@ def write_comparison(paths: Sequence[Path], out: Path) -> Path:
             value=compare.shown_value,
         )
         write_text(folder / "index.html", page)
-        write_json(folder / "comparison.json", {"left_out": left_out, "parts": [as_tree(part) for part in parts]})
+        trees = [
+            {"title": part.title, "seeds": list(part.seeds), **compare.as_tree(part.first_seeds, of_part)}
+            for part, of_part in zip(parts, scores, strict=True)
+        ]
+        write_json(folder / "comparison.json", {"left_out": left_out, "parts": trees})
     return out / "index.html"
-
-
-def as_tree(part: Part) -> dict[str, object]:
-    """A part as comparison.json has it: as `compare --json`, with means over seeds where there are several."""
-    tree = compare.as_tree(part.first_seeds)
-    if len(part.seeds) > 1:
-        for score in tree["scores"]:
-            row = pooled(part.sides, score["protocol"], score["metric"])
-            score["runs"] = [asdict(entry) for entry in row]
-    return {"title": part.title, "seeds": list(part.seeds), **tree}
 
 
 def _is_ours(out: Path, path: Path) -> bool:

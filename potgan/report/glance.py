@@ -56,15 +56,19 @@ OTHERS = Claim("PoT-GAN is better than earlier methods", "TABLE I to III", "")
 class Verdict:
     """What came of a claim.
 
-    verdict: holds | holds in part | does not hold | not shown | not tested | not judged. effect: the name of its colour (helps,
-    hurts or none). evidence: (words, effect) of each comparison behind it.
+    verdict: holds | holds in part | does not hold | not shown | not tested | not judged. evidence: (words, effect) of each
+    comparison behind it.
     """
 
     claim: Claim
     verdict: str
-    effect: str
     evidence: tuple[tuple[str, str], ...] = ()
     reason: str = ""  # why there is none
+
+    @property
+    def effect(self) -> str:
+        """The name of its colour."""
+        return _colour(self.verdict)
 
 
 @dataclass(frozen=True)
@@ -194,25 +198,23 @@ def verdicts(benchmark: Benchmark, comparisons: Sequence[tables.Comparison]) -> 
         of = [c for c in judged if c.method == claim.without]
         if of:
             evidence = [(f"{METRIC_LABELS[c.metric]} {gain_text(c)}", gain(c)) for c in of]
-            verdict, _ = judge([effect for _, effect in evidence])
+            verdict = judge([effect for _, effect in evidence])
             against = outcomes_against(claim.controls, judged)
             if verdict == "holds" and set(against.values()) - {"holds"}:
                 verdict = "holds in part"
-            found.append(Verdict(claim, verdict, judge_colour(verdict), (*evidence, *in_words(against))))
+            found.append(Verdict(claim, verdict, (*evidence, *in_words(against))))
         else:
-            found.append(
-                Verdict(claim, "not tested", "none", reason="no model of this benchmark lacks this part alone")
-            )
+            found.append(Verdict(claim, "not tested", reason="no model of this benchmark lacks this part alone"))
     others = [m for m in benchmark.models if benchmark.method_of(m) != "potgan"]
     outcomes = outcomes_against(others, judged)
     if not outcomes:
-        return [*found, Verdict(OTHERS, "not tested", "none", reason="no other method was trained in this benchmark")]
+        return [*found, Verdict(OTHERS, "not tested", reason="no other method was trained in this benchmark")]
     kinds = set(outcomes.values())
     if len(kinds) == 1:
         (whole,) = kinds
     else:
         whole = "holds in part" if kinds & {"holds", "holds in part"} else "does not hold"
-    return [*found, Verdict(OTHERS, whole, judge_colour(whole), in_words(outcomes))]
+    return [*found, Verdict(OTHERS, whole, in_words(outcomes))]
 
 
 def unlearned(benchmark: Benchmark, scores: pd.DataFrame) -> list[Verdict]:
@@ -230,13 +232,13 @@ def unlearned(benchmark: Benchmark, scores: pd.DataFrame) -> list[Verdict]:
         f"{benchmark.main_model} is no better than the mean training image (SSIM {means[benchmark.main_model]:.3f} against "
         f"{means['mean-image']:.3f}): it has not learnt enough"
     )
-    return [Verdict(claim, "not judged", "none", reason=reason) for claim in (*CLAIMS, OTHERS)]
+    return [Verdict(claim, "not judged", reason=reason) for claim in (*CLAIMS, OTHERS)]
 
 
 def outcomes_against(methods: Sequence[str], judged: Sequence[tables.Comparison]) -> dict[str, str]:
     """Method -> whether the main model is better than it, as the verdict of a claim; of those that were compared."""
     found = {method: [gain(c) for c in judged if c.method == method] for method in methods}
-    return {method: judge(effects)[0] for method, effects in found.items() if effects}
+    return {method: judge(effects) for method, effects in found.items() if effects}
 
 
 def in_words(outcomes: dict[str, str]) -> tuple[tuple[str, str], ...]:
@@ -249,9 +251,7 @@ def in_words(outcomes: dict[str, str]) -> tuple[tuple[str, str], ...]:
     }
     named = {verdict: [m for m, outcome in outcomes.items() if outcome == verdict] for verdict in words}
     return tuple(
-        (f"{said} {', '.join(named[verdict])}", judge_colour(verdict))
-        for verdict, said in words.items()
-        if named[verdict]
+        (f"{said} {', '.join(named[verdict])}", _colour(verdict)) for verdict, said in words.items() if named[verdict]
     )
 
 
@@ -266,17 +266,15 @@ def gain_text(c: tables.Comparison) -> str:
     return tables.signed(-c.difference) + interval
 
 
-def judge(effects: Sequence[str]) -> tuple[str, str]:
-    """(verdict, its colour) of a claim, from the effects in each metric: helps | hurts | none.
+def judge(effects: Sequence[str]) -> str:
+    """The verdict of a claim, from the effects in each metric: helps | hurts | none.
 
     It holds if all metrics are better, and in part if some are.
     """
     if "helps" in effects:
-        verdict = "holds" if set(effects) == {"helps"} else "holds in part"
-    else:
-        verdict = "does not hold" if "hurts" in effects else "not shown"
-    return verdict, judge_colour(verdict)
+        return "holds" if set(effects) == {"helps"} else "holds in part"
+    return "does not hold" if "hurts" in effects else "not shown"
 
 
-def judge_colour(verdict: str) -> str:
+def _colour(verdict: str) -> str:
     return {"holds": "helps", "does not hold": "hurts"}.get(verdict, "none")

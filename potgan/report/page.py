@@ -58,14 +58,8 @@ def write_report(results: Results, published: str | Path = tables.PUBLISHED) -> 
     glances = [glance(results, dataset, of_dataset[0], scores, comparisons) for dataset, of_dataset in drawn.items()]
     forests = [forest_plot(results, dataset, comparisons) for dataset in benchmark.datasets] if comparisons else []
     browsers: list[Browser] = [write_pairs(results, dataset) for dataset in benchmark.datasets]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html").render(
+    page = render(
+        "report.html",
         benchmark=benchmark,
         protocol=PROTOCOLS[benchmark.protocol],
         **summary,
@@ -90,6 +84,18 @@ def write_report(results: Results, published: str | Path = tables.PUBLISHED) -> 
     path = layout.reports / "index.html"
     write_text(path, page)
     return path
+
+
+def render(template: str, **values: object) -> str:
+    """Fill a template of this room. What a template names and is not given is an error; texts are escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**values)
 
 
 def downloads(layout: Layout) -> dict[str, list[str]]:

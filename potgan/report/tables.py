@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -831,12 +832,9 @@ def compare(
             for a, b in seeds
         ]
         paired = np.mean(per_seed, axis=0)
-        there = ~np.isnan(paired)  # the inside of an empty mask has no SSIM, and is in no mean
-        if there.any():
-            people = people_of(results.per_pair(ResultRow(dataset, method, seeds[0][0]))["from"])[there]
-            n_pairs, n_people = int(there.sum()), len(set(people))
-            if n_people >= FEWEST_PEOPLE:
-                low, high = bootstrap_interval(paired[there], people)
+        found = interval_over_people(paired, results.per_pair(ResultRow(dataset, method, seeds[0][0]))["from"])
+        if found.n_pairs:
+            low, high, n_pairs, n_people = found
     effect, verdict = _verdict(differences, METRICS[metric], low, high)
     if low is None and n_people is not None:
         verdict = verdict.replace("no interval for this metric", f"no interval: {n_people} people are too few")
@@ -870,6 +868,28 @@ def _pair_differences(results: Results, first: ResultRow, second: ResultRow, met
     if metric not in one or metric not in other:  # scored by an earlier revision
         return np.full(len(one), np.nan)
     return (one[metric] - other[metric]).to_numpy()
+
+
+class Interval(NamedTuple):
+    """Of a mean of paired differences, over people. low, high: None for fewer than FEWEST_PEOPLE. n_pairs: those with a value."""
+
+    low: float | None
+    high: float | None
+    n_pairs: int
+    n_people: int
+
+
+def interval_over_people(differences: np.ndarray, sources: pd.Series) -> Interval:
+    """The 95 % bootstrap interval of the mean of (N,) differences, pair by pair; NaN where a pair has no value.
+
+    sources: the names of the N source images, which tell the people. The inside of an empty mask has no SSIM, and such a pair is in
+    no mean and in no difference.
+    """
+    there = ~np.isnan(differences)
+    people = people_of(sources)[there]
+    n_people = len(set(people))
+    low, high = bootstrap_interval(differences[there], people) if n_people >= FEWEST_PEOPLE else (None, None)
+    return Interval(low, high, int(there.sum()), n_people)
 
 
 def bootstrap_interval(differences: np.ndarray, people: np.ndarray, level: float = 0.95) -> tuple[float, float]:

@@ -300,7 +300,7 @@ def test_differences_over_seeds_are_those_of_numpy(tmp_path):
         other = write_run(tmp_path / "b", "potgan", ssim=BASE + steps[seed], seed=seed)
         for side, run in zip(sides, compare.read_runs([one, other]), strict=True):
             side.append(run)
-    first, second = compare_page.pooled(sides, "potgan-synthetic", "ssim")
+    first, second = compare_page.pooled(sides)["potgan-synthetic", "ssim"]
     assert first.value == pytest.approx(BASE.mean())
     assert second.difference == pytest.approx(steps.mean())
     assert second.low < steps.mean() < second.high
@@ -317,7 +317,7 @@ def test_a_seed_that_does_not_compare_leaves_no_difference(tmp_path):
         other = write_run(tmp_path / "b", "potgan", ssim=BASE + 0.1, seed=seed, protocol=("potgan-synthetic", version))
         for side, run in zip(sides, compare.read_runs([one, other]), strict=True):
             side.append(run)
-    _, second = compare_page.pooled(sides, "potgan-synthetic", "ssim")
+    _, second = compare_page.pooled(sides)["potgan-synthetic", "ssim"]
     assert second.value == pytest.approx(BASE.mean() + 0.1)
     assert (second.difference, second.low, second.high) == (None, None, None)
     assert "another version of protocol" in second.note
@@ -331,7 +331,7 @@ def test_seeds_with_other_pairs_have_no_interval_together(tmp_path):
         other = write_run(tmp_path / "b", "potgan", ssim=ssim + 0.1, pairs=pairs, seed=seed)
         for side, run in zip(sides, compare.read_runs([one, other]), strict=True):
             side.append(run)
-    _, second = compare_page.pooled(sides, "potgan-synthetic", "ssim")
+    _, second = compare_page.pooled(sides)["potgan-synthetic", "ssim"]
     assert second.difference == pytest.approx(0.1)
     assert (second.low, second.note) == (None, "other pairs: no interval")
 
